@@ -1,0 +1,1 @@
+"""The refiner: prompt templates, clients and replicas. Imports neither `reward` nor `recipe`."""
