@@ -1,0 +1,67 @@
+"""Command line of the APPS preparation; see recipe.data.apps."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recipe.data.apps import Limits, PrepareOptions, PromptStyle, SourceError, prepare
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepares the dataset and prints its counts; 2 where the source cannot be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        card = prepare(options.source, options.out, options.splits, _prepare_options(options))
+    except SourceError as error:
+        print(f"prepare_apps: {error}", file=sys.stderr)
+        return 2
+    for split, counts in card.items():
+        print(
+            f"{options.out / split}.parquet: {counts['rows']} problems "
+            f"({counts['call_based']} call-based), {counts['quarantined']} quarantined"
+        )
+    if any(counts["quarantined"] for counts in card.values()):
+        print(f"reasons: {options.out / 'quarantine.jsonl'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    limits = Limits()
+    parser = argparse.ArgumentParser(
+        prog="prepare_apps", description="Turn APPS into verl's parquet files."
+    )
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="folder of problems (NNNN/question.txt …), .jsonl, .parquet, a folder of those, or a "
+        "Hugging Face id such as codeparrot/apps",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write into")
+    parser.add_argument("--splits", nargs="+", default=["train"], metavar="SPLIT")
+    parser.add_argument("--data-source", default="apps", help="the data_source column")
+    parser.add_argument(
+        "--prompt-style",
+        default=PromptStyle.APPS.value,
+        choices=[style.value for style in PromptStyle],
+        help="apps: with instructions; bare: question and starter code only",
+    )
+    parser.add_argument("--max-rows", type=int, help="problems to take of each split")
+    for name, default in vars(limits).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    return parser
+
+
+def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
+    return PrepareOptions(
+        data_source=options.data_source,
+        prompt_style=PromptStyle(options.prompt_style),
+        limits=Limits(**{name: getattr(options, name) for name in vars(Limits())}),
+        max_rows=options.max_rows,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
