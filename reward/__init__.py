@@ -1,1 +1,4 @@
-"""The judge of untrusted programs and the rewards. Imports neither `refiner_worker` nor `recipe`."""
+"""The judge of untrusted programs and the rewards.
+
+Imports neither `refiner_worker` nor `recipe`.
+"""

@@ -1,0 +1,87 @@
+"""verl's `compute_score` for code problems in APPS form.
+
+reward.custom_reward_function.path=pkg://reward.apps
+reward.custom_reward_function.name=compute_score
++reward.custom_reward_function.reward_kwargs.timeout_s=4.0      # any key of JudgeConfig
+"""
+
+import asyncio
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from reward.config import JudgeConfig
+from reward.extract import Extraction, extract
+from reward.judge import Judge
+from reward.problem import MalformedProblem, Problem, parse_input_output
+from reward.verdict import JudgeResult, Verdict
+
+# verl adds these where a reward model is served beside the function.
+_VERL_KEYS = frozenset({"reward_router_address", "reward_model_tokenizer"})
+_PARSED_PROBLEMS = 4096
+
+
+async def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Judge one answer.
+
+    Args:
+        data_source: name of the data set; every one is judged alike.
+        solution_str: the whole decoded answer.
+        ground_truth: APPS's `input_output` as JSON.
+        extra_info: `problem_id` is used in log lines.
+        settings: keys of `JudgeConfig`.
+
+    Returns:
+        `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, and `judge_failed`:
+        1.0 where the judge or the problem, not the answer, was at fault. The score is 0.0 then and
+        must not be trained on.
+
+    Raises:
+        JudgeConfigError: unknown or impossible settings.
+        IsolationError: less isolation than `min_level`.
+    """
+    config = JudgeConfig.from_mapping(
+        {key: value for key, value in settings.items() if key not in _VERL_KEYS}
+    )
+    problem_id = str((extra_info or {}).get("problem_id", ""))
+    try:
+        problem = _problem(ground_truth, problem_id)
+    except MalformedProblem as error:
+        return _malformed(str(error))
+    judge = await asyncio.to_thread(_judge, config)
+    code = extract(solution_str, Extraction(config.extraction))
+    return as_dict(await judge.judge_async(problem, code))
+
+
+def as_dict(result: JudgeResult) -> dict[str, Any]:
+    """A result in the flat form that verl logs."""
+    return {
+        "score": result.score,
+        "verdict": str(result.verdict),
+        "passed": result.passed,
+        "total": result.total,
+        "seconds": result.seconds,
+        "level": result.level,
+        "judge_failed": float(result.judge_failed),
+    }
+
+
+def _malformed(reason: str) -> dict[str, Any]:
+    detail = f"malformed problem: {reason}"
+    return as_dict(JudgeResult(Verdict.INTERNAL_ERROR, 0, 0, 0.0, 0, 0.0, detail))
+
+
+@functools.lru_cache(maxsize=_PARSED_PROBLEMS)
+def _problem(ground_truth: str, problem_id: str) -> Problem:
+    return parse_input_output(ground_truth, problem_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _judge(config: JudgeConfig) -> Judge:
+    return Judge(config)

@@ -1,0 +1,169 @@
+"""Problems as the judge wants them, from APPS and HumanEval records, or refused with a reason."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reward.compare import normalise
+from reward.sandbox.wire import Kind
+
+MAX_CASE_BYTES = 32 << 20
+MAX_TESTS = 10_000
+
+
+class MalformedProblem(ValueError):
+    """A problem that cannot be judged; the message says why. Quarantine it."""
+
+
+@dataclass(frozen=True)
+class TestCase:
+    """One test: what the program is given, and what it must answer.
+
+    `given` is stdin, the JSON list of arguments, or the test program; `expected` is text for
+    STDIO, a normalised value for CALL, and None for CHECK.
+    """
+
+    __test__ = False  # the name is no test class for pytest
+
+    given: bytes
+    expected: Any
+
+    @property
+    def expected_bytes(self) -> int:
+        """Roughly how long a right answer is."""
+        return len(self.expected) if isinstance(self.expected, str) else len(str(self.expected))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem with its tests, duplicates collapsed.
+
+    `entry` names the function of CALL and CHECK problems; `prefix` is source that precedes the
+    program (HumanEval's prompt, where the program only completes it).
+    """
+
+    problem_id: str
+    kind: Kind
+    tests: tuple[TestCase, ...]
+    entry: str = ""
+    prefix: str = ""
+    duplicates: int = 0
+
+
+def parse_problem(record: Mapping[str, Any]) -> Problem:
+    """A problem from a record: HumanEval's form where it has `entry_point` and `test`, else APPS.
+
+    Raises:
+        MalformedProblem: with the reason.
+    """
+    problem_id = str(record.get("problem_id", record.get("task_id", "")))
+    if "entry_point" in record and "test" in record:
+        return _check_problem(problem_id, record)
+    if "input_output" not in record:
+        raise MalformedProblem("neither `input_output` nor `entry_point` with `test`")
+    return parse_input_output(record["input_output"], problem_id)
+
+
+def parse_input_output(cases: str | Mapping[str, Any], problem_id: str = "") -> Problem:
+    """A problem from APPS's `input_output`, parsed or as JSON text.
+
+    Raises:
+        MalformedProblem: not of APPS's form, no tests, unequal numbers of inputs and outputs,
+            a value of unknown type, or a case above MAX_CASE_BYTES.
+    """
+    cases = _loads(cases)
+    inputs, outputs = cases.get("inputs"), cases.get("outputs")
+    if not isinstance(inputs, list) or not isinstance(outputs, list):
+        raise MalformedProblem("`inputs` and `outputs` must be lists")
+    if len(inputs) != len(outputs):
+        raise MalformedProblem(f"{len(inputs)} inputs but {len(outputs)} outputs")
+    if not inputs:
+        raise MalformedProblem("no tests")
+    if len(inputs) > MAX_TESTS:
+        raise MalformedProblem(f"{len(inputs)} tests, at most {MAX_TESTS}")
+    entry = cases.get("fn_name") or ""
+    if not isinstance(entry, str) or (entry and not entry.isidentifier()):
+        raise MalformedProblem(f"fn_name {entry!r} is not a name")
+    if entry:
+        tests = _call_tests(inputs, outputs, cases.get("unwrap_outputs"))
+    else:
+        tests = [
+            TestCase(_text(i, "input").encode("utf-8", "surrogatepass"), _text(o, "output"))
+            for i, o in zip(inputs, outputs, strict=True)
+        ]
+    kept = _collapse(tests)
+    kind = Kind.CALL if entry else Kind.STDIO
+    return Problem(problem_id, kind, tuple(kept), entry, duplicates=len(tests) - len(kept))
+
+
+def _loads(cases: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(cases, str):
+        try:
+            cases = json.loads(cases)
+        except (ValueError, RecursionError) as error:
+            raise MalformedProblem(f"input_output is not JSON: {error}") from error
+    if not isinstance(cases, Mapping):
+        raise MalformedProblem(f"input_output is a {type(cases).__name__}, not an object")
+    return cases
+
+
+def _call_tests(inputs: list[Any], outputs: list[Any], unwrap: bool | None) -> list[TestCase]:
+    """Call-based tests. Some of APPS wraps each output in a list of one; a problem does so for
+    all of its outputs or for none, unless `unwrap_outputs` says otherwise."""
+    if unwrap is None:
+        unwrap = all(isinstance(output, list) and len(output) == 1 for output in outputs)
+    tests = []
+    for arguments, output in zip(inputs, outputs, strict=True):
+        if not isinstance(arguments, list):
+            raise MalformedProblem(f"arguments are a {type(arguments).__name__}, not a list")
+        try:
+            expected = normalise(output[0] if unwrap else output)
+            given = json.dumps(arguments).encode()
+        except (TypeError, ValueError, RecursionError, KeyError, IndexError) as error:
+            raise MalformedProblem(f"a case is not JSON: {error}") from error
+        _check_size(len(given))
+        tests.append(TestCase(given, expected))
+    return tests
+
+
+def _text(value: Any, what: str) -> str:
+    """A case of a stdin/stdout problem: text, or a list of lines."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        raise MalformedProblem(f"an {what} is a {type(value).__name__}, not text or lines")
+    _check_size(len(value))
+    return value
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_CASE_BYTES:
+        raise MalformedProblem(f"a case of {size} bytes, at most {MAX_CASE_BYTES}")
+
+
+def _collapse(tests: list[TestCase]) -> list[TestCase]:
+    """Without repeated tests, so that repeating one does not weigh more.
+
+    Raises:
+        MalformedProblem: the same input with two different outputs.
+    """
+    first: dict[bytes, TestCase] = {}
+    for test in tests:
+        known = first.setdefault(test.given, test)
+        if json.dumps(known.expected) != json.dumps(test.expected):
+            raise MalformedProblem("one input with two different outputs")
+    return list(first.values())
+
+
+def _check_problem(problem_id: str, record: Mapping[str, Any]) -> Problem:
+    entry, test, prompt = record["entry_point"], record["test"], record.get("prompt", "")
+    if not all(isinstance(text, str) for text in (entry, test, prompt)):
+        raise MalformedProblem("`entry_point`, `test` and `prompt` must be text")
+    if not entry.isidentifier():
+        raise MalformedProblem(f"entry_point {entry!r} is not a name")
+    if not test.strip():
+        raise MalformedProblem("the test program is empty")
+    source = json.dumps({"prompt": prompt, "test": test}).encode()
+    _check_size(len(source))
+    return Problem(problem_id, Kind.CHECK, (TestCase(source, None),), entry, prompt)

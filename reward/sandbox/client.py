@@ -1,0 +1,160 @@
+"""The judge's end of a zygote: start it, ask it, end it. One thread at a time uses a client."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from reward.sandbox import wire
+from reward.sandbox.wire import ConnectionLost, End, Level, Request, RunResult
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+_BOOT = f"import sys; sys.path.insert(0, {_ROOT!r}); from reward.sandbox.zygote import main; main()"
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "PYTHONUTF8": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+_START_DEADLINE_S = 60.0
+_SLACK_S = 10.0
+_MESSAGE_BYTES = 4000
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself failed: a zygote died, did not answer, or could not be started."""
+
+
+class IsolationError(SandboxError):
+    """This machine does not give the isolation that was asked for."""
+
+
+def package_folders(names: Iterable[str]) -> dict[str, str]:
+    """Where the named third-party packages are installed; those that are not are left out."""
+    folders: dict[str, str] = {}
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            folders[name] = folder
+            libraries = f"{folder}.libs"  # shared libraries that wheels carry beside the package
+            if os.path.isdir(libraries):
+                folders[f"{name}.libs"] = libraries
+    return folders
+
+
+class ZygoteClient:
+    """A running zygote.
+
+    Raises:
+        IsolationError: the level reached is below `min_level`.
+        SandboxError: the zygote did not start.
+    """
+
+    def __init__(
+        self,
+        min_level: Level = Level.SECCOMP,
+        max_level: Level = Level.FULL,
+        packages: Iterable[str] = ("numpy",),
+    ) -> None:
+        self.requests = 0
+        self.level = Level.NONE
+        folders = package_folders(packages)
+        hello = self._start(max_level, folders)
+        self.why_no_namespaces = hello.get("retry_without_namespaces", "")
+        if self.why_no_namespaces:
+            self.close()
+            hello = self._start(min(max_level, Level.LANDLOCK), folders)
+        self.level = Level(hello["level"])
+        if self.level < min_level:
+            self.close()
+            raise IsolationError(
+                f"the sandbox reaches level {int(self.level)} here, min_level={int(min_level)} is "
+                f"required (namespaces: {self.why_no_namespaces or 'not tried'}). See "
+                "`python -m reward.selftest`; to accept less isolation, lower min_level."
+            )
+
+    def _start(self, max_level: Level, folders: dict[str, str]) -> dict:
+        ours, theirs = socket.socketpair()
+        options = json.dumps({"max_level": int(max_level), "packages": folders})
+        self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", "-s", "-P", "-c", _BOOT, str(theirs.fileno()), options],
+                env=_ENVIRONMENT,
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
+        self._sock = ours
+        try:
+            return wire.receive(ours, time.monotonic() + _START_DEADLINE_S)[0]
+        except ConnectionLost as error:
+            message = self._last_words()
+            self.close()
+            raise SandboxError(f"the sandbox did not start ({error}): {message}") from error
+
+    def run(self, request: Request) -> dict[int, RunResult]:
+        """Run a request; the results by position of the input.
+
+        Raises:
+            SandboxError: the zygote died or did not answer; it is closed and of no more use.
+        """
+        self.requests += 1
+        groups = len(request.groups)
+        limits = request.limits
+        deadline_s = time.monotonic() + _SLACK_S + groups * (8 * limits.wall_s + 1)
+        max_bytes = sum(map(len, request.groups)) * (limits.output_bytes + 1)
+        try:
+            self._sock.settimeout(_SLACK_S + limits.wall_s)
+            wire.send(self._sock, *request.frame())
+            header, blobs = wire.receive(self._sock, deadline_s, max_bytes)
+        except (ConnectionLost, OSError) as error:
+            message = self._last_words()
+            self.close()
+            raise SandboxError(f"a zygote failed ({error}): {message}") from error
+        return {
+            index: RunResult(End(end), detail, cpu_s, output)
+            for (index, end, detail, cpu_s), output in zip(header["results"], blobs, strict=True)
+        }
+
+    @property
+    def pid(self) -> int:
+        """The process to watch; the zygote itself, or its launcher."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the zygote and everything below it."""
+        self._sock.close()
+        self._process.kill()
+        self._process.wait()
+        if self._stderr >= 0:
+            os.close(self._stderr)
+            self._stderr = -1
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._stderr).st_size
+        text = os.pread(self._stderr, _MESSAGE_BYTES, max(0, size - _MESSAGE_BYTES))
+        return text.decode("utf-8", "replace").strip() or "no message"
+
+    def __enter__(self) -> "ZygoteClient":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,147 @@
+"""Puts a zygote and its programs behind the kernel's walls, as high as this machine allows.
+
+Order: `enter_namespaces` by the launcher, before anything is imported; `prepare` once by the
+zygote; `confine` by each program's process before it compiles the program.
+"""
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import sys
+import sysconfig
+from dataclasses import dataclass
+
+from reward.sandbox import landlock, seccomp
+from reward.sandbox.libc import LIBC, check
+from reward.sandbox.wire import Level, Limits
+
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
+_CLONE_NEWPID, _CLONE_NEWNET, _CLONE_NEWUTS = 0x20000000, 0x40000000, 0x04000000
+_NAMESPACES = (
+    _CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS
+)
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+_MAX_FDS, _MAX_TASKS = 1024, 256
+
+# Read-only for programs: the interpreter's library and what libc and numpy look at.
+_SYSTEM_PATHS = (
+    "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache",
+    "/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom", "/dev/random", "/dev/zero",
+    "/sys/devices/system/cpu",
+)  # fmt: skip
+_WRITABLE_PATHS = ("/dev/null",)
+
+
+@dataclass(frozen=True)
+class Walls:
+    """What a zygote prepared once for all its programs."""
+
+    level: Level
+    seccomp_program: bytes
+    ruleset_fd: int
+    base_memory_bytes: int
+
+
+def enter_namespaces() -> None:
+    """Move this process's future children into namespaces of their own; the user keeps their id.
+
+    Raises:
+        OSError: the kernel or its policy forbids it (containers, AppArmor); some namespaces may
+            have been entered, so the caller starts over in a new process without them.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    check(LIBC.unshare(_NAMESPACES), "unshare")
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{uid} {uid} 1")
+    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    check(LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /")
+
+
+def prepare(namespaced: bool, packages: dict[str, str], max_level: Level) -> Walls:
+    """Drop this process's powers and build what `confine` installs.
+
+    Args:
+        namespaced: whether `enter_namespaces` succeeded.
+        packages: importable third-party packages, name -> folder.
+        max_level: go no higher, for tests and for comparing the levels.
+    """
+    die_with_parent()
+    check(LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    _drop_capabilities()
+    check(LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+    ruleset_fd, program, level = -1, b"", Level.NONE
+    if max_level >= Level.SECCOMP and seccomp.supported():
+        level = Level.SECCOMP
+        if max_level >= Level.LANDLOCK and landlock.abi() > 0:
+            ruleset_fd = landlock.ruleset(readable_paths(packages), _WRITABLE_PATHS)
+            level = Level.FULL if namespaced else Level.LANDLOCK
+        program = seccomp.assemble(platform.machine(), read_only_files=level < Level.LANDLOCK)
+    with open("/proc/self/statm") as statm:
+        pages = int(statm.read().split()[0])
+    return Walls(level, program, ruleset_fd, pages * resource.getpagesize())
+
+
+def confine(walls: Walls, limits: Limits, cpu_budget_s: float) -> None:
+    """Lock this process in, for good. Raises OSError where a wall does not come up."""
+    for which, amount in (
+        (resource.RLIMIT_AS, walls.base_memory_bytes + limits.memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.output_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _MAX_FDS),
+        (resource.RLIMIT_NPROC, _MAX_TASKS),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        _limit(which, amount)
+    seconds = int(cpu_budget_s) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full output is an error of the write
+    if walls.ruleset_fd >= 0:
+        landlock.enter(walls.ruleset_fd)
+        os.close(walls.ruleset_fd)
+    if walls.seccomp_program:
+        seccomp.load(walls.seccomp_program)
+
+
+def die_with_parent() -> None:
+    """SIGKILL for this process when its parent dies, also where the parent has died already."""
+    parent = os.getppid()
+    check(LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def readable_paths(packages: dict[str, str]) -> list[str]:
+    """Everything a program may read."""
+    names = ("stdlib", "platstdlib")
+    own = {sysconfig.get_path(name) for name in names} | {f"{sys.base_exec_prefix}/lib"}
+    return sorted({*_SYSTEM_PATHS, *own, *packages.values()})
+
+
+def _limit(which: int, amount: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        amount = min(amount, hard)
+    resource.setrlimit(which, (amount, amount))
+
+
+def _drop_capabilities() -> None:
+    """No capability in any set, so that root's programs are as weak as anyone's."""
+    for capability in range(64):
+        if LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break  # past the last one, or not allowed to drop from the bounding set
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    empty = (ctypes.c_uint32 * 6)()
+    check(LIBC.capset(header, empty), "capset")
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

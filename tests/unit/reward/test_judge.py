@@ -1,0 +1,155 @@
+"""Verdicts of real programs in the real sandbox."""
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from reward.apps import compute_score
+from reward.config import JudgeConfig, JudgeConfigError
+from reward.judge import Judge
+from reward.problem import parse_input_output
+from reward.verdict import Verdict as V
+
+SUM = parse_input_output(
+    {
+        "inputs": [f"{i} {i + 1}\n" for i in range(10)],
+        "outputs": [f"{2 * i + 1}\n" for i in range(10)],
+    }
+)
+CALL = parse_input_output(
+    {
+        "fn_name": "f",
+        "inputs": [[i, [1, 2]] for i in range(5)],
+        "outputs": [i + 2 for i in range(5)],
+    }
+)
+RIGHT = "a, b = map(int, input().split())\nprint(a + b)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict", "passed"),
+    [
+        (RIGHT, V.ACCEPTED, 10),
+        ("print(1)", V.WRONG_ANSWER, 1),
+        ("a b", V.COMPILE_ERROR, 0),
+        ("\0", V.COMPILE_ERROR, 0),
+        ("\ud800", V.COMPILE_ERROR, 0),
+        ("1/0", V.RUNTIME_ERROR, 0),
+        (RIGHT + "if a > 4: 1/0", V.RUNTIME_ERROR, 5),
+        (RIGHT + "exit()", V.ACCEPTED, 10),
+        (RIGHT + "exit(3)", V.RUNTIME_ERROR, 0),
+        (RIGHT + "raise ValueError", V.RUNTIME_ERROR, 0),
+        ("x = [0] * 10**10", V.MEMORY_LIMIT, 0),
+        ("while True: print('x' * 10000)", V.OUTPUT_LIMIT, 0),
+        ("while True: pass", V.TIME_LIMIT, 0),
+        ("exec('a b')", V.RUNTIME_ERROR, 0),
+        ("eval(input())", V.RUNTIME_ERROR, 0),
+    ],
+)
+def test_verdicts_on_stdin_programs(judge: Judge, code: str, verdict: V, passed: int) -> None:
+    result = judge.judge(SUM, code)
+    assert (result.verdict, result.passed, result.total) == (verdict, passed, 10)
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("def f(a, b): return a + len(b)", V.ACCEPTED),
+        ("class Solution:\n    def f(self, a: int, b: List[int]): return a + len(b)", V.ACCEPTED),
+        ("from numpy import int64\ndef f(a, b): return int64(a + len(b))", V.ACCEPTED),
+        ("print('noise')\ndef f(a, b):\n    print('noise')\n    return a + len(b)", V.ACCEPTED),
+        ("def f(a, b): return str(a + len(b))", V.WRONG_ANSWER),
+        ("def f(a, b): return a", V.WRONG_ANSWER),
+        ("def f(a): return a", V.RUNTIME_ERROR),
+        ("def g(a, b): return a", V.RUNTIME_ERROR),
+        ("class E(int):\n    __eq__ = lambda *a: True\ndef f(a, b): return E()", V.WRONG_ANSWER),
+        ("def f(a, b):\n    x = []\n    x.append(x)\n    return x", V.WRONG_ANSWER),
+    ],
+)
+def test_verdicts_on_functions(judge: Judge, code: str, verdict: V) -> None:
+    assert judge.judge(CALL, code).verdict == verdict
+
+
+def test_what_one_test_leaves_behind_cannot_fail_another(judge: Judge) -> None:
+    code = "import builtins\nassert not hasattr(builtins, 'seen')\nbuiltins.seen = 1\n" + RIGHT
+    result = judge.judge(SUM, code)
+    assert (result.verdict, result.passed) == (V.ACCEPTED, 10)
+
+
+def test_no_program_is_a_compile_error(judge: Judge) -> None:
+    result = judge.judge(SUM, None)
+    assert (result.verdict, result.score, result.total) == (V.COMPILE_ERROR, -1.0, 10)
+
+
+def test_strict_mode_agrees_with_the_fast_path() -> None:
+    with Judge(JudgeConfig(workers=1, strict=True, timeout_s=1.0)) as strict:
+        assert strict.judge(SUM, RIGHT).verdict == V.ACCEPTED
+        assert strict.judge(SUM, "print(1)").passed == 1
+        assert strict.judge(CALL, "def f(a, b): return a + len(b)").verdict == V.ACCEPTED
+
+
+def test_an_audit_finds_a_program_that_passes_only_with_company() -> None:
+    code = (
+        "import builtins\n"
+        "builtins.runs = getattr(builtins, 'runs', 0) + 1\n"
+        "x = int(input())\n"
+        "print(x if builtins.runs == x else 0)\n"
+    )
+    problem = parse_input_output({"inputs": ["1", "2", "3"], "outputs": ["1", "2", "3"]})
+    with Judge(JudgeConfig(workers=1, audit_fraction=1.0)) as auditing:
+        assert auditing.judge(problem, code).verdict == V.WRONG_ANSWER
+        assert (auditing.audits, auditing.audit_alarms) == (1, 1)
+
+
+def test_a_dead_zygote_is_replaced_and_the_program_judged() -> None:
+    with Judge(JudgeConfig(workers=1, audit_fraction=0.0)) as judge:
+        zygote = judge._idle.get()
+        assert zygote is not None
+        os.kill(zygote.pid, 9)
+        judge._idle.put(zygote)
+        assert judge.judge(SUM, RIGHT).verdict == V.ACCEPTED
+
+
+def test_many_programs_are_judged_at_once_without_blocking_the_loop(judge: Judge) -> None:
+    async def run() -> tuple[list[str], float]:
+        longest = 0.0
+        tasks = [
+            asyncio.create_task(judge.judge_async(SUM, RIGHT if i % 2 else "print(0)"))
+            for i in range(40)
+        ]
+        while not all(task.done() for task in tasks):
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - before)
+        return [str(task.result().verdict) for task in tasks], longest
+
+    verdicts, longest = asyncio.run(run())
+    assert verdicts == ["wrong_answer", "accepted"] * 20
+    assert longest < 0.5
+
+
+def test_compute_score_has_the_agreed_form() -> None:
+    truth = '{"inputs": ["1\\n"], "outputs": ["1\\n"]}'
+    settings = {"workers": 1, "timeout_s": 1.0}
+
+    def score(answer: str, truth: str = truth) -> dict:
+        return asyncio.run(compute_score("apps", answer, truth, {"problem_id": "1"}, **settings))
+
+    right = score("```python\nprint(input())\n```")
+    assert {k: right[k] for k in ("score", "verdict", "passed", "total", "judge_failed")} == {
+        "score": 1.0,
+        "verdict": "accepted",
+        "passed": 1,
+        "total": 1,
+        "judge_failed": 0.0,
+    }
+    assert (score("no code")["score"], score("no code")["verdict"]) == (-1.0, "compile_error")
+    broken = score("```python\nprint(1)\n```", "{}")
+    assert (broken["score"], broken["judge_failed"]) == (0.0, 1.0)
+
+
+def test_compute_score_refuses_unknown_settings() -> None:
+    with pytest.raises(JudgeConfigError, match="time_out=3"):
+        asyncio.run(compute_score("apps", "", "{}", None, time_out=3))
