@@ -1,0 +1,54 @@
+"""The names the analysis reads: arms in their order, and metrics, each as patterns in order of
+preference.
+
+A pattern is matched as in a shell (`*`); the first pattern that any run satisfies is used for all
+runs, so that every curve of a panel shows the same quantity.
+"""
+
+ARM_ORDER = (
+    "none",
+    "static_kl",
+    "chord_mu",
+    "chord_phi",
+    "dynamic_sft",
+    "dynamic_advantage",
+    "dynamic_reward",
+)
+"""The order of arms in legends and tables: baselines first. Arms not named here follow
+alphabetically.
+"""
+
+LABELS = {
+    "none": "none",
+    "static_kl": "static KL",
+    "dynamic_sft": "dynamic (sft)",
+    "dynamic_advantage": "dynamic (advantage)",
+    "dynamic_reward": "dynamic (reward)",
+    "chord_mu": "CHORD-µ",
+    "chord_phi": "CHORD-φ",
+}
+
+REWARD = ("critic/score/mean", "critic/rewards/mean")
+VALIDATION = (
+    "val-core/*/acc/mean@*",
+    "val-core/*/reward/mean@*",
+    "val-core/*/mean@*",
+    "val-core/*",
+)
+KL_TO_REFERENCE = ("monitor/kl_to_reference",)
+CROSS_ENTROPY = ("constraint/ce_mean",)
+IMPROVEMENT_RATIO = ("constraint/improvement_ratio",)
+COPY_RATIO = ("refiner/copied_token_ratio",)
+ENTROPY = ("monitor/entropy", "actor/entropy")
+RESPONSE_LENGTH = ("response_length/mean",)
+STEP_TIME_S = ("timing_s/step",)
+
+ROLLOUT_DISAGREEMENT = ("monitor/rollout_logprob_diff_max", "training/rollout_probs_diff_max")
+"""Largest difference between rollout engine and actor on one token. verl's own metric, the second
+pattern, is a difference of probabilities, not of log-probabilities."""
+
+
+def label_of(arm: str) -> str:
+    """The name a reader sees; unknown arms keep their own."""
+    setting, _, name = arm.rpartition("/")
+    return f"{setting}: {LABELS.get(name, name)}" if setting else LABELS.get(arm, arm)

@@ -1,0 +1,100 @@
+"""The panels of a picture of curves, and the seeds of an arm aggregated to a line and a band."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recipe.analysis import names
+from recipe.analysis.runs import Run, Series, choose_metric
+
+MOST_SEEDS_FOR_MIN_MAX = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: `patterns` name the metric in order of preference, `bounds` are what its values
+    cannot exceed.
+    """
+
+    title: str
+    axis_label: str
+    patterns: tuple[str, ...]
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    from_zero: bool = False
+    may_be_log: bool = False
+
+
+TRAINING_PANELS = (
+    Panel("Reward in training", "mean reward of a batch", names.REWARD),
+    Panel("Validation", "mean on held-out set", names.VALIDATION),
+    Panel(
+        "KL to the reference",
+        "KL (nats per response)",
+        names.KL_TO_REFERENCE,
+        from_zero=True,
+        may_be_log=True,
+    ),
+    Panel(
+        "Cross entropy on a′",
+        "CE (nats per token)",
+        names.CROSS_ENTROPY,
+        from_zero=True,
+        may_be_log=True,
+    ),
+    Panel("Improvement ratio", "share with R(a′) > R(a)", names.IMPROVEMENT_RATIO, (0, 1), True),
+    Panel("Copy ratio", "copied share of a′", names.COPY_RATIO, (0, 1)),
+    Panel("Entropy of the policy", "entropy (nats per token)", names.ENTROPY, from_zero=True),
+    Panel("Response length", "tokens", names.RESPONSE_LENGTH, from_zero=True),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One arm in one panel: all arrays [N], over the steps any of its seeds has; `counts` are the
+    seeds at a step.
+    """
+
+    arm: str
+    metric: str
+    steps: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def aggregate(arm: str, metric: str, series: Sequence[Series]) -> Curve:
+    """Mean over seeds and its band: the range for up to three seeds, one standard error either side
+    for more.
+
+    The standard error is the sample standard deviation over sqrt(seeds at that step); a step that a
+    single seed has gets an empty band. At least one series is needed.
+    """
+    steps = np.unique(np.concatenate([item.steps for item in series]))
+    table = np.full((len(series), len(steps)), np.nan)
+    for row, item in enumerate(series):
+        table[row, np.searchsorted(steps, item.steps)] = item.values
+    counts = np.sum(~np.isnan(table), axis=0)
+    mean = np.nansum(table, axis=0) / counts
+    if len(series) <= MOST_SEEDS_FOR_MIN_MAX:
+        low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
+    else:
+        squares = np.nansum((table - mean) ** 2, axis=0)
+        error = np.sqrt(squares / np.maximum(counts - 1, 1) / counts)
+        low, high = mean - error, mean + error
+    return Curve(arm, metric, steps, mean, low, high, counts)
+
+
+def panel_curves(groups: Mapping[str, Sequence[Run]], panel: Panel) -> list[Curve]:
+    """The panel's curves, one for each arm that logged its metric."""
+    metric = choose_metric([run for runs in groups.values() for run in runs], panel.patterns)
+    curves = []
+    for arm, runs in groups.items():
+        series = [
+            run.metrics[metric] for run in runs if metric is not None and metric in run.metrics
+        ]
+        if metric is not None and series:
+            curves.append(aggregate(arm, metric, series))
+    return curves

@@ -1,0 +1,82 @@
+"""Run folders to figures and a table: `python -m recipe.analysis.plot RUN [RUN ...] --out DIR`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recipe.analysis.choice import choose_episode
+from recipe.analysis.curves import write_curves
+from recipe.analysis.heatmap import write_heatmap
+from recipe.analysis.records import Finding
+from recipe.analysis.runs import RunSet, load_runs
+from recipe.analysis.summary import arms_table, summarise, write_summary_csv
+from recipe.analysis.verdict import write_verdict
+
+NO_EPISODE = "no heat map: no accepted episode has CE on both copied and edited tokens"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw, then print table, verdict, findings and files; the exit status is 1 without any run."""
+    options = build_parser().parse_args(arguments)
+    found = load_runs(options.runs)
+    if not found.runs:
+        for finding in found.findings:
+            print(finding, file=sys.stderr)
+        print("nothing to draw; pass run folders, or a folder that holds some", file=sys.stderr)
+        return 1
+    text, paths = write_report(found, options.out)
+    print("\n".join([text, "", "Files", *(f"  {path}" for path in paths)]))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="plot.py",
+        description="Draw the training curves of runs, a heat map of one refined episode, "
+        "and a table of the arms.",
+        epilog="Seeds of an arm are aggregated. Partial, killed and resumed runs are read as far "
+        "as they go; what had to be worked around is listed under the table.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run folder, or a folder that holds some",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where to write; made where absent"
+    )
+    return parser
+
+
+def write_report(found: RunSet, out: Path) -> tuple[str, list[Path]]:
+    """Write all figures and tables of `found` under `out`; return the text for the terminal and the
+    files written.
+    """
+    summaries = summarise(found.runs)
+    table, verdict = arms_table(summaries), write_verdict(summaries)
+    findings = list(found.findings)
+    paths = write_curves(found.runs, out)
+    choice = choose_episode(found.runs)
+    if choice is None:
+        findings.append(Finding(None, NO_EPISODE))
+    else:
+        paths += write_heatmap(choice, out)
+    paths.append(write_summary_csv(summaries, out / "summary.csv"))
+    listed = [f"- {finding}" for finding in findings]
+    markdown = out / "summary.md"
+    sections = [table.to_markdown(), "\n".join(f"- {sentence}" for sentence in verdict)]
+    if listed:
+        sections.append("Found in the run folders:\n\n" + "\n".join(listed))
+    markdown.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    text = "\n\n".join([table.to_text(), "\n".join(verdict)])
+    if listed:
+        text += "\n\nFound in the run folders\n" + "\n".join(listed)
+    return text, [*paths, markdown]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,270 @@
+"""Run folders, read as they are found: whole, partial, killed, resumed or still being written.
+
+A run folder holds `run.json`, `metrics.jsonl`, `episodes.jsonl` and `config.yaml`. What is missing
+or broken in it never stops a report: it is worked around and listed in `Run.findings`.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recipe.analysis.episodes import Episode, EpisodeDigest, is_number, read_digests, read_episode
+from recipe.analysis.names import ARM_ORDER
+from recipe.analysis.records import Finding, condense, read_jsonl, read_object
+
+RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl"})
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of one run: `steps` [N] ascending and distinct, `values` [N] finite."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. `total_steps` is what was planned, None where unknown."""
+
+    path: Path
+    arm: str
+    seed: int | None
+    setting: str
+    total_steps: int | None
+    info: Mapping[str, Any]
+    steps: tuple[int, ...]
+    metrics: Mapping[str, Series]
+    episodes: tuple[EpisodeDigest, ...]
+    findings: tuple[Finding, ...]
+
+    def read_episode(self, item: EpisodeDigest) -> Episode:
+        """The full episode behind one of `self.episodes`."""
+        return read_episode(self.path / "episodes.jsonl", item)
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """All runs of one report, and everything a reader has to know about them."""
+
+    runs: tuple[Run, ...]
+    findings: tuple[Finding, ...]
+
+
+def load_runs(paths: Iterable[Path]) -> RunSet:
+    """Load every run folder at or below `paths`, in the order given; a path without any becomes a
+    finding.
+    """
+    folders: dict[Path, Path] = {}
+    findings: list[Finding] = []
+    for path in paths:
+        found = find_run_folders(path)
+        if not found:
+            reason = "no run folder here (none of run.json, metrics.jsonl, episodes.jsonl)"
+            findings.append(Finding(path, reason if path.exists() else "does not exist"))
+        for folder in found:
+            if folder.resolve() in folders:
+                findings.append(Finding(folder, "given more than once; counted once"))
+            folders.setdefault(folder.resolve(), folder)
+    runs = tuple(load_run(folder) for folder in folders.values())
+    findings.extend(finding for run in runs for finding in run.findings)
+    findings.extend(compare_runs(runs))
+    return RunSet(runs, tuple(findings))
+
+
+def find_run_folders(path: Path) -> list[Path]:
+    """`path` itself where it is a run folder, else the run folders below it; nothing is looked for
+    inside a run.
+    """
+    found: list[Path] = []
+    for folder, subfolders, files in os.walk(path):
+        subfolders.sort()
+        if RUN_FILES & set(files):
+            found.append(Path(folder))
+            subfolders.clear()
+    return found
+
+
+def load_run(path: Path) -> Run:
+    """Load one run folder, whatever state it is in."""
+    info, info_findings = read_object(path / "run.json")
+    steps, metrics, metric_findings = read_metrics(path / "metrics.jsonl")
+    episodes, episode_findings = read_digests(path / "episodes.jsonl")
+    arm, setting, seed = _identify(path, info)
+    total_steps = info.get("total_steps")
+    planned = total_steps if isinstance(total_steps, int) and total_steps > 0 else None
+    progress: tuple[Finding, ...] = ()
+    if planned is not None and steps and steps[-1] < planned:
+        progress = (
+            Finding(
+                path, f"has reached step {steps[-1]} of {planned}; its figures speak of those steps"
+            ),
+        )
+    return Run(
+        path=path,
+        arm=arm,
+        seed=seed,
+        setting=setting,
+        total_steps=planned,
+        info=info,
+        steps=steps,
+        metrics=metrics,
+        episodes=episodes,
+        findings=info_findings + metric_findings + episode_findings + progress,
+    )
+
+
+def _identify(path: Path, info: Mapping[str, Any]) -> tuple[str, str, int | None]:
+    """Arm, setting and seed from `run.json`, else from the layout `<setting>/<arm>/seed<k>`."""
+    absolute = path.absolute()
+    in_layout = absolute.name.startswith("seed")
+    arm = absolute.parent.name if in_layout else absolute.name
+    setting = absolute.parent.parent.name if in_layout else ""
+    digits = absolute.name.removeprefix("seed")
+    seed = info.get("seed", int(digits) if in_layout and digits.isdecimal() else None)
+    return (
+        str(info.get("arm", arm)),
+        str(info.get("setting", setting)),
+        seed if isinstance(seed, int) else None,
+    )
+
+
+def read_metrics(path: Path) -> tuple[tuple[int, ...], dict[str, Series], tuple[Finding, ...]]:
+    """Steps, series by metric name and findings of a `metrics.jsonl`; of a repeated step the last
+    line wins.
+    """
+    by_step: dict[int, dict[str, Any]] = {}
+    problems: list[tuple[int, str]] = []
+    repeated: set[int] = set()
+    try:
+        for line in read_jsonl(path):
+            if line.problem is not None:
+                problems.append((line.number, line.problem))
+            if line.record is None:
+                continue
+            step, data = line.record.get("step"), line.record.get("data")
+            if not isinstance(step, int) or not isinstance(data, dict):
+                problems.append((line.number, "without step and data; ignored"))
+                continue
+            repeated.update({step} & by_step.keys())
+            by_step[step] = data
+    except FileNotFoundError:
+        return (), {}, (Finding(path, "missing: no curves from this run"),)
+    except OSError as error:
+        return (), {}, (Finding(path, f"cannot be read ({error.strerror})"),)
+    steps = tuple(sorted(by_step))
+    series, series_findings = _to_series(path, by_step)
+    findings = condense(path, problems) + _step_findings(path, steps, repeated) + series_findings
+    return steps, series, findings
+
+
+def _step_findings(path: Path, steps: Sequence[int], repeated: set[int]) -> tuple[Finding, ...]:
+    findings = []
+    if not steps:
+        findings.append(Finding(path, "holds no step; no curves from this run"))
+    if repeated:
+        findings.append(
+            Finding(
+                path, f"{name_steps(repeated)} repeated after a resume; the last writing is used"
+            )
+        )
+    absent = set(range(steps[0], steps[-1])) - set(steps) if steps else set()
+    if absent:
+        findings.append(Finding(path, f"{name_steps(absent)} absent; lines are drawn across"))
+    return tuple(findings)
+
+
+def name_steps(steps: Iterable[int]) -> str:
+    """`{3, 4, 5, 9}` as "steps 3-5, 9"."""
+    ordered = sorted(steps)
+    starts = [step for step in ordered if step - 1 not in ordered]
+    ends = [step for step in ordered if step + 1 not in ordered]
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    return ("step " if len(ordered) == 1 else "steps ") + ", ".join(parts)
+
+
+def _to_series(
+    path: Path, by_step: Mapping[int, Mapping[str, Any]]
+) -> tuple[dict[str, Series], tuple[Finding, ...]]:
+    points: dict[str, list[tuple[int, float]]] = {}
+    not_finite: dict[str, list[int]] = {}
+    for step in sorted(by_step):
+        for name, value in by_step[step].items():
+            if is_number(value):
+                points.setdefault(name, []).append((step, float(value)))
+            elif value is None or isinstance(value, float):
+                not_finite.setdefault(name, []).append(step)
+    series = {
+        name: Series(
+            np.array([s for s, _ in pairs], dtype=np.int64), np.array([v for _, v in pairs])
+        )
+        for name, pairs in points.items()
+    }
+    findings = tuple(
+        Finding(path, f"{name} is not a finite number at {name_steps(steps)}; left out there")
+        for name, steps in sorted(not_finite.items())
+    )
+    return series, findings
+
+
+def compare_runs(runs: Sequence[Run]) -> tuple[Finding, ...]:
+    """What makes runs of one report hard to compare: same arm and seed twice, other code, other
+    isolation, lengths.
+    """
+    findings: list[Finding] = []
+    seen: dict[tuple[str, str, int | None], Run] = {}
+    for run in runs:
+        twin = seen.setdefault((run.setting, run.arm, run.seed), run)
+        if twin is not run:
+            message = f"same setting, arm and seed as {twin.path}; both are counted"
+            findings.append(Finding(run.path, message))
+    facts = [_facts(run) for run in runs]
+    for key in sorted({key for fact in facts for key in fact}):
+        values = {fact[key] for fact in facts if key in fact}
+        if len(values) > 1:
+            findings.append(Finding(None, f"they differ in {key}: {', '.join(sorted(values))}"))
+    lengths = {run.steps[-1] for run in runs if run.steps}
+    if len(lengths) > 1:
+        message = f"they end at different steps ({', '.join(map(str, sorted(lengths)))})"
+        findings.append(Finding(None, message))
+    return tuple(findings)
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """What ought to be the same in all runs: commit, isolation level, version of each package."""
+    facts = {key: str(run.info[key]) for key in ("commit", "sandbox_level") if key in run.info}
+    versions = run.info.get("versions")
+    if isinstance(versions, dict):
+        facts |= {f"version of {name}": str(version) for name, version in versions.items()}
+    return facts
+
+
+def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by arm, baselines first; the setting joins the name where the runs have several."""
+    ordered = sorted(runs, key=lambda run: (run.setting, *_rank(run.arm), run.seed or 0))
+    several = len({run.setting for run in ordered}) > 1
+    groups: dict[str, list[Run]] = {}
+    for run in ordered:
+        groups.setdefault(f"{run.setting}/{run.arm}" if several else run.arm, []).append(run)
+    return groups
+
+
+def _rank(arm: str) -> tuple[int, str]:
+    return (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER), arm)
+
+
+def choose_metric(runs: Sequence[Run], patterns: Sequence[str]) -> str | None:
+    """The name for all runs: the first pattern with a match, and of its matches the one most runs
+    have.
+    """
+    for pattern in patterns:
+        names = [name for run in runs for name in run.metrics if fnmatchcase(name, pattern)]
+        if names:
+            return max(sorted(set(names)), key=names.count)
+    return None
