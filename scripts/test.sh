@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Makes the environment and runs the tests, fast ones first.
+set -euo pipefail
+
+# shellcheck source=scripts/lib/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
+
+INTEGRATION_LIMIT_S="${INTEGRATION_LIMIT_S:-1200}"
+PYTEST_NOTHING_SELECTED=5
+summary=()
+failures=0
+
+usage() {
+    cat <<EOF
+usage: scripts/test.sh [--fast] [--only STAGE] [--keep-going] [arguments for pytest]
+
+Makes the environment in .venv (first time: 2 to 5 minutes, about 3 GB), then runs the stages
+  lint         ruff, ruff format, mypy, codespell, shellcheck
+  unit         tests/unit: no Ray, no network, under a minute
+  adversarial  tests/adversarial: programs that attack the sandbox
+  integration  tests/integration: real verl, Ray and vLLM on the CPU, one cluster at a time
+  gpu          tests/gpu, where there is a CUDA device
+A stage that fails ends the run before the next slower one. The exit status is 0 only if nothing failed.
+
+  --fast         stop after unit
+  --only STAGE   this stage alone
+  --keep-going   run the slower stages after a failure as well
+EOF
+}
+
+only=""
+fast=false
+keep_going=false
+pytest_arguments=()
+while (($#)); do
+    case "$1" in
+        -h | --help) usage && exit 0 ;;
+        --fast) fast=true ;;
+        --keep-going) keep_going=true ;;
+        --only)
+            only="${2:-}"
+            shift
+            ;;
+        *) pytest_arguments+=("$1") ;;
+    esac
+    shift || true
+done
+case "$only" in
+    "" | lint | unit | adversarial | integration | gpu) ;;
+    *) fail "unknown stage '$only'" "--only lint, unit, adversarial, integration or gpu" ;;
+esac
+
+stage_lint() {
+    local status=0
+    "$VENV/bin/ruff" check . || status=1
+    "$VENV/bin/ruff" format --check . || status=1
+    "$VENV/bin/mypy" || status=1
+    "$VENV/bin/codespell" --toml pyproject.toml || status=1
+    if [[ -x "$VENV/bin/shellcheck" ]]; then
+        find scripts .ci \( -name '*.sh' -o -name '*.sbatch' -o -path .ci/run \) -exec "$VENV/bin/shellcheck" -x {} + ||
+            status=1
+    else
+        warn "shellcheck is not packaged for $(uname -m): the shell scripts were not checked"
+    fi
+    return "$status"
+}
+
+# run_pytest FOLDER ARGUMENTS...
+run_pytest() {
+    local status=0
+    [[ -d "$1" ]] || return "$PYTEST_NOTHING_SELECTED"
+    "$VENV_PYTHON" -m pytest "$@" ${pytest_arguments[@]+"${pytest_arguments[@]}"} || status=$?
+    return "$status"
+}
+
+stage_unit() { run_pytest tests/unit --durations=5; }
+stage_adversarial() { run_pytest tests/adversarial --durations=5; }
+stage_gpu() { run_pytest tests/gpu; }
+
+stage_integration() {
+    [[ -d tests/integration ]] || return "$PYTEST_NOTHING_SELECTED"
+    if ! has_libnuma; then
+        warn "libnuma.so.1 is missing, and vLLM needs it: $(libnuma_remedy)"
+        [[ -z "${CI:-}" ]] || return 1
+        return "$PYTEST_NOTHING_SELECTED"
+    fi
+    run_alone timeout --kill-after=30 "$INTEGRATION_LIMIT_S" "$VENV_PYTHON" -m pytest tests/integration --durations=0 \
+        ${pytest_arguments[@]+"${pytest_arguments[@]}"}
+}
+
+# run_stage NAME: runs stage_NAME, times it and adds a line to the summary.
+run_stage() {
+    local status=0 started="$SECONDS" result
+    [[ -z "$only" || "$only" == "$1" ]] || return 0
+    if ((failures)) && [[ "$keep_going" == false && "$1" != unit ]]; then
+        summary+=("$(printf '%-12s not run' "$1")")
+        return 0
+    fi
+    printf '\n=== %s\n' "$1"
+    "stage_$1" || status=$?
+    case "$status" in
+        0) result=passed ;;
+        "$PYTEST_NOTHING_SELECTED") result="nothing to run" ;;
+        *)
+            result=FAILED
+            failures=$((failures + 1))
+            ;;
+    esac
+    summary+=("$(printf '%-12s %-14s %5d s' "$1" "$result" "$((SECONDS - started))")")
+}
+
+cd "$REPO_ROOT"
+started="$SECONDS"
+ensure_environment
+summary+=("$(printf '%-12s %-14s %5d s' environment ready "$((SECONDS - started))")")
+run_stage lint
+run_stage unit
+if [[ "$fast" == false ]]; then
+    run_stage adversarial
+    run_stage integration
+    run_stage gpu
+fi
+printf '\n=== summary\n'
+printf '  %s\n' "${summary[@]}"
+((failures == 0)) || exit 1
