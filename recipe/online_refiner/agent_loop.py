@@ -1,0 +1,103 @@
+"""verl's agent loop with refinement: as soon as a rollout is judged it is refined and judged again.
+
+Both results are put into the TransferQueue in one write, so the trainer never sees half a row. The
+refiner's client is delivered after the workers are made (`RefiningManager.set_refiner`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from recipe.online_refiner.episodes import ROW_KEY
+from recipe.online_refiner.refining import Refining, Rollout, Score
+from recipe.online_refiner.settings import Settings
+from refiner_worker.client import Generator, RefineLimits, RefinerClient
+from refiner_worker.prompts import load_template
+
+JUDGE_FAILED_KEY = "judge_failed"
+"""A reward function sets this extra to 1 where it has no verdict; the sample is then masked out."""
+
+
+class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
+    """One agent-loop worker; see the module. The hook is called once for each finished rollout."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Not only for the attribute: Ray ships inherited methods by value, and verl's __init__,
+        # shipped so, would call super() on a copy of its class that this object is no instance of.
+        super().__init__(*args, **kwargs)
+        self._refining: Refining | None = None
+
+    def set_refiner(self, generator: Generator, settings: Settings, limits: RefineLimits) -> None:
+        """Refine from now on. Called once, before the first rollout."""
+        client = RefinerClient(
+            generator,
+            self.tokenizer,
+            load_template(settings.refiner.template),
+            limits,
+            settings.refiner.temperature,
+        )
+        self._refining = Refining(
+            client, settings.constraint.filter, settings.refiner.perfect_reward
+        )
+
+    async def _agent_loop_postprocess(
+        self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
+    ) -> None:
+        outputs = output if isinstance(output, list) else [output]
+        if outputs and not validate:
+            await self._compute_score(outputs, kwargs=kwargs)
+            await self._refine(outputs[-1], kwargs)
+        await super()._agent_loop_postprocess(output, validate, **kwargs)
+
+    async def _refine(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> None:
+        score = _score_of(output)
+        if not score.judged:
+            output.response_mask = [0] * len(output.response_ids)
+        if self._refining is None:
+            return
+
+        async def judge(token_ids: Sequence[int]) -> Score:
+            refined = AgentLoopOutput(
+                prompt_ids=output.prompt_ids,
+                response_ids=list(token_ids),
+                response_mask=[1] * len(token_ids),
+                num_turns=output.num_turns,
+                metrics=AgentLoopMetrics(),
+                extra_fields={},
+            )
+            await self._compute_score([refined], kwargs=kwargs)
+            return _score_of(refined)
+
+        rollout = Rollout(list(kwargs["raw_prompt"]), output.response_ids, score)
+        record = await self._refining.refine(rollout, judge)
+        output.extra_fields[ROW_KEY] = record.to_row()
+
+
+def _score_of(output: AgentLoopOutput) -> Score:
+    """The unshaped score: `score` of the reward function's extras, before any length penalty."""
+    extras = output.extra_fields["reward_extra_info"]
+    return Score(
+        reward=float(extras.get("score", output.reward_score)),
+        verdict=str(extras.get("verdict", "")),
+        judged=not extras.get(JUDGE_FAILED_KEY, 0),
+    )
+
+
+class RefiningManager(AgentLoopManagerTQ):
+    """verl's agent-loop manager with refining workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(_RefiningWorker)
+
+    def set_refiner(self, generator: Generator, settings: Settings, limits: RefineLimits) -> None:
+        """Deliver the refiner to every worker; returns once all have it."""
+        ray.get(
+            [
+                worker.set_refiner.remote(generator, settings, limits)
+                for worker in self.agent_loop_workers
+            ]
+        )

@@ -1,0 +1,169 @@
+"""The constraint as pure mathematics: tensors in, tensors out; nothing here knows verl.
+
+Shapes, right-padded, masks of the same shape with 1 on real tokens:
+    B rows; T tokens of the rollout a; U tokens of the refined response a'.
+    log_probs_BU, ce_BU: of the policy on a' given the prompt s0 alone.
+    mask_BU: the tokens of a' that carry the constraint. response_mask_BT: the tokens of a.
+
+Notation and sources: c_t = -log π_θ(a'_t | s0, a'_<t); m = 1[R(a') > R(a)]; the penalty is
+-λ·m·Σc_t (Ma et al., arXiv 2603.18088, section 3.3). What the paper leaves open is marked "ours".
+"""
+
+import math
+from enum import StrEnum
+
+import torch
+
+
+class Filter(StrEnum):
+    """Which refinements are kept, by the unshaped rewards of a' and a (paper: better)."""
+
+    BETTER = "better"
+    NOT_WORSE = "not_worse"
+    OFF = "off"
+
+
+class Reduce(StrEnum):
+    """Whether a response's mass is Σc_t or Σc_t / |tokens| (the paper does not say; ours)."""
+
+    SUM = "sum"
+    MEAN = "mean"
+
+
+class Tokens(StrEnum):
+    """Which tokens of a' carry the constraint (paper: all; the others are ours)."""
+
+    ALL = "all"
+    AFTER_DIVERGENCE = "after_divergence"
+    EDITED = "edited"
+
+
+class Align(StrEnum):
+    """Where the mass on a' lands on a, whose length differs (ours)."""
+
+    POSITION = "position"
+    LAST = "last"
+
+
+class Schedule(StrEnum):
+    """How λ moves from its start to its end over training."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
+    """The filter m on one pair of unshaped rewards R(a), R(a').
+
+    A NaN compares false with everything, so it is accepted by `off` alone.
+    """
+    if rule is Filter.BETTER:
+        return refined_reward > reward
+    if rule is Filter.NOT_WORSE:
+        return refined_reward >= reward
+    return True
+
+
+def lambda_at(step: int, total_steps: int, start: float, end: float, schedule: Schedule) -> float:
+    """λ at training step `step` in 1..total_steps; a function of the step alone, so it resumes.
+
+    linear: start + (end - start)·p; cosine: end + (start - end)·(1 + cos πp)/2,
+    with p = (step - 1)/(total_steps - 1), and p = 0 where there is one step only.
+    """
+    if schedule is Schedule.CONSTANT or total_steps <= 1:
+        return start
+    progress = min(max((step - 1) / (total_steps - 1), 0.0), 1.0)
+    if schedule is Schedule.LINEAR:
+        return start + (end - start) * progress
+    return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
+def token_cross_entropy(log_probs_BU: torch.Tensor, mask_BU: torch.Tensor) -> torch.Tensor:
+    """c_t = -log π_θ in nats, 0 off the mask, in fp32. Shape (B, U)."""
+    return torch.where(mask_BU.bool(), -log_probs_BU.float(), 0.0)
+
+
+def carrying_tokens(copied: list[int], divergence: int, which: Tokens) -> list[int]:
+    """Flags over the U tokens of a' that carry the constraint, from its diff against a.
+
+    Args:
+        copied: 1 where the token stands in a at the aligned place.
+        divergence: index of the first token of a' that differs from a at the same index.
+        which: the selection; `after_divergence` includes the token at `divergence`.
+    """
+    if which is Tokens.ALL:
+        return [1] * len(copied)
+    if which is Tokens.EDITED:
+        return [1 - flag for flag in copied]
+    return [int(index >= divergence) for index in range(len(copied))]
+
+
+def reduced(ce_BU: torch.Tensor, mask_BU: torch.Tensor, how: Reduce) -> torch.Tensor:
+    """The mass per token: c_t for `sum`, c_t / |tokens| for `mean`; 0 rows stay 0. (B, U)."""
+    if how is Reduce.SUM:
+        return ce_BU
+    return ce_BU / mask_BU.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def aligned(mass_BU: torch.Tensor, response_mask_BT: torch.Tensor, how: Align) -> torch.Tensor:
+    """Lay the mass on a' over the tokens of a, conserving each row's sum. Shape (B, T). Ours.
+
+    `position` puts c_t on step t while t < min(T, U) and the rest on a's last token; `last` puts
+    all of it there. Step t counts a's unmasked tokens. A row without tokens gets nothing.
+    """
+    mask = response_mask_BT.to(mass_BU.dtype)
+    total_B = mass_BU.sum(dim=1)
+    placed_BT = torch.zeros_like(mask)
+    if how is Align.POSITION:
+        placed_BT = _at_same_step(mass_BU, response_mask_BT) * mask
+    rest_B = total_B - placed_BT.sum(dim=1)
+    last_B = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1)
+    has_tokens_B = mask.any(dim=1).to(mask.dtype)
+    return placed_BT.scatter_add(1, last_B.unsqueeze(1), (rest_B * has_tokens_B).unsqueeze(1))
+
+
+def _at_same_step(mass_BU: torch.Tensor, response_mask_BT: torch.Tensor) -> torch.Tensor:
+    step_BT = (response_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+    beyond_BT = step_BT >= mass_BU.shape[1]
+    picked_BT = mass_BU.gather(1, step_BT.clamp(max=mass_BU.shape[1] - 1))
+    return picked_BT.masked_fill(beyond_BT, 0.0)
+
+
+def penalised(
+    advantages_BT: torch.Tensor,
+    penalty_BT: torch.Tensor,
+    response_mask_BT: torch.Tensor,
+    lambda_: float,
+) -> torch.Tensor:
+    """Â_t - λ·penalty_t on a's tokens; the advantage injection (ours, after the paper's §3.3).
+
+    λ = 0 returns the advantages unchanged, bit for bit. Shape (B, T).
+    """
+    if lambda_ == 0:
+        return advantages_BT
+    return advantages_BT - lambda_ * penalty_BT.to(advantages_BT.dtype) * response_mask_BT
+
+
+def sft_weights(mask_BU: torch.Tensor, lambda_: float, rows: int, how: Reduce) -> torch.Tensor:
+    """Weights w so that Σ_rows Σ_t w_t·c_t = λ · (1/rows) · Σ_i m_i · reduce_t(c_t). (B, U).
+
+    Args:
+        mask_BU: the tokens of the kept a' that carry the constraint.
+        lambda_: λ of this step.
+        rows: rollouts of the mini-batch, kept or not, so that the term vanishes with the share of
+            kept rows (ours).
+        how: `mean` also divides each row by its number of carrying tokens.
+    """
+    return reduced(mask_BU.float(), mask_BU, how) * (lambda_ / rows)
+
+
+def kl_estimate(
+    log_probs_BT: torch.Tensor, reference_log_probs_BT: torch.Tensor, mask_BT: torch.Tensor
+) -> torch.Tensor:
+    """KL(π_θ ‖ π_0) in nats a response: the mean over rows of Σ_t log π_θ - log π_0 (k1).
+
+    Unbiased on responses sampled from π_θ; single batches can come out below zero. Scalar.
+    """
+    difference = (log_probs_BT.float() - reference_log_probs_BT.float()) * mask_BT
+    return difference.sum(dim=1).mean()

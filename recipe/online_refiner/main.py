@@ -1,0 +1,58 @@
+"""Entry point: `python -m recipe.online_refiner.main KEY=VALUE …`, Hydra's way.
+
+Composes the config, refuses what cannot run before anything is started, writes the run's folder
+and hands over to verl.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from recipe.cpu.launch import restart_with_environment
+from recipe.online_refiner.checks import check
+from recipe.online_refiner.run_folder import write_run_folder
+from recipe.online_refiner.settings import ConfigError, read_settings
+from recipe.online_refiner.verl_keys import apply_settings
+
+EXIT_BAD_CONFIG = 2
+
+
+def train(config: DictConfig) -> None:
+    """Check the config and train; raises ConfigError before Ray starts where it cannot run."""
+    from verl.trainer.main_ppo import run_ppo
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+    from verl.utils.device import auto_set_device
+
+    from recipe.online_refiner.runner import OnlineRefinerRunner
+
+    auto_set_device(config)
+    settings = read_settings(config)
+    apply_settings(config, settings)
+    check(config, settings)
+    try:
+        validate_config(config, need_reference_policy(config), need_critic(config))
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"verl refuses the config: {error}") from error
+    write_run_folder(Path(settings.run.dir), config, settings)
+    os.environ.setdefault("TENSORBOARD_DIR", str(Path(settings.run.dir) / "tensorboard"))
+    run_ppo(config, task_runner_class=OnlineRefinerRunner)
+
+
+@hydra.main(config_path="config", config_name="online_refiner", version_base=None)
+def main(config: DictConfig) -> None:
+    """Train as the composed config says; see the module."""
+    if config.trainer.device == "cpu":
+        restart_with_environment()
+    try:
+        train(config)
+    except ConfigError as error:
+        print(f"The configuration cannot run:\n{error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_CONFIG)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Episodes and counters to the named scalars of a step; names are fixed, so that runs compare.
+
+verl picks how to reduce a metric over several updates of one step from its name: `total` sums,
+`mean` and the rest average. Means are over the samples they speak of; a mean of nothing is absent.
+"""
+
+from collections.abc import Sequence
+
+from recipe.online_refiner.episodes import SKIPPED_PERFECT, UNJUDGED, Episode, RefineRecord
+from refiner_worker.client import Outcome
+
+_FAILURES = {str(outcome) for outcome in Outcome if outcome.failed} | {UNJUDGED}
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Counts and means of one step's refinements, over the rollouts that were up for refinement.
+
+    `constraint/improvement_ratio` is the paper's: the share of all rollouts with R(a') > R(a).
+    """
+    records = [episode.record for episode in episodes]
+    if not records:
+        return {}
+    refined = [record for record in records if record.token_ids]
+    gains = [r.refined_reward - r.reward for r in refined if r.refined_reward is not None]
+    metrics = {
+        "constraint/improvement_ratio": sum(gain > 0 for gain in gains) / len(records),
+        "constraint/kept_total": float(sum(record.accepted for record in records)),
+        "refiner/skipped_perfect_total": _count(records, {SKIPPED_PERFECT}),
+        "refiner/verbatim_total": _count(records, {str(Outcome.VERBATIM)}),
+        "refiner/failed_total": _count(records, _FAILURES),
+        "refiner/generated_tokens_total": float(sum(r.generated_tokens for r in records)),
+    }
+    if refined:
+        tokens = sum(len(record.copied) for record in refined)
+        copied = sum(sum(record.copied) for record in refined)
+        metrics["refiner/copied_token_ratio"] = copied / tokens
+        metrics["refiner/edit_distance_mean"] = _mean([r.edit_distance for r in refined])
+    if gains:
+        metrics["refiner/reward_gain_mean"] = _mean(gains)
+    return metrics
+
+
+def cross_entropy_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Mean token cross entropy in nats over the kept refinements: all, copied, edited tokens."""
+    pairs = [
+        (value, copied)
+        for episode in episodes
+        if episode.cross_entropy is not None
+        for value, copied in zip(episode.cross_entropy, episode.record.copied, strict=True)
+    ]
+    groups = {
+        "constraint/ce_mean": [value for value, _ in pairs],
+        "constraint/ce_copied_mean": [value for value, copied in pairs if copied],
+        "constraint/ce_edited_mean": [value for value, copied in pairs if not copied],
+    }
+    return {name: _mean(values) for name, values in groups.items() if values}
+
+
+def refine_wait_s(episodes: Sequence[Episode]) -> float:
+    """Seconds from the last rollout's verdict to the last refinement's: what overlap left over."""
+    records = [episode.record for episode in episodes]
+    if not records:
+        return 0.0
+    last_judged_s = max(record.judged_at_s for record in records)
+    last_finished_s = max(record.finished_at_s for record in records)
+    return max(0.0, last_finished_s - last_judged_s)
+
+
+def group_reward_std(rewards: Sequence[float], groups: Sequence[str]) -> float:
+    """Mean over prompt groups of the population standard deviation of the unshaped rewards."""
+    by_group: dict[str, list[float]] = {}
+    for reward, group in zip(rewards, groups, strict=True):
+        by_group.setdefault(group, []).append(reward)
+    return _mean([_std(values) for values in by_group.values()])
+
+
+def _count(records: Sequence[RefineRecord], outcomes: set[str]) -> float:
+    return float(sum(record.outcome in outcomes for record in records))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _std(values: Sequence[float]) -> float:
+    centre = _mean(values)
+    return _mean([(value - centre) ** 2 for value in values]) ** 0.5

@@ -1,0 +1,99 @@
+"""Reading and writing rows of verl's TransferQueue in the shapes that the constraint works on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import torch
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+from recipe.online_refiner.agent_loop import JUDGE_FAILED_KEY
+from recipe.online_refiner.episodes import ROW_KEY, Episode, RefineRecord
+
+
+@dataclass(frozen=True)
+class RolloutRow:
+    """One rollout of the batch, padding rows left out; `episode` only where it was refined."""
+
+    key: str
+    uid: str
+    reward: float
+    judged: bool
+    episode: Episode | None
+
+
+def read_rollouts(batch: KVBatchMeta) -> list[RolloutRow]:
+    """The batch's real rows, in its order."""
+    keys = [
+        key
+        for key, tag in zip(batch.keys, batch.tags, strict=True)
+        if not tag.get("is_padding", False)
+    ]
+    fields = ["uid", "prompts", "responses", "extra_fields", "extra_info"]
+    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+    columns = zip(
+        keys,
+        list(data["uid"]),
+        data["prompts"].unbind(),
+        data["responses"].unbind(),
+        list(data["extra_fields"]),
+        list(data["extra_info"]),
+        strict=True,
+    )
+    return [_rollout_row(*column) for column in columns]
+
+
+def _rollout_row(
+    key: str,
+    uid: str,
+    prompt_ids: torch.Tensor,
+    answer_ids: torch.Tensor,
+    extra_fields: Mapping[str, Any],
+    extra_info: Mapping[str, Any],
+) -> RolloutRow:
+    extras = extra_fields["reward_extra_info"]
+    refined = extra_fields.get(ROW_KEY)
+    episode = None
+    if refined is not None:
+        episode = Episode(
+            uid=uid,
+            problem_id=str(extra_info.get("problem_id", extra_info.get("index", ""))),
+            prompt_ids=tuple(prompt_ids.tolist()),
+            answer_ids=tuple(answer_ids.tolist()),
+            record=RefineRecord.from_row(refined),
+        )
+    return RolloutRow(
+        key=key,
+        uid=uid,
+        reward=float(extras.get("score", 0.0)),
+        judged=not extras.get(JUDGE_FAILED_KEY, 0),
+        episode=episode,
+    )
+
+
+@contextmanager
+def temporary_rows(
+    rows: Sequence[Mapping[str, torch.Tensor]], partition_id: str
+) -> Iterator[KVBatchMeta]:
+    """Put rows under fresh keys for the length of the block; they are cleared however it ends."""
+    run = uuid4().hex
+    keys = [f"refined{run}_{index}_0" for index in range(len(rows))]
+    tags = [{"is_padding": True} for _ in rows]
+    fields = list_of_dict_to_tensordict([dict(row) for row in rows])
+    tq.kv_batch_put(keys=keys, partition_id=partition_id, fields=fields, tags=tags)
+    try:
+        yield KVBatchMeta(keys=keys, tags=tags, partition_id=partition_id)
+    finally:
+        tq.kv_clear(keys=keys, partition_id=partition_id)
+
+
+def ranks_of(worker_group: Any) -> int:
+    """Data-parallel size of the actor's worker group."""
+    role = "actor"
+    if role not in worker_group._dispatch_info:
+        worker_group._dispatch_info[role] = worker_group._query_dispatch_info(role)
+    return max(worker_group._dispatch_info[role]) + 1

@@ -1,0 +1,289 @@
+"""verl's synchronous trainer with the constraint: hooks overridden, nothing of `fit` copied.
+
+What a step adds to verl's, in order: the rollouts come back refined and judged (`agent_loop.py`);
+the actor computes the policy's cross entropy on the kept refinements and the penalty is taken from
+the advantages (`_compute_advantage`), or the actor's loss carries it (`_update_actor`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import transfer_queue as tq
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.single_controller.ray.base import RayResourcePool
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.debug import marked_timer
+from verl.workers.rollout.llm_server import LLMServerClient
+
+from recipe.online_refiner.budgets import refine_limits, refiner_model_length
+from recipe.online_refiner.constraint import kl_estimate, lambda_at
+from recipe.online_refiner.episodes import EpisodeLog
+from recipe.online_refiner.injection import (
+    Kept,
+    inject_into_advantages,
+    measure,
+    penalties,
+    weighed_responses,
+)
+from recipe.online_refiner.loss import constrained_loss
+from recipe.online_refiner.metrics import (
+    cross_entropy_metrics,
+    episode_metrics,
+    group_reward_std,
+    refine_wait_s,
+)
+from recipe.online_refiner.mixed_update import MixedActor
+from recipe.online_refiner.queue_rows import RolloutRow, read_rollouts
+from recipe.online_refiner.rows import neutral_rewards
+from recipe.online_refiner.run_log import RecordedTracking
+from recipe.online_refiner.settings import Settings, read_settings
+from refiner_worker.replicas import RefinerReplicas, ReplicaSettings
+
+logger = logging.getLogger(__name__)
+
+ACTOR_POOL = "global_pool"
+REFINER_POOL = "refiner_pool"
+STATE_FILE = "refine_state.json"
+
+
+class OnlineRefinerTrainer(PPOTrainerSync):
+    """PPO, GRPO or DAPO with the online refiner's constraint; see the module."""
+
+    actor_rollout_wg: Any
+
+    def __init__(self, config: DictConfig) -> None:
+        self._settings: Settings = read_settings(config)
+        self._run_dir = Path(self._settings.run.dir)
+        self._refiner: RefinerReplicas | None = None
+        self._kept: list[Kept] = []
+        super().__init__(config)
+
+    # The refiner's life: launched after verl's own servers, which are asleep by then; awake while
+    # rollouts are made, asleep while the actor trains.
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        if self._settings.refines and self._settings.refiner.placement == "pool":
+            pool = self._settings.refiner.pool
+            spec = self.resource_pool_manager.resource_pool_spec
+            spec[REFINER_POOL] = [pool.n_gpus_per_node] * pool.nnodes
+
+    def _setup(self) -> None:
+        super()._setup()
+        if self._settings.injects_sft:
+            actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
+        if self._settings.refines:
+            self._refiner = RefinerReplicas(
+                self.config, self._replica_settings(), self._refiner_resource_pool()
+            )
+            self._refiner.sleep()
+        self._episode_log = EpisodeLog(self._run_dir / "episodes.jsonl", self.tokenizer)
+
+    def _replica_settings(self) -> ReplicaSettings:
+        refiner = self._settings.refiner
+        return ReplicaSettings(
+            model_path=refiner.model_path or self.config.actor_rollout_ref.model.path,
+            max_model_len=refiner_model_length(refine_limits(self.config, self._settings)),
+            sleeps=refiner.placement == "colocated",
+            overrides=refiner.rollout,
+        )
+
+    def _refiner_resource_pool(self) -> RayResourcePool:
+        own = self._settings.refiner.placement == "pool"
+        pools = self.resource_pool_manager.resource_pool_dict
+        return pools[REFINER_POOL if own else ACTOR_POOL]
+
+    def refiner_client(self) -> LLMServerClient | None:
+        """The client that the agent loops refine through; None where nothing is refined."""
+        return self._refiner.client() if self._refiner is not None else None
+
+    def on_init_end(self) -> None:
+        super().on_init_end()
+        self._wake_refiner()
+
+    def on_step_end(self) -> None:
+        super().on_step_end()
+        self._wake_refiner()
+
+    def on_sample_end(self) -> None:
+        super().on_sample_end()
+        if self._refiner is not None:
+            self._refiner.sleep()
+
+    def _wake_refiner(self) -> None:
+        if self._refiner is not None:
+            self._refiner.wake_up()
+
+    # The constraint's part of a step.
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        rows = read_rollouts(batch)
+        self._neutralise_unjudged(batch, rows, metrics)
+        batch = super()._compute_advantage(batch, metrics)
+        with marked_timer("constraint_ce", self.timing_raw):
+            self._kept = measure(
+                rows,
+                self.actor_rollout_wg,
+                self._settings.constraint,
+                self.config.actor_rollout_ref.rollout.temperature,
+                self._micro_batch_size(self.config.actor_rollout_ref.rollout, "log_prob"),
+            )
+        if self._settings.injects_advantage:
+            inject_into_advantages(
+                batch, self._kept, self._settings.constraint, self._current_lambda()
+            )
+        self._observe(batch, rows, metrics)
+        return batch
+
+    def _neutralise_unjudged(
+        self, batch: KVBatchMeta, rows: Sequence[RolloutRow], metrics: dict[str, Any]
+    ) -> None:
+        """Give rows without a verdict their group's mean reward; their tokens are masked out."""
+        unjudged = [index for index, row in enumerate(rows) if not row.judged]
+        metrics["judge/failed_total"] = float(len(unjudged))
+        if not unjudged:
+            return
+        keys = [rows[index].key for index in unjudged]
+        scores = tq.kv_batch_get(
+            keys=keys, partition_id=batch.partition_id, select_fields=["rm_scores"]
+        )["rm_scores"]
+        means = neutral_rewards([(row.uid, row.reward, row.judged) for row in rows])
+        scores = scores.clone()
+        scores.values()[scores.offsets()[1:] - 1] = scores.values().new_tensor(
+            [means[index] for index in unjudged]
+        )
+        fields = TensorDict({"rm_scores": scores}, batch_size=len(keys))
+        tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        if not self._settings.injects_sft:
+            return super()._update_actor(batch, metrics)
+        actor = self.config.actor_rollout_ref.actor
+        responses = weighed_responses(
+            self._kept,
+            self._settings.constraint,
+            self._current_lambda(),
+            rows=actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n,
+        )
+        if not responses:
+            return super()._update_actor(batch, metrics)
+        worker_group = self.actor_rollout_wg
+        self.actor_rollout_wg = MixedActor(
+            worker_group, responses, self._micro_batch_size(actor, "ppo")
+        )
+        try:
+            return super()._update_actor(batch, metrics)
+        finally:
+            self.actor_rollout_wg = worker_group
+
+    def _micro_batch_size(self, section: DictConfig, prefix: str) -> int:
+        """Rows that a rank's share must be a multiple of: 1 where verl packs by token count."""
+        if self.config.actor_rollout_ref.actor.use_dynamic_bsz:
+            return 1
+        return int(section[f"{prefix}_micro_batch_size_per_gpu"])
+
+    def _current_lambda(self) -> float:
+        section = self._settings.constraint
+        return lambda_at(
+            self.global_steps,
+            self.total_training_steps,
+            section.lambda_,
+            section.lambda_end,
+            section.schedule,
+        )
+
+    # What is seen of it.
+
+    def _observe(
+        self, batch: KVBatchMeta, rows: Sequence[RolloutRow], metrics: dict[str, Any]
+    ) -> None:
+        metrics["monitor/entropy"] = metrics.get("actor/entropy", float("nan"))
+        metrics["monitor/group_reward_std"] = group_reward_std(
+            [row.reward for row in rows if row.judged], [row.uid for row in rows if row.judged]
+        )
+        if self.use_reference_policy:
+            metrics["monitor/kl_to_reference"] = _kl_to_reference(batch)
+        measured = {kept.key: kept.episode for kept in self._kept}
+        episodes = [measured.get(row.key, row.episode) for row in rows if row.episode is not None]
+        if not episodes:
+            return
+        metrics.update(episode_metrics(episodes))
+        metrics.update(cross_entropy_metrics(episodes))
+        accepted = sum(episode.record.accepted for episode in episodes)
+        metrics["constraint/nonfinite_total"] = float(accepted - len(self._kept))
+        if self._settings.injects_sft or self._settings.injects_advantage:
+            lambda_ = self._current_lambda()
+            paid = penalties(self._kept, self._settings.constraint, lambda_)
+            metrics["constraint/lambda"] = lambda_
+            metrics["constraint/penalty_mean"] = sum(paid) / len(rows)
+        self.timing_raw["refine_wait"] = refine_wait_s(episodes)
+        self._episode_log.append(self.global_steps, episodes)
+
+    @property
+    def logger(self) -> RecordedTracking:
+        """verl's tracking, which `fit` assigns; every record also goes to metrics.jsonl."""
+        return self._tracking
+
+    @logger.setter
+    def logger(self, tracking: Any) -> None:
+        self._tracking = RecordedTracking(tracking, self._run_dir / "metrics.jsonl")
+
+    # State.
+
+    def _save_checkpoint(self) -> None:
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Before super(), which writes the tracker file last: a checkpoint that counts is complete.
+        (folder / STATE_FILE).write_text(json.dumps(self._state(), indent=2), encoding="utf-8")
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps == 0:
+            return
+        root = self.config.trainer.resume_from_path or (
+            Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        )
+        path = Path(root) / STATE_FILE
+        if not path.exists():
+            logger.warning("%s is absent: this checkpoint was not written by this trainer", path)
+            return
+        before, now = json.loads(path.read_text(encoding="utf-8")), self._state()
+        for key in sorted(now):
+            if before.get(key) != now[key]:
+                logger.warning(
+                    "resuming with %s=%r; the checkpoint was trained with %r",
+                    key,
+                    now[key],
+                    before.get(key),
+                )
+
+    def _state(self) -> dict[str, Any]:
+        """All that λ depends on besides the step, which verl keeps: resuming needs no more."""
+        return {
+            "constraint": self._settings.constraint.model_dump(mode="json", by_alias=True),
+            "lambda": self._current_lambda(),
+            "total_training_steps": self.total_training_steps,
+        }
+
+
+def _kl_to_reference(batch: KVBatchMeta) -> float:
+    keys = [
+        key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")
+    ]
+    data = tq.kv_batch_get(
+        keys=keys,
+        partition_id=batch.partition_id,
+        select_fields=["old_log_probs", "ref_log_prob", "response_mask"],
+    ).to_padded_tensor()
+    return kl_estimate(data["old_log_probs"], data["ref_log_prob"], data["response_mask"]).item()
