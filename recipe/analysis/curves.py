@@ -89,9 +89,8 @@ def draw_panel(
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     if not curves:
         axes.set(xticks=[], yticks=[])
-        axes.text(
-            0.5, 0.5, "not logged\nin these runs", ha="center", va="center", color=theme.muted
-        )
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": theme.muted}
+        axes.text(0.5, 0.5, "not logged\nin these runs", transform=axes.transAxes, **style)
         return
     for curve in curves:
         _draw_curve(axes, curve, styles[curve.arm])
@@ -121,7 +120,8 @@ def _draw_curve(axes: Axes, curve: Curve, style: ArmStyle) -> None:
     every = max(1, round(len(curve.steps) / MARKERS_PER_LINE))
     complete = curve.counts == curve.counts.max()
     look: dict[str, Any] = {"color": style.colour, "linewidth": 1.6}
-    axes.plot(curve.steps, curve.mean, linestyle=":", **look)
+    if not complete.all():
+        axes.plot(curve.steps, curve.mean, linestyle=":", **look)
     axes.plot(
         curve.steps,
         np.where(complete, curve.mean, np.nan),

@@ -65,7 +65,9 @@ def test_an_arm_without_the_metric_has_no_curve_and_the_panel_names_it(new_run: 
 
 def test_a_metric_that_no_arm_has_leaves_a_panel_that_says_so(new_run: MakeRun) -> None:
     (axes, _) = draw_curves([load_run(new_run())], LIGHT, [Panel("X", "nats", ("no/such",))]).axes
-    assert [text.get_text() for text in axes.texts] == ["not logged\nin these runs"]
+    (text,) = axes.texts
+    assert text.get_text() == "not logged\nin these runs"
+    assert text.get_transform() == axes.transAxes
 
 
 def test_every_panel_has_a_title_and_labelled_axes(new_run: MakeRun) -> None:
