@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from recipe.cpu.launch import restart_with_environment
 from recipe.online_refiner.checks import check
-from recipe.online_refiner.run_folder import write_run_folder
+from recipe.online_refiner.run_folder import mark_finished, write_run_folder
 from recipe.online_refiner.settings import ConfigError, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
@@ -37,9 +37,11 @@ def train(config: DictConfig) -> None:
         validate_config(config, need_reference_policy(config), need_critic(config))
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
-    write_run_folder(Path(settings.run.dir), config, settings)
-    os.environ.setdefault("TENSORBOARD_DIR", str(Path(settings.run.dir) / "tensorboard"))
+    folder = Path(settings.run.dir)
+    write_run_folder(folder, config, settings)
+    os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
+    mark_finished(folder)
 
 
 @hydra.main(config_path="config", config_name="online_refiner", version_base=None)

@@ -12,6 +12,7 @@ from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from recipe.online_refiner.agent_loop import JUDGE_FAILED_KEY
+from recipe.online_refiner.constraint import kl_estimate
 from recipe.online_refiner.episodes import ROW_KEY, Episode, RefineRecord
 
 
@@ -28,11 +29,7 @@ class RolloutRow:
 
 def read_rollouts(batch: KVBatchMeta) -> list[RolloutRow]:
     """The batch's real rows, in its order."""
-    keys = [
-        key
-        for key, tag in zip(batch.keys, batch.tags, strict=True)
-        if not tag.get("is_padding", False)
-    ]
+    keys = _real_keys(batch)
     fields = ["uid", "prompts", "responses", "extra_fields", "extra_info"]
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
     columns = zip(
@@ -45,6 +42,36 @@ def read_rollouts(batch: KVBatchMeta) -> list[RolloutRow]:
         strict=True,
     )
     return [_rollout_row(*column) for column in columns]
+
+
+def log_prob_metrics(batch: KVBatchMeta) -> dict[str, float]:
+    """What the stored log-probs say of the policy: against the reference, and against its engine.
+
+    `monitor/kl_to_reference` in nats a response, where the reference was forwarded;
+    `monitor/rollout_logprob_diff_max` the largest |log-prob of the actor - of the rollout engine|
+    over the sampled tokens in nats, which a wrong weight sync would show.
+    """
+    fields = ["old_log_probs", "ref_log_prob", "rollout_log_probs", "response_mask"]
+    data = tq.kv_batch_get(
+        keys=_real_keys(batch), partition_id=batch.partition_id, select_fields=fields
+    ).to_padded_tensor()
+    actor, mask = data["old_log_probs"], data["response_mask"]
+    metrics = {}
+    if "ref_log_prob" in data:
+        metrics["monitor/kl_to_reference"] = kl_estimate(actor, data["ref_log_prob"], mask).item()
+    if "rollout_log_probs" in data:
+        difference = ((actor - data["rollout_log_probs"]) * mask).abs()
+        metrics["monitor/rollout_logprob_diff_max"] = difference.max().item()
+    return metrics
+
+
+def _real_keys(batch: KVBatchMeta) -> list[str]:
+    """Keys of the rows that are no padding."""
+    return [
+        key
+        for key, tag in zip(batch.keys, batch.tags, strict=True)
+        if not tag.get("is_padding", False)
+    ]
 
 
 def _rollout_row(

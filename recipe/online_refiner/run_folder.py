@@ -39,6 +39,14 @@ def write_run_folder(folder: Path, config: DictConfig, settings: Settings) -> No
     OmegaConf.save(config, folder / "config.yaml")
 
 
+def mark_finished(folder: Path) -> None:
+    """Add `finished_at` to run.json: the run came to its last step."""
+    path = folder / "run.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def _commit() -> str | None:
     """The checkout's commit, with `-dirty` where files differ; None outside a checkout."""
     try:

@@ -1,16 +1,19 @@
-"""What a run leaves behind besides verl's own: metrics.jsonl, kept across interruptions."""
+"""What a run leaves behind besides verl's own: JSON lines that outlive an interruption."""
 
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+METRICS_FILE = "metrics.jsonl"
+EPISODES_FILE = "episodes.jsonl"
+
 
 class RecordedTracking:
     """verl's tracking, with every record also appended to a JSON-lines file.
 
-    verl's own file logger truncates its file at each start, so an interrupted run would lose what
-    it had logged. After a resume steps may stand twice; the last one counts.
+    verl's own file logger empties its file at each start, so an interrupted run would lose what it
+    had logged.
     """
 
     def __init__(self, tracking: Any, path: Path) -> None:
@@ -26,3 +29,22 @@ class RecordedTracking:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracking, name)
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Keep the file's records up to `step`, from which a resumed run goes on; drop torn lines.
+
+    The steps after the checkpoint are trained again, and would otherwise be recorded twice.
+    """
+    if not path.exists():
+        return
+    kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
+    path.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return orjson.loads(line)["step"]
+    except orjson.JSONDecodeError:
+        # The line that was being written when the run was killed.
+        return float("inf")

@@ -25,7 +25,7 @@ from verl.utils.debug import marked_timer
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
-from recipe.online_refiner.constraint import kl_estimate, lambda_at
+from recipe.online_refiner.constraint import lambda_at
 from recipe.online_refiner.episodes import EpisodeLog
 from recipe.online_refiner.injection import (
     Kept,
@@ -42,9 +42,14 @@ from recipe.online_refiner.metrics import (
     refine_wait_s,
 )
 from recipe.online_refiner.mixed_update import MixedActor
-from recipe.online_refiner.queue_rows import RolloutRow, read_rollouts
+from recipe.online_refiner.queue_rows import RolloutRow, log_prob_metrics, read_rollouts
 from recipe.online_refiner.rows import neutral_rewards
-from recipe.online_refiner.run_log import RecordedTracking
+from recipe.online_refiner.run_log import (
+    EPISODES_FILE,
+    METRICS_FILE,
+    RecordedTracking,
+    drop_after,
+)
 from recipe.online_refiner.settings import Settings, read_settings
 from refiner_worker.replicas import RefinerReplicas, ReplicaSettings
 
@@ -87,7 +92,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
                 self.config, self._replica_settings(), self._refiner_resource_pool()
             )
             self._refiner.sleep()
-        self._episode_log = EpisodeLog(self._run_dir / "episodes.jsonl", self.tokenizer)
+        self._episode_log = EpisodeLog(self._run_dir / EPISODES_FILE, self.tokenizer)
 
     def _replica_settings(self) -> ReplicaSettings:
         refiner = self._settings.refiner
@@ -207,12 +212,12 @@ class OnlineRefinerTrainer(PPOTrainerSync):
     def _observe(
         self, batch: KVBatchMeta, rows: Sequence[RolloutRow], metrics: dict[str, Any]
     ) -> None:
-        metrics["monitor/entropy"] = metrics.get("actor/entropy", float("nan"))
+        if "actor/entropy" in metrics:
+            metrics["monitor/entropy"] = metrics["actor/entropy"]
         metrics["monitor/group_reward_std"] = group_reward_std(
             [row.reward for row in rows if row.judged], [row.uid for row in rows if row.judged]
         )
-        if self.use_reference_policy:
-            metrics["monitor/kl_to_reference"] = _kl_to_reference(batch)
+        metrics.update(log_prob_metrics(batch))
         measured = {kept.key: kept.episode for kept in self._kept}
         episodes = [measured.get(row.key, row.episode) for row in rows if row.episode is not None]
         if not episodes:
@@ -236,7 +241,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
 
     @logger.setter
     def logger(self, tracking: Any) -> None:
-        self._tracking = RecordedTracking(tracking, self._run_dir / "metrics.jsonl")
+        self._tracking = RecordedTracking(tracking, self._run_dir / METRICS_FILE)
 
     # State.
 
@@ -249,6 +254,8 @@ class OnlineRefinerTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
+        for name in (METRICS_FILE, EPISODES_FILE):
+            drop_after(self._run_dir / name, self.global_steps)
         if self.global_steps == 0:
             return
         root = self.config.trainer.resume_from_path or (
@@ -275,15 +282,3 @@ class OnlineRefinerTrainer(PPOTrainerSync):
             "lambda": self._current_lambda(),
             "total_training_steps": self.total_training_steps,
         }
-
-
-def _kl_to_reference(batch: KVBatchMeta) -> float:
-    keys = [
-        key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")
-    ]
-    data = tq.kv_batch_get(
-        keys=keys,
-        partition_id=batch.partition_id,
-        select_fields=["old_log_probs", "ref_log_prob", "response_mask"],
-    ).to_padded_tensor()
-    return kl_estimate(data["old_log_probs"], data["ref_log_prob"], data["response_mask"]).item()

@@ -1,0 +1,218 @@
+"""The whole method on a machine without a GPU: data, model, one training an arm, figures, summary.
+
+`scripts/quickstart.sh` calls this in the right environment. Every arm is a training of its own by
+`recipe.online_refiner.main`, the entry point of a cluster run; what is finished is not run again,
+and what was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe.analysis.plot import write_report
+from recipe.analysis.runs import load_runs
+from recipe.cpu import environment
+from recipe.cpu.micro_apps import prepare_micro_apps
+from recipe.cpu.progress import Progress, last_step
+from recipe.cpu.tiny_model import ensure_checkpoint
+
+ARMS = {
+    "none": ("constraint.kind=none", "refiner.observe=true"),
+    "static_kl": (
+        "constraint.kind=static_kl",
+        "constraint.static_kl.coef=0.05",
+        "refiner.observe=true",
+    ),
+    "dynamic_sft": ("constraint.kind=dynamic", "constraint.inject=sft", "constraint.lambda=1.0"),
+    "dynamic_advantage": (
+        "constraint.kind=dynamic",
+        "constraint.inject=advantage",
+        "constraint.lambda=0.5",
+    ),
+}
+"""What sets the arms apart; everything else is equal."""
+
+ALIASES = {"dynamic": "dynamic_sft"}
+STEPS = {"stress": 16, "sane": 40}
+FREE_DISK_BYTES = 2 << 30
+POLL_S = 1.0
+GRACE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One arm with one seed.
+
+    Attributes:
+        folder: the run's folder. steps: training steps in all.
+    """
+
+    arm: str
+    setting: str
+    seed: int
+    steps: int
+    folder: Path
+
+    def command(self, train_file: Path, val_file: Path) -> list[str]:
+        """The command line of the training."""
+        return [
+            *(sys.executable, "-m", "recipe.online_refiner.main"),
+            *("hardware=cpu_debug", f"experiment=quickstart_{self.setting}"),
+            *ARMS[self.arm],
+            f"run.dir={self.folder}",
+            f"run.arm={self.arm}",
+            f"run.setting={self.setting}",
+            f"run.seed={self.seed}",
+            f"data.train_files={train_file}",
+            f"data.val_files={val_file}",
+            f"actor_rollout_ref.model.path={ensure_checkpoint()}",
+            f"trainer.total_training_steps={self.steps}",
+        ]
+
+
+class TrainingFailed(RuntimeError):
+    """A training ended before its last step; the message says where to look."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the options ask for; 0 where every arm came to its end."""
+    options = _parser().parse_args(arguments)
+    if shutil.disk_usage(_existing(options.out)).free < FREE_DISK_BYTES:
+        print(f"--out {options.out}: less than 2 GiB are free there; give another folder")
+        return 1
+    started = time.monotonic()
+    out = options.out.resolve()
+    print(f"[1/3] micro-APPS problems -> {out / 'data'}", flush=True)
+    train_file, val_file = prepare_micro_apps(out / "data")
+    trainings = _trainings(options, out)
+    print(f"[2/3] {len(trainings)} trainings, setting '{options.setting}'", flush=True)
+    failures = []
+    for training in trainings:
+        try:
+            run(training, training.command(train_file, val_file))
+        except TrainingFailed as failure:
+            failures.append(str(failure))
+            print(failure, flush=True)
+    figures = out / options.setting / "figures"
+    print(f"[3/3] figures -> {figures}", flush=True)
+    text, paths = write_report(load_runs([t.folder for t in trainings]), figures)
+    print("\n".join([text, "", "Files", *(f"  {path}" for path in paths)]))
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes in all.")
+    return 1 if failures else 0
+
+
+def run(training: Training, command: list[str]) -> None:
+    """Train one arm, showing its steps; returns at once where it has been trained already.
+
+    Raises TrainingFailed where it does not come to its end.
+    """
+    metrics = training.folder / "metrics.jsonl"
+    if last_step(metrics) >= training.steps:
+        print(f"  {training.arm} seed {training.seed}: done before", flush=True)
+        return
+    training.folder.mkdir(parents=True, exist_ok=True)
+    log_path = training.folder / "train.log"
+    with log_path.open("ab") as log, Progress(training.arm, training.steps, metrics) as progress:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment(),
+            start_new_session=True,
+        )
+        try:
+            while process.poll() is None:
+                progress.update()
+                time.sleep(POLL_S)
+        finally:
+            _end(process)
+        progress.update()
+    if process.returncode != 0 or last_step(metrics) < training.steps:
+        raise TrainingFailed(
+            f"  {training.arm} seed {training.seed} ended with exit status {process.returncode} "
+            f"after step {last_step(metrics)} of {training.steps}; the first error in {log_path} "
+            "says why. Run the same command again to go on from its last checkpoint."
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no training behind when this one is interrupted; Ray takes its own processes down."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=GRACE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _trainings(options: argparse.Namespace, out: Path) -> list[Training]:
+    arms = [ALIASES.get(arm, arm) for arm in options.arm] or list(ARMS)
+    return [
+        Training(
+            arm=arm,
+            setting=options.setting,
+            seed=seed,
+            steps=options.steps or STEPS[options.setting],
+            folder=out / options.setting / arm / f"seed{seed}",
+        )
+        for seed in range(options.seeds)
+        for arm in arms
+    ]
+
+
+def _existing(path: Path) -> Path:
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/quickstart.sh",
+        description="Train the tiny model on micro-APPS with the real stack, one training an arm, "
+        "and draw the figures.",
+        epilog="Run it again with the same options to go on after an interruption.",
+    )
+    parser.add_argument(
+        "--setting",
+        choices=list(STEPS),
+        default="stress",
+        help="stress (default): a learning rate deliberately too high, 16 steps; "
+        "sane: an ordinary one, 40 steps",
+    )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        choices=[*ARMS, *ALIASES],
+        help="an arm to train; may be repeated; default: all. 'dynamic' is dynamic_sft",
+    )
+    parser.add_argument("--steps", type=_positive, help="training steps instead of the setting's")
+    parser.add_argument("--seeds", type=_positive, default=1, help="seeds an arm (default 1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/quickstart"), help="default: runs/quickstart"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
