@@ -25,6 +25,8 @@ def environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Compiling costs 20 s at the first generation and gains nothing on a tiny model.
         "TORCHDYNAMO_DISABLE": "1",
+        # Lets a server keep its only worker in the engine's own process (cpu_debug.yaml).
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # Nothing is looked up or reported outside.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 
 _BYTES_PER_MAXRSS_UNIT = 1024  # Linux counts ru_maxrss in KiB
@@ -50,7 +50,8 @@ def memory_allocated() -> int:
 
 def max_memory_allocated() -> int:
     """The most resident memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_PER_MAXRSS_UNIT
+    high_water = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_PER_MAXRSS_UNIT
+    return max(high_water, memory_allocated())  # the kernel's mark lags behind a little
 
 
 memory_reserved = memory_allocated

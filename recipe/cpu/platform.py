@@ -37,7 +37,7 @@ class CpuPlatform(PlatformBase):
     def is_available(self) -> bool:
         return True
 
-    def current_device(self) -> str:  # type: ignore[override]
+    def current_device(self) -> str:
         """A device string: verl passes the answer to `.to(...)`, where an index means CUDA."""
         return "cpu"
 

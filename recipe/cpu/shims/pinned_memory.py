@@ -8,10 +8,10 @@ from types import ModuleType
 def offload_without_pinning(fsdp_utils: ModuleType) -> None:
     """Give verl a `CPUOffloadPolicy` that never pins.
 
-    Symptom: "Need to provide pin_memory device" / "Cannot access accelerator device when none is
-    available" as soon as a reference model is built: verl asks for `CPUOffloadPolicy(
-    pin_memory=True)` for every model that is only run forward
-    (`verl/workers/engine/fsdp/transformer_impl.py`), and pinning memory needs an accelerator.
+    Symptom: "Cannot access accelerator device when none is available" at the reference model's
+    first forward pass. verl asks for `CPUOffloadPolicy(pin_memory=True)` for every model that is
+    only run forward (`verl/workers/engine/fsdp/transformer_impl.py`), and page-locked memory is an
+    accelerator's.
     """
     stock_policy = fsdp_utils.CPUOffloadPolicy
 

@@ -18,7 +18,7 @@ def keep_linear_weights(layer_utils: ModuleType) -> None:
     """
 
     def dispatch_cpu_unquantized_gemm(layer: torch.nn.Module, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear
+        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
 
     layer_utils.dispatch_cpu_unquantized_gemm = (  # type: ignore[attr-defined]
         dispatch_cpu_unquantized_gemm
