@@ -1,0 +1,178 @@
+"""The constraint's mathematics, against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from recipe.online_refiner.constraint import (
+    Align,
+    Filter,
+    Reduce,
+    Schedule,
+    Tokens,
+    accepts,
+    aligned,
+    carrying_tokens,
+    kl_estimate,
+    lambda_at,
+    penalised,
+    reduced,
+    sft_weights,
+    token_cross_entropy,
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "worse", "equal", "better"),
+    [
+        (Filter.BETTER, False, False, True),
+        (Filter.NOT_WORSE, False, True, True),
+        (Filter.OFF, True, True, True),
+    ],
+)
+def test_filter_compares_the_refined_reward_with_the_rollouts(
+    rule: Filter, worse: bool, equal: bool, better: bool
+) -> None:
+    assert accepts(-0.3, -0.6, rule) is worse
+    assert accepts(-0.3, -0.3, rule) is equal
+    assert accepts(-0.3, 1.0, rule) is better
+
+
+def test_filter_never_takes_a_missing_reward_for_a_better_one() -> None:
+    assert not accepts(0.0, math.nan, Filter.BETTER)
+    assert not accepts(math.nan, 1.0, Filter.NOT_WORSE)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        (Schedule.CONSTANT, [1.0, 1.0, 1.0]),
+        (Schedule.LINEAR, [1.0, 0.6, 0.2]),
+        (Schedule.COSINE, [1.0, 0.6, 0.2]),
+    ],
+)
+def test_schedules_start_and_end_where_they_say(schedule: Schedule, values: list[float]) -> None:
+    got = [lambda_at(step, 3, start=1.0, end=0.2, schedule=schedule) for step in (1, 2, 3)]
+    assert got == pytest.approx(values)
+
+
+def test_cosine_is_slow_at_both_ends() -> None:
+    got = [lambda_at(step, 5, 1.0, 0.0, Schedule.COSINE) for step in (2, 4)]
+    assert got == pytest.approx([(1 + math.sqrt(0.5)) / 2, (1 - math.sqrt(0.5)) / 2])
+
+
+def test_schedules_stay_at_their_end_beyond_the_last_step_and_take_a_single_step() -> None:
+    assert lambda_at(9, 3, 1.0, 0.2, Schedule.LINEAR) == pytest.approx(0.2)
+    assert lambda_at(1, 1, 1.0, 0.2, Schedule.LINEAR) == 1.0
+
+
+def test_cross_entropy_is_the_negative_log_prob_on_the_mask_and_zero_off_it() -> None:
+    log_probs = torch.tensor([[math.log(0.5), -math.inf]], dtype=torch.float64)
+    mask = torch.tensor([[1, 0]])
+    got = token_cross_entropy(log_probs, mask)
+    assert got.dtype == torch.float32
+    assert got.tolist() == [[pytest.approx(math.log(2)), 0.0]]
+
+
+def test_token_selection_follows_the_diff() -> None:
+    copied = [1, 0, 1, 1]
+    assert carrying_tokens(copied, 1, Tokens.ALL) == [1, 1, 1, 1]
+    assert carrying_tokens(copied, 1, Tokens.EDITED) == [0, 1, 0, 0]
+    assert carrying_tokens(copied, 1, Tokens.AFTER_DIVERGENCE) == [0, 1, 1, 1]
+
+
+def test_mean_divides_by_the_carrying_tokens_and_leaves_empty_rows_at_zero() -> None:
+    ce = torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    mask = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    assert reduced(ce, mask, Reduce.SUM).tolist() == ce.tolist()
+    assert reduced(ce, mask, Reduce.MEAN).tolist() == [[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+def test_position_puts_each_token_on_its_step_and_the_rest_on_the_last() -> None:
+    mass = torch.tensor([[1.0, 2.0, 4.0, 8.0]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert aligned(mass, mask, Align.POSITION).tolist() == [[1.0, 2.0 + 4.0 + 8.0, 0.0]]
+
+
+def test_position_leaves_steps_beyond_a_shorter_refinement_alone() -> None:
+    mass = torch.tensor([[1.0, 2.0]])
+    mask = torch.tensor([[1, 1, 1, 1]])
+    assert aligned(mass, mask, Align.POSITION).tolist() == [[1.0, 2.0, 0.0, 0.0]]
+
+
+def test_position_counts_only_the_rollouts_own_tokens() -> None:
+    mass = torch.tensor([[1.0, 2.0]])
+    mask = torch.tensor([[1, 0, 0, 1]])
+    assert aligned(mass, mask, Align.POSITION).tolist() == [[1.0, 0.0, 0.0, 2.0]]
+
+
+def test_last_puts_the_whole_mass_on_the_last_token() -> None:
+    mass = torch.tensor([[1.0, 2.0, 4.0]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert aligned(mass, mask, Align.LAST).tolist() == [[0.0, 7.0, 0.0]]
+
+
+@pytest.mark.parametrize("how", list(Align))
+def test_alignment_conserves_mass_except_on_rows_without_tokens(how: Align) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mass = torch.rand(3, 7, generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    got = aligned(mass, mask, how)
+    assert torch.allclose(got[:2].sum(dim=1), mass[:2].sum(dim=1))
+    assert got[2].tolist() == [0.0] * 5
+    assert torch.all(got * (1 - mask) == 0)
+
+
+def test_padding_further_right_changes_nothing() -> None:
+    mass = torch.tensor([[1.0, 2.0, 4.0]])
+    mask = torch.tensor([[1, 1]])
+    padded_mass = torch.nn.functional.pad(mass, (0, 3))
+    padded_mask = torch.nn.functional.pad(mask, (0, 2))
+    for how in Align:
+        wide = aligned(padded_mass, padded_mask, how)
+        assert wide[:, :2].tolist() == aligned(mass, mask, how).tolist()
+
+
+def test_penalty_is_taken_from_the_advantages_on_the_rollouts_tokens() -> None:
+    advantages = torch.tensor([[0.5, 0.5, 0.0]])
+    penalty = torch.tensor([[1.0, 2.0, 3.0]])
+    mask = torch.tensor([[1, 1, 0]])
+    got = penalised(advantages, penalty, mask, lambda_=0.1)
+    assert got.tolist() == [[pytest.approx(0.4), pytest.approx(0.3), 0.0]]
+
+
+def test_lambda_zero_returns_the_very_same_advantages() -> None:
+    advantages = torch.randn(2, 3)
+    assert penalised(advantages, torch.full((2, 3), math.inf), torch.ones(2, 3), 0.0) is advantages
+
+
+def test_sft_weights_make_the_mean_over_rows_of_the_mean_over_tokens() -> None:
+    mask = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
+    got = sft_weights(mask, lambda_=2.0, rows=4, how=Reduce.MEAN)
+    assert got.tolist() == [[0.125] * 4, [0.25, 0.25, 0.0, 0.0]]
+    summed = sft_weights(mask, lambda_=2.0, rows=4, how=Reduce.SUM)
+    assert summed.tolist() == [[0.5] * 4, [0.5, 0.5, 0.0, 0.0]]
+
+
+def test_sft_gradient_equals_the_gradient_of_the_formula() -> None:
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[0, 1, 2], [3, 4, 0]])
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+
+    def cross_entropy() -> torch.Tensor:
+        log_probs = torch.log_softmax(logits, dim=-1)
+        return -log_probs.gather(-1, targets[..., None])[..., 0]
+
+    weights = sft_weights(mask, lambda_=0.7, rows=8, how=Reduce.MEAN).double()
+    (got,) = torch.autograd.grad((cross_entropy() * weights).sum(), logits)
+    means = (cross_entropy() * mask).sum(dim=1) / mask.sum(dim=1)
+    (expected,) = torch.autograd.grad(0.7 * means.sum() / 8, logits)
+    assert torch.allclose(got, expected)
+
+
+def test_kl_is_the_mean_over_rows_of_the_summed_log_ratio() -> None:
+    policy = torch.tensor([[-1.0, -1.0], [-2.0, 9.0]])
+    reference = torch.tensor([[-1.5, -2.0], [-1.0, -9.0]])
+    mask = torch.tensor([[1, 1], [1, 0]])
+    assert kl_estimate(policy, reference, mask).item() == pytest.approx((1.5 - 1.0) / 2)

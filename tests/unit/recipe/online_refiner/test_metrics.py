@@ -1,0 +1,82 @@
+"""Metrics of a step, on a handful of episodes counted by hand."""
+
+import pytest
+
+from recipe.online_refiner.episodes import Episode, RefineRecord
+from recipe.online_refiner.metrics import (
+    cross_entropy_metrics,
+    episode_metrics,
+    group_reward_std,
+    refine_wait_s,
+)
+
+
+def episode(
+    outcome: str,
+    reward: float,
+    refined: float | None = None,
+    copied: tuple[int, ...] = (),
+    cross_entropy: tuple[float, ...] | None = None,
+    finished_at_s: float = 10.0,
+) -> Episode:
+    record = RefineRecord(
+        outcome=outcome,
+        reward=reward,
+        judged_at_s=10.0,
+        finished_at_s=finished_at_s,
+        refined_reward=refined,
+        accepted=refined is not None and refined > reward,
+        token_ids=tuple(range(len(copied))),
+        copied=copied,
+        edit_distance=copied.count(0),
+        generated_tokens=len(copied),
+    )
+    return Episode("g", "p", (1,), (2,), record, cross_entropy)
+
+
+EPISODES = [
+    episode("skipped_perfect", 1.0),
+    episode("verbatim", -0.3, -0.3, (1, 1)),
+    episode("refined", -0.3, 1.0, (1, 0, 1, 1), (0.1, 4.0, 0.2, 0.3), finished_at_s=12.5),
+    episode("refined", -0.3, -1.0, (0, 0)),
+    episode("deadline", -0.6),
+    episode("unjudged", 0.0),
+]
+
+
+def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
+    got = episode_metrics(EPISODES)
+    assert got == {
+        "constraint/improvement_ratio": pytest.approx(1 / 6),
+        "constraint/kept_total": 1.0,
+        "refiner/skipped_perfect_total": 1.0,
+        "refiner/verbatim_total": 1.0,
+        "refiner/failed_total": 2.0,
+        "refiner/generated_tokens_total": 8.0,
+        "refiner/copied_token_ratio": pytest.approx(5 / 8),
+        "refiner/edit_distance_mean": pytest.approx((0 + 1 + 2) / 3),
+        "refiner/reward_gain_mean": pytest.approx((0.0 + 1.3 - 0.7) / 3),
+    }
+
+
+def test_cross_entropy_is_split_into_copied_and_edited_tokens() -> None:
+    assert cross_entropy_metrics(EPISODES) == {
+        "constraint/ce_mean": pytest.approx(1.15),
+        "constraint/ce_copied_mean": pytest.approx(0.2),
+        "constraint/ce_edited_mean": pytest.approx(4.0),
+    }
+
+
+def test_a_mean_of_nothing_is_absent() -> None:
+    assert cross_entropy_metrics(EPISODES[:2]) == {}
+    assert "refiner/copied_token_ratio" not in episode_metrics(EPISODES[:1])
+    assert episode_metrics([]) == {}
+
+
+def test_waiting_starts_at_the_last_verdict_on_a_rollout() -> None:
+    assert refine_wait_s(EPISODES) == pytest.approx(2.5)
+    assert refine_wait_s([]) == 0.0
+
+
+def test_group_spread_is_the_mean_over_groups() -> None:
+    assert group_reward_std([1.0, 0.0, 5.0, 5.0], ["a", "a", "b", "b"]) == pytest.approx(0.25)

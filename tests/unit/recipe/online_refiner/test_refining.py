@@ -1,0 +1,115 @@
+"""What happens to one finished rollout: both savings, the filter, and every way to fail."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from recipe.online_refiner.constraint import Filter
+from recipe.online_refiner.episodes import RefineRecord
+from recipe.online_refiner.refining import Refining, Rollout, Score
+from refiner_worker.client import Outcome, Refinement
+
+MESSAGES = [{"role": "user", "content": "sum"}]
+
+
+class ScriptedClient:
+    """Answers every rollout with one refinement, and counts."""
+
+    def __init__(self, refinement: Refinement) -> None:
+        self._refinement = refinement
+        self.calls = 0
+
+    async def refine(self, messages: object, answer_ids: Sequence[int]) -> Refinement:
+        self.calls += 1
+        return self._refinement
+
+
+class Judge:
+    """Gives every response one score, and counts."""
+
+    def __init__(self, score: Score | Exception) -> None:
+        self._score = score
+        self.calls = 0
+
+    async def __call__(self, token_ids: Sequence[int]) -> Score:
+        self.calls += 1
+        if isinstance(self._score, Exception):
+            raise self._score
+        return self._score
+
+
+def run(
+    client: ScriptedClient,
+    judge: Judge,
+    score: Score,
+    rule: Filter = Filter.BETTER,
+    perfect_reward: float | None = 1.0,
+) -> RefineRecord:
+    refining = Refining(client, rule, perfect_reward)  # type: ignore[arg-type]
+    return asyncio.run(refining.refine(Rollout(MESSAGES, [1, 2, 3], score), judge))
+
+
+REFINED = Refinement(Outcome.REFINED, (1, 9, 3), generated_tokens=3)
+VERBATIM = Refinement(Outcome.VERBATIM, (1, 2, 3), generated_tokens=3)
+
+
+def test_a_better_refinement_is_accepted_with_its_diff() -> None:
+    record = run(
+        ScriptedClient(REFINED), Judge(Score(1.0, "accepted")), Score(-0.3, "wrong_answer")
+    )
+    assert (record.outcome, record.accepted) == ("refined", True)
+    assert (record.reward, record.refined_reward) == (-0.3, 1.0)
+    assert (record.verdict, record.refined_verdict) == ("wrong_answer", "accepted")
+    assert (record.copied, record.divergence, record.edit_distance) == ((1, 0, 1), 1, 1)
+    assert record.finished_at_s >= record.judged_at_s
+
+
+@pytest.mark.parametrize(("rule", "accepted"), [(Filter.BETTER, False), (Filter.NOT_WORSE, True)])
+def test_an_equally_good_refinement_is_up_to_the_filter(rule: Filter, accepted: bool) -> None:
+    record = run(ScriptedClient(REFINED), Judge(Score(-0.3)), Score(-0.3), rule)
+    assert record.accepted is accepted
+
+
+def test_a_perfect_rollout_is_not_refined() -> None:
+    client, judge = ScriptedClient(REFINED), Judge(Score(1.0))
+    record = run(client, judge, Score(1.0))
+    assert (record.outcome, client.calls, judge.calls) == ("skipped_perfect", 0, 0)
+
+
+def test_without_a_highest_reward_every_rollout_is_refined() -> None:
+    client = ScriptedClient(REFINED)
+    run(client, Judge(Score(7.0)), Score(5.0), perfect_reward=None)
+    assert client.calls == 1
+
+
+def test_a_verbatim_refinement_is_not_judged_again_and_has_the_same_reward() -> None:
+    judge = Judge(Score(1.0))
+    record = run(ScriptedClient(VERBATIM), judge, Score(-0.3, "wrong_answer"))
+    assert (record.outcome, judge.calls, record.accepted) == ("verbatim", 0, False)
+    assert (record.refined_reward, record.refined_verdict) == (-0.3, "wrong_answer")
+
+
+def test_an_unjudged_rollout_is_not_refined() -> None:
+    client = ScriptedClient(REFINED)
+    record = run(client, Judge(Score(1.0)), Score(0.0, judged=False))
+    assert (record.outcome, client.calls, record.accepted) == ("unjudged", 0, False)
+
+
+@pytest.mark.parametrize("verdict", [Score(0.0, judged=False), RuntimeError("judge is gone")])
+def test_a_refinement_that_cannot_be_judged_is_never_accepted(verdict: Score | Exception) -> None:
+    record = run(ScriptedClient(REFINED), Judge(verdict), Score(-1.0), Filter.OFF)
+    assert (record.outcome, record.accepted, record.refined_reward) == ("unjudged", False, None)
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.failed])
+def test_a_failed_refinement_leaves_the_rollout_unconstrained(outcome: Outcome) -> None:
+    judge = Judge(Score(1.0))
+    record = run(ScriptedClient(Refinement(outcome)), judge, Score(-1.0), Filter.OFF)
+    assert (record.outcome, record.accepted, judge.calls) == (str(outcome), False, 0)
+    assert (record.token_ids, record.edit_distance) == ((), 0)
+
+
+def test_records_survive_the_way_through_a_row() -> None:
+    record = run(ScriptedClient(REFINED), Judge(Score(1.0)), Score(-0.3))
+    assert RefineRecord.from_row(record.to_row()) == record

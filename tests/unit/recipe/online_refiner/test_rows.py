@@ -1,0 +1,44 @@
+"""Rows of a mixed batch and what stands in for a missing reward."""
+
+import torch
+
+from recipe.online_refiner.rows import (
+    constraint_row,
+    interleaved,
+    neutral_rewards,
+    response_row,
+    rounded_up,
+)
+
+
+def test_a_response_row_has_every_response_token_in_its_masks() -> None:
+    row = response_row([5, 6], [7, 8, 9])
+    assert row["input_ids"].tolist() == [5, 6, 7, 8, 9]
+    assert row["position_ids"].tolist() == [0, 1, 2, 3, 4]
+    assert row["response_mask"].tolist() == row["loss_mask"].tolist() == [1, 1, 1]
+
+
+def test_a_constraint_row_is_invisible_to_the_policy_loss() -> None:
+    row = constraint_row([5], [7, 8], torch.tensor([0.5, 0.25]), ["advantages", "old_log_probs"])
+    assert row["response_mask"].tolist() == row["loss_mask"].tolist() == [0, 0]
+    assert row["advantages"].tolist() == row["old_log_probs"].tolist() == [0.0, 0.0]
+    assert row["refine_weight"].tolist() == [0.5, 0.25]
+    assert "ref_log_prob" not in row
+
+
+def test_rounding_up_keeps_multiples_and_zero() -> None:
+    assert [rounded_up(n, 4) for n in (0, 1, 4, 5)] == [0, 4, 4, 8]
+
+
+def test_every_mini_batch_of_every_rank_gets_its_share() -> None:
+    order = interleaved(list("abcdefgh"), list("wxyz"), ranks=2, mini_batches=2)
+    assert order == list("abwcdxefyghz")
+
+
+def test_without_ranks_or_mini_batches_the_extra_rows_come_last() -> None:
+    assert interleaved([1, 2], [3], ranks=1, mini_batches=1) == [1, 2, 3]
+
+
+def test_a_missing_reward_is_its_groups_mean_and_an_unjudged_group_is_flat() -> None:
+    rows = [("g", 1.0, True), ("g", 0.0, True), ("g", 9.0, False), ("h", 3.0, False)]
+    assert neutral_rewards(rows) == [0.5, 0.5, 0.5, 0.0]
