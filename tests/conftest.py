@@ -33,7 +33,7 @@ def repo_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real sample data beside the checkout; the test is skipped where it is absent."""
+    """Real sample data beside the checkout; the test is skipped where there is none."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"sample data not found at {SHARED_DATA}")
     return SHARED_DATA

@@ -149,7 +149,7 @@ stamp() { echo "$2" >"$VENV/$1.stamp"; }
 pip_install() {
     "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" 2>&1 |
         tee -a "$INSTALL_LOG" |
-        awk '/^Collecting / { if (++n % 25 == 0) { print "      " n " packages found"; fflush() } }
+        awk '/^(Collecting|Processing) / { if (++n % 25 == 0) { print "      " n " packages found"; fflush() } }
              /^Installing collected/ { print "      unpacking"; fflush() }'
 }
 
