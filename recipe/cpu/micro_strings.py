@@ -36,7 +36,7 @@ _REWRITE = (
     ),
     Operation(
         "twice",
-        "{s}*{c}",
+        "({s}*{c})",
         ("Repeat it {c} times.", "Write it {c} times."),
         lambda s, c: s * c,
         range(2, 8),
