@@ -1,0 +1,115 @@
+"""The actor's loss on mixed micro-batches, computed by verl's own policy loss."""
+
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import FSDPActorConfig
+from verl.workers.utils.losses import ppo_loss
+
+from recipe.online_refiner.loss import constrained_loss
+from recipe.online_refiner.rows import constraint_row, response_row
+
+MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
+FIELDS = ["advantages", "old_log_probs"]
+PROMPT = [1, 2]
+
+
+def actor_config(mode: str) -> FSDPActorConfig:
+    return FSDPActorConfig(
+        strategy="fsdp2",
+        loss_agg_mode=mode,
+        rollout_n=1,
+        ppo_micro_batch_size_per_gpu=1,
+        use_dynamic_bsz=False,
+    )
+
+
+def policy_row(length: int, seed: int, weigh: bool) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    row = response_row(PROMPT, list(range(length)))
+    row["advantages"] = torch.randn(length, generator=generator)
+    row["old_log_probs"] = -torch.rand(length, generator=generator)
+    if weigh:
+        row["refine_weight"] = torch.zeros(length)
+    return row
+
+
+def extra_row(weights: list[float]) -> dict[str, torch.Tensor]:
+    return constraint_row(PROMPT, list(range(len(weights))), torch.tensor(weights), FIELDS)
+
+
+def micro_batch(rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int) -> TensorDict:
+    """A micro-batch as verl's engine makes it, of a mini-batch with so many policy tokens."""
+    fields = {
+        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
+        for name in rows[0]
+    }
+    batch = TensorDict(fields, batch_size=len(rows))
+    tu.assign_non_tensor(
+        batch, dp_size=1, batch_num_tokens=tokens, global_batch_size=sequences
+    )
+    return batch
+
+
+def log_probs_of(rows: list[dict[str, torch.Tensor]], parts: list[torch.Tensor]) -> Any:
+    """Model output over whole sequences, whose response part is `parts`, shifted left by one."""
+    sequences = []
+    for row, part in zip(rows, parts, strict=True):
+        before, after = torch.zeros(len(row["prompts"]) - 1), torch.zeros(1)
+        sequences.append(torch.cat([before, part, after]))
+    return {"log_probs": torch.nested.as_nested_tensor(sequences, layout=torch.jagged)}
+
+
+POLICY_LOG_PROBS = [torch.tensor([-0.2, -0.7, -0.1]), torch.tensor([-0.4])]
+EXTRA_LOG_PROBS = torch.tensor([-3.0, -0.5])
+
+
+def losses(mode: str, weights: list[float]) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """verl's loss on the policy rows alone, and ours with an extra row beside them."""
+    plain = [policy_row(3, 0, weigh=False), policy_row(1, 1, weigh=False)]
+    alone, _ = ppo_loss(
+        actor_config(mode), log_probs_of(plain, POLICY_LOG_PROBS), micro_batch(plain, 4, 2)
+    )
+    mixed = [policy_row(3, 0, weigh=True), policy_row(1, 1, weigh=True), extra_row(weights)]
+    outputs = log_probs_of(mixed, [*POLICY_LOG_PROBS, EXTRA_LOG_PROBS])
+    loss, metrics = constrained_loss(actor_config(mode), outputs, micro_batch(mixed, 4, 2))
+    return alone, loss, metrics
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_extra_rows_leave_the_policy_loss_bit_identical(mode: str) -> None:
+    alone, loss, _ = losses(mode, weights=[0.0, 0.0])
+    assert loss.item() == alone.item()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_term_is_the_weighed_cross_entropy(mode: str) -> None:
+    alone, loss, metrics = losses(mode, weights=[0.5, 0.25])
+    expected = 0.5 * 3.0 + 0.25 * 0.5
+    assert loss.item() == pytest.approx(alone.item() + expected)
+    assert metrics["sft_loss"].aggregate() == pytest.approx(expected)
+
+
+def test_batches_without_weights_get_verls_loss() -> None:
+    rows = [policy_row(3, 0, weigh=False)]
+    outputs = log_probs_of(rows, POLICY_LOG_PROBS[:1])
+    config = actor_config("token-mean")
+    expected, _ = ppo_loss(config, outputs, micro_batch(rows, 3, 1))
+    got, metrics = constrained_loss(config, outputs, micro_batch(rows, 3, 1))
+    assert got.item() == expected.item()
+    assert "sft_loss" not in metrics
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_micro_batch_of_extra_rows_only_has_a_finite_gradient(mode: str) -> None:
+    values = EXTRA_LOG_PROBS.clone().requires_grad_()
+    rows = [extra_row([0.5, 0.25])]
+    loss, _ = constrained_loss(
+        actor_config(mode), log_probs_of(rows, [values]), micro_batch(rows, 4, 2)
+    )
+    loss.backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == pytest.approx([-0.5, -0.25])
