@@ -1,13 +1,18 @@
 """The composed configuration, as the entry point sees it."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.cpu.tiny_model import ensure_checkpoint
 
 Compose = Callable[..., DictConfig]
 
@@ -21,9 +26,11 @@ ROW = {
 
 
 @pytest.fixture(scope="session")
-def composing() -> Iterator[None]:
-    with initialize_config_module("recipe.online_refiner.config", version_base=None):
-        yield
+def quickstart() -> DictConfig:
+    """The quickstart's configuration; composing takes most of a second, so it is done once."""
+    folder = resources.files("recipe.online_refiner") / "config"
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose("online_refiner", ["hardware=cpu_debug", "experiment=quickstart_stress"])
 
 
 @pytest.fixture
@@ -35,21 +42,16 @@ def parquet(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def composed(composing: None, parquet: Path) -> Compose:
-    """Composes the quickstart's config with more overrides; everything in it can run."""
-    from recipe.cpu.tiny_model import ensure_checkpoint
+def composed(quickstart: DictConfig, parquet: Path) -> Compose:
+    """The quickstart's configuration, in which everything can run, with `key=value` changes."""
 
-    def make(*overrides: str) -> DictConfig:
-        return compose(
-            "online_refiner",
-            [
-                "hardware=cpu_debug",
-                "experiment=quickstart_stress",
-                f"data.train_files={parquet}",
-                f"data.val_files={parquet}",
-                f"actor_rollout_ref.model.path={ensure_checkpoint()}",
-                *overrides,
-            ],
-        )
+    def make(*changes: str) -> DictConfig:
+        config = copy.deepcopy(quickstart)
+        config.data.train_files = config.data.val_files = str(parquet)
+        config.actor_rollout_ref.model.path = str(ensure_checkpoint())
+        for change in changes:
+            key, _, value = change.partition("=")
+            OmegaConf.update(config, key, yaml.safe_load(value), force_add=True)
+        return config
 
     return make

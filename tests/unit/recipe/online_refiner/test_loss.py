@@ -48,9 +48,7 @@ def micro_batch(rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int
         for name in rows[0]
     }
     batch = TensorDict(fields, batch_size=len(rows))
-    tu.assign_non_tensor(
-        batch, dp_size=1, batch_num_tokens=tokens, global_batch_size=sequences
-    )
+    tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=tokens, global_batch_size=sequences)
     return batch
 
 

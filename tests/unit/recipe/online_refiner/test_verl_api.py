@@ -94,7 +94,5 @@ def test_the_synchronous_trainer_is_registered_under_the_name_that_we_replace() 
 
 def test_architecture_names_every_private_name_that_is_touched(repo_root: Path) -> None:
     text = (repo_root / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    missing = [
-        name for name in (*SIGNATURES, *ATTRIBUTES) if name.partition(":")[2] not in text
-    ]
+    missing = [name for name in (*SIGNATURES, *ATTRIBUTES) if name.partition(":")[2] not in text]
     assert missing == []

@@ -1,0 +1,111 @@
+"""The real stack on the CPU: verl's trainer, Ray, FSDP2, two vLLM servers, judge and refiner."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torchdata.stateful_dataloader.sampler import RandomSampler
+
+from recipe.cpu.micro_apps import prepare_micro_apps
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.data.apps import PrepareOptions, prepare
+from tests.integration.training import LIMIT_S, records, started, train, wait_for_step
+
+pytestmark = pytest.mark.timeout(2 * LIMIT_S + 60)
+
+BATCH = 8
+SEED = 3
+
+
+def by_step(folder: Path) -> dict[int, dict[str, Any]]:
+    found = records(folder / "metrics.jsonl")
+    steps = [record["step"] for record in found]
+    assert len(steps) == len(set(steps)), f"steps logged twice: {steps}"
+    return {record["step"]: record["data"] for record in found}
+
+
+def expected_problems(train_file: Path, steps: int) -> dict[int, set[str]]:
+    """The problems of each step, from the data's seed alone."""
+    rows = pq.read_table(train_file, columns=["extra_info"])["extra_info"].to_pylist()
+    sampler = RandomSampler(rows, generator=torch.Generator().manual_seed(SEED))
+    order = [rows[index]["problem_id"] for index in sampler]
+    return {step: set(order[(step - 1) * BATCH : step * BATCH]) for step in range(1, steps + 1)}
+
+
+def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    train_file, val_file = prepare_micro_apps(tmp_path / "data", 64, 16)
+    folder = tmp_path / "run"
+    overrides = [
+        f"data.train_files={train_file}",
+        f"data.val_files={val_file}",
+        f"actor_rollout_ref.model.path={ensure_checkpoint()}",
+        f"run.seed={SEED}",
+        "trainer.total_training_steps=4",
+        *("constraint.inject=sft", "constraint.lambda=1.0", "constraint.lambda_end=0.4"),
+        "constraint.schedule=linear",
+    ]
+    with started(folder, *overrides) as process:
+        wait_for_step(folder, 2, process)
+    before = by_step(folder)
+    train(folder, *overrides)
+    metrics = by_step(folder)
+
+    assert sorted(metrics) == [1, 2, 3, 4]
+    assert metrics[1] == before[1], "what had been logged was lost"
+    lambdas = [metrics[step]["constraint/lambda"] for step in (1, 2, 3, 4)]
+    assert lambdas == pytest.approx([1.0, 0.8, 0.6, 0.4])
+    trained = defaultdict(set)
+    for episode in records(folder / "episodes.jsonl"):
+        trained[episode["step"]].add(episode["problem_id"])
+    for step, problems in expected_problems(train_file, 4).items():
+        assert trained[step], f"nothing was refined in step {step}"
+        assert trained[step] <= problems, f"step {step} trained on other problems"
+
+    for step, data in metrics.items():
+        assert data["monitor/rollout_logprob_diff_max"] < 1e-4, f"weights of step {step}"
+        assert math.isfinite(data["actor/pg_loss"])
+        assert math.isfinite(data["actor/grad_norm"])
+        assert data["judge/failed_total"] == 0
+    assert metrics[1]["constraint/improvement_ratio"] > 0.05
+    assert metrics[1]["constraint/kept_total"] > 0
+    for data in metrics.values():
+        # One mini-batch a step: the loss sees the weights that the cross entropy was measured with.
+        assert data["actor/sft_loss"] == pytest.approx(data["constraint/penalty_mean"], rel=1e-3)
+    assert sum(data["refiner/verbatim_total"] for data in metrics.values()) > 0
+    assert metrics[1]["constraint/ce_edited_mean"] > metrics[1]["constraint/ce_copied_mean"]
+    assert json.loads((folder / "run.json").read_text())["finished_at"]
+
+
+def test_real_problems_train_with_the_penalty_in_the_advantages(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    prepare(str(shared_data / "apps"), tmp_path / "data", options=PrepareOptions())
+    rows = tmp_path / "data" / "train.parquet"
+    folder = tmp_path / "run"
+    train(
+        folder,
+        f"data.train_files={rows}",
+        f"data.val_files={rows}",
+        f"actor_rollout_ref.model.path={ensure_checkpoint()}",
+        *("data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2"),
+        *("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8", "trainer.save_freq=-1"),
+        *("data.max_prompt_length=3500", "data.max_response_length=192"),
+        "refiner.max_prompt_length=4000",
+        "trainer.total_training_steps=2",
+        *("constraint.inject=advantage", "constraint.filter=off", "constraint.lambda=0.1"),
+    )
+    metrics = by_step(folder)
+    assert sorted(metrics) == [1, 2]
+    for data in metrics.values():
+        assert data["judge/failed_total"] == 0
+        assert -1.0 <= data["critic/score/mean"] <= 1.0
+        assert math.isfinite(data["actor/pg_loss"])
+        assert data["refiner/failed_total"] < 8, "nothing at all was refined"
+        assert data["constraint/penalty_mean"] > 0

@@ -1,0 +1,82 @@
+"""What is refused before Ray or a model starts: one fault each, with the key and the fix."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import DictConfig
+
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.checks import check
+from recipe.online_refiner.settings import ConfigError, read_settings
+
+Compose = Callable[..., DictConfig]
+
+
+def refusal(config: DictConfig) -> str:
+    with pytest.raises(ConfigError) as refused:
+        check(config, read_settings(config))
+    return str(refused.value)
+
+
+def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
+    config = composed()
+    check(config, read_settings(config))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["trainer.v1.trainer_mode=colocate_async"], "trainer.v1.trainer_mode"),
+        (["trainer.use_v1=false"], "trainer.use_v1"),
+        (["actor_rollout_ref.rollout.multi_turn.enable=true"], "multi_turn.enable"),
+        (["reward.reward_model.enable=true"], "reward.reward_model.enable_resource_pool"),
+        (["actor_rollout_ref.actor.shuffle=true"], "actor_rollout_ref.actor.shuffle"),
+        (["actor_rollout_ref.actor.strategy=megatron"], "actor_rollout_ref.actor.strategy"),
+        (["distillation.enabled=true"], "distillation.enabled"),
+        (["constraint.inject=advantage", "algorithm.adv_estimator=gae"], "algorithm.adv_estimator"),
+        (["data.train_files=/nowhere/train.parquet"], "data.train_files"),
+        (["data.train_batch_size=17"], "data.train_batch_size=17"),
+        (["data.train_batch_size=4"], "ppo_mini_batch_size=8"),
+        (["actor_rollout_ref.model.path=/nowhere/model"], "actor_rollout_ref.model.path"),
+        (["refiner.model_path=./nowhere"], "refiner.model_path"),
+        (["refiner.template=code-v9"], "refiner.template='code-v9'"),
+        (["data.max_prompt_length=2"], "data.max_prompt_length=2"),
+        (["data.max_response_length=99999"], "max_response_length"),
+        (["refiner.max_prompt_length=3"], "refiner.max_prompt_length=3"),
+        (["refiner.max_prompt_length=99999"], "refiner.max_prompt_length=99999"),
+    ],
+)
+def test_a_single_fault_is_named_with_its_fix(
+    composed: Compose, overrides: list[str], key: str
+) -> None:
+    message = refusal(composed(*overrides))
+    assert key in message
+    assert "Fix: " in message or "built in: " in message
+
+
+def test_malformed_data_is_refused_by_file(composed: Compose, tmp_path: Path) -> None:
+    text, empty, bare = (
+        tmp_path / name for name in ("text.parquet", "empty.parquet", "bare.parquet")
+    )
+    text.write_text("not a table")
+    schema = pa.schema([(name, pa.string()) for name in ("data_source", "prompt")])
+    pq.write_table(schema.empty_table(), empty)
+    pq.write_table(pa.table({"prompt": ["x"]}), bare)
+    assert "not a parquet file" in refusal(composed(f"data.val_files={text}"))
+    assert "it has no rows" in refusal(composed(f"data.val_files={empty}"))
+    assert "columns data_source, reward_model, extra_info are missing" in refusal(
+        composed(f"data.val_files={bare}")
+    )
+
+
+def test_a_model_without_a_chat_template_is_refused(composed: Compose, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(ensure_checkpoint(), folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace('"chat_template"', '"no_template"'))
+    assert "has no chat template" in refusal(composed(f"actor_rollout_ref.model.path={folder}"))

@@ -1,0 +1,102 @@
+"""Our sections of the config: defaults by injection, refusals, and verl's keys set from them."""
+
+from collections.abc import Callable
+
+import pytest
+from omegaconf import DictConfig
+
+from recipe.online_refiner.constraint import Reduce
+from recipe.online_refiner.settings import ConfigError, read_settings
+from recipe.online_refiner.verl_keys import apply_settings
+
+Compose = Callable[..., DictConfig]
+
+
+def test_sft_and_the_penalty_have_defaults_of_their_own(composed: Compose) -> None:
+    sft = read_settings(composed("constraint.inject=sft")).constraint
+    assert (sft.lambda_, sft.lambda_end, sft.reduce) == (1.0, 1.0, Reduce.MEAN)
+    penalty = read_settings(composed("constraint.inject=advantage")).constraint
+    assert (penalty.lambda_, penalty.lambda_end, penalty.reduce) == (1e-4, 1e-4, Reduce.SUM)
+
+
+def test_given_values_are_kept(composed: Compose) -> None:
+    given = composed("constraint.lambda=0.5", "constraint.lambda_end=0", "constraint.reduce=sum")
+    section = read_settings(given).constraint
+    assert (section.lambda_, section.lambda_end, section.reduce) == (0.5, 0.0, Reduce.SUM)
+
+
+@pytest.mark.parametrize(
+    ("kind", "observe", "refines", "sft", "advantage"),
+    [
+        ("none", "false", False, False, False),
+        ("static_kl", "true", True, False, False),
+        ("dynamic", "false", True, True, False),
+    ],
+)
+def test_only_the_dynamic_kind_injects(
+    composed: Compose, kind: str, observe: str, refines: bool, sft: bool, advantage: bool
+) -> None:
+    settings = read_settings(composed(f"constraint.kind={kind}", f"refiner.observe={observe}"))
+    got = (settings.refines, settings.injects_sft, settings.injects_advantage)
+    assert got == (refines, sft, advantage)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["constraint.kind=chord2"], "constraint.kind='chord2' is refused"),
+        (["constraint.inject=foo"], "'advantage' or 'sft'"),
+        (["constraint.lambda=-1"], "constraint.lambda=-1 is refused"),
+        (["constraint.schedule=step"], "'constant', 'linear' or 'cosine'"),
+        (["constraint.filter=best"], "'better', 'not_worse' or 'off'"),
+        (["constraint.tokens=some"], "'all', 'after_divergence' or 'edited'"),
+        (["constraint.static_kl.coef=-0.1"], "constraint.static_kl.coef=-0.1"),
+        (["constraint.static_kl.where=actor"], "'loss' or 'reward'"),
+        (["constraint.lamda=1"], "constraint.lamda: unknown key. Fix: did you mean lambda?"),
+        (["refiner.deadline_s=0"], "refiner.deadline_s=0"),
+        (["refiner.temperature=-0.1"], "refiner.temperature=-0.1"),
+        (["refiner.placement=nowhere"], "'colocated' or 'pool'"),
+        (["refiner.pool.nnodes=0"], "refiner.pool.nnodes=0"),
+        (["refiner.max_concurrency=0"], "refiner.max_concurrency=0"),
+        (["run.seed=-1"], "run.seed=-1"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_key_value_and_fix(
+    composed: Compose, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_settings(composed(*overrides))
+    assert message in str(refused.value)
+    assert "Fix: " in str(refused.value)
+
+
+def test_a_key_that_was_taken_out_is_missed(composed: Compose) -> None:
+    config = composed()
+    del config.refiner.deadline_s
+    with pytest.raises(ConfigError, match="refiner.deadline_s: missing"):
+        read_settings(config)
+
+
+def test_all_faults_are_reported_together(composed: Compose) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_settings(composed("constraint.inject=foo", "refiner.deadline_s=0"))
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "in_reward", "in_loss", "coefficient"),
+    [
+        (["constraint.kind=static_kl"], False, True, 0.01),
+        (["constraint.kind=static_kl", "constraint.static_kl.where=reward"], True, True, 0.0),
+        (["constraint.kind=dynamic"], False, True, 0.0),
+        (["constraint.kind=none", "monitor.kl_to_reference=false"], False, False, 0.0),
+    ],
+)
+def test_verls_kl_keys_follow_the_kind(
+    composed: Compose, overrides: list[str], in_reward: bool, in_loss: bool, coefficient: float
+) -> None:
+    config = composed(*overrides)
+    apply_settings(config, read_settings(config))
+    actor = config.actor_rollout_ref.actor
+    assert config.algorithm.use_kl_in_reward is in_reward
+    assert (actor.use_kl_loss, actor.kl_loss_coef) == (in_loss, coefficient)
