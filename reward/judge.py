@@ -19,8 +19,9 @@ from types import TracebackType
 
 from reward.compare import result_equal, stdout_equal
 from reward.config import JudgeConfig
-from reward.problem import Problem
+from reward.problem import Problem, program_source
 from reward.sandbox.client import SandboxError, ZygoteClient
+from reward.sandbox.isolation import hide_memory
 from reward.sandbox.wire import End, Kind, Level, Limits, Request, RunResult
 from reward.verdict import JudgeResult, TestOutcome, Verdict, combine, score
 
@@ -30,6 +31,7 @@ _GROUP = 32
 _WALL_FACTOR, _WALL_EXTRA_S = 2.0, 1.0
 _SHRINK = 4.0
 _OUTPUT_SLACK_BYTES = 65536
+PASSED = b"passed"
 _VERDICTS = {
     End.EXCEPTION: Verdict.RUNTIME_ERROR,
     End.COMPILE: Verdict.COMPILE_ERROR,
@@ -56,6 +58,8 @@ class Judge:
         self.audits = self.audit_alarms = 0
         first = self._new_zygote()
         self.level = first.level
+        if self.level < Level.LANDLOCK:
+            hide_memory()
         self._idle.put(first)
         for _ in range(self.config.worker_count - 1):
             self._idle.put(None)
@@ -200,7 +204,7 @@ class _Run:
         self.config = config
         self.zygote = zygote
         self.problem = problem
-        self.source = code.encode("utf-8", "surrogatepass")
+        self.source = program_source(problem, code).encode("utf-8", "surrogatepass")
         self.deadline_s = time.monotonic() + config.program_timeout_s
         self.time_outs = 0
         self.settled: dict[int, TestOutcome] = {}
@@ -299,6 +303,8 @@ class _Run:
 
     def _limits(self, group: list[int]) -> Limits:
         cpu_s = self.config.timeout_s / (_SHRINK if self.time_outs else 1.0)
+        if self.problem.kind == Kind.CHECK:
+            cpu_s *= max(1, self.problem.tests[0].given.count(b"assert"))
         cpu_s = min(cpu_s, max(0.1, self.deadline_s - time.monotonic()))
         longest = max(self.problem.tests[i].expected_bytes for i in group)
         return Limits(
@@ -314,7 +320,10 @@ class _Run:
         test = self.problem.tests[index]
         if self.problem.kind == Kind.STDIO:
             right = stdout_equal(test.expected, result.output)
-        else:
+        elif self.problem.kind == Kind.CALL:
             right = result_equal(test.expected, result.output)
+        else:
+            right = result.output == PASSED
         verdict = Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
-        return TestOutcome(verdict, "", result.cpu_s)
+        detail = "" if right else result.detail
+        return TestOutcome(verdict, detail, result.cpu_s)

@@ -1,6 +1,8 @@
 """Problems as the judge wants them, from APPS and HumanEval records, or refused with a reason."""
 
+import ast
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,10 +162,59 @@ def _check_problem(problem_id: str, record: Mapping[str, Any]) -> Problem:
     entry, test, prompt = record["entry_point"], record["test"], record.get("prompt", "")
     if not all(isinstance(text, str) for text in (entry, test, prompt)):
         raise MalformedProblem("`entry_point`, `test` and `prompt` must be text")
+    entry = entry.strip()
     if not entry.isidentifier():
         raise MalformedProblem(f"entry_point {entry!r} is not a name")
     if not test.strip():
         raise MalformedProblem("the test program is empty")
     source = json.dumps({"prompt": prompt, "test": test}).encode()
     _check_size(len(source))
-    return Problem(problem_id, Kind.CHECK, (TestCase(source, None),), entry, prompt)
+    prefix = _prefix(prompt, record.get("canonical_solution"), entry)
+    return Problem(problem_id, Kind.CHECK, (TestCase(source, None),), entry, prefix)
+
+
+def _prefix(prompt: str, solution: Any, entry: str) -> str:
+    """The prompt as it precedes completions.
+
+    Some of MBPP's solutions are indented otherwise than the docstring above them; where the
+    problem's own solution compiles only without the docstring, the prompt goes without it.
+    """
+    if not isinstance(solution, str) or _compiles(prompt + solution):
+        return prompt
+    shorter = _without_docstring(prompt, entry)
+    return shorter if _compiles(shorter + solution) else prompt
+
+
+def _compiles(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _without_docstring(prompt: str, entry: str) -> str:
+    """`prompt` up to the docstring that ends it."""
+    try:
+        last = ast.parse(prompt).body[-1]
+    except (SyntaxError, ValueError, IndexError):
+        return prompt
+    if not isinstance(last, ast.FunctionDef) or last.name != entry or len(last.body) != 1:
+        return prompt
+    return "".join(prompt.splitlines(keepends=True)[: last.body[0].lineno - 1])
+
+
+def program_source(problem: Problem, code: str) -> str:
+    """What is compiled: `code`, after the prompt where the problem has one.
+
+    An answer that starts indented, or does not define `entry`, completes the prompt; any other is
+    a program of its own and follows the prompt, whose imports and helpers it may use.
+    """
+    if not problem.prefix:
+        return code
+    first = next((line for line in code.splitlines() if line.strip()), "")
+    defines = re.search(
+        rf"^(async\s+)?(def|class)\s+{problem.entry}\b|^{problem.entry}\s*=", code, re.M
+    )
+    whole = bool(defines) and not first[:1].isspace()
+    return problem.prefix + ("\n\n" if whole else "") + code

@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
 }
 _START_DEADLINE_S = 60.0
+_END_DEADLINE_S = 5.0
 _SLACK_S = 10.0
 _MESSAGE_BYTES = 4000
 
@@ -135,10 +136,17 @@ class ZygoteClient:
         return self._process.pid
 
     def close(self) -> None:
-        """End the zygote and everything below it."""
+        """End the zygote and everything below it.
+
+        It ends by itself when the connection does, and its launcher then reaps it; force is for
+        one that hangs.
+        """
         self._sock.close()
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(_END_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         if self._stderr >= 0:
             os.close(self._stderr)
             self._stderr = -1

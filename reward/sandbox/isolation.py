@@ -24,6 +24,7 @@ _NAMESPACES = (
 )
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_SET_CHILD_SUBREAPER = 36
 _CAPABILITY_VERSION_3 = 0x20080522
 _MAX_FDS, _MAX_TASKS = 1024, 256
 
@@ -41,7 +42,7 @@ class Walls:
     """What a zygote prepared once for all its programs."""
 
     level: Level
-    seccomp_program: bytes
+    seccomp_filter: seccomp.Filter | None
     ruleset_fd: int
     base_memory_bytes: int
 
@@ -72,39 +73,33 @@ def prepare(namespaced: bool, packages: dict[str, str], max_level: Level) -> Wal
     die_with_parent()
     check(LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     _drop_capabilities()
-    check(LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
-    ruleset_fd, program, level = -1, b"", Level.NONE
+    hide_memory()
+    adopt_orphans()
+    ruleset_fd, seccomp_filter, level = -1, None, Level.NONE
     if max_level >= Level.SECCOMP and seccomp.supported():
         level = Level.SECCOMP
         if max_level >= Level.LANDLOCK and landlock.abi() > 0:
             ruleset_fd = landlock.ruleset(readable_paths(packages), _WRITABLE_PATHS)
             level = Level.FULL if namespaced else Level.LANDLOCK
         program = seccomp.assemble(platform.machine(), read_only_files=level < Level.LANDLOCK)
+        seccomp_filter = seccomp.Filter(program)
+    _limit_everything(namespaced)
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[0])
-    return Walls(level, program, ruleset_fd, pages * resource.getpagesize())
+    return Walls(level, seccomp_filter, ruleset_fd, pages * resource.getpagesize())
 
 
 def confine(walls: Walls, limits: Limits, cpu_budget_s: float) -> None:
     """Lock this process in, for good. Raises OSError where a wall does not come up."""
-    for which, amount in (
-        (resource.RLIMIT_AS, walls.base_memory_bytes + limits.memory_bytes),
-        (resource.RLIMIT_FSIZE, limits.output_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, _MAX_FDS),
-        (resource.RLIMIT_NPROC, _MAX_TASKS),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
-    ):
-        _limit(which, amount)
+    _limit(resource.RLIMIT_AS, walls.base_memory_bytes + limits.memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, limits.output_bytes)
     seconds = int(cpu_budget_s) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full output is an error of the write
     if walls.ruleset_fd >= 0:
         landlock.enter(walls.ruleset_fd)
         os.close(walls.ruleset_fd)
-    if walls.seccomp_program:
-        seccomp.load(walls.seccomp_program)
+    if walls.seccomp_filter:
+        walls.seccomp_filter.install()
 
 
 def die_with_parent() -> None:
@@ -115,11 +110,37 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
+def hide_memory() -> None:
+    """Make this process's memory unreadable to others of its user, and lose core dumps.
+
+    For the judge where there is no Landlock, which otherwise keeps programs from /proc/PID/mem.
+    """
+    check(LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents die, so that they can be ended."""
+    check(LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
 def readable_paths(packages: dict[str, str]) -> list[str]:
     """Everything a program may read."""
     names = ("stdlib", "platstdlib")
     own = {sysconfig.get_path(name) for name in names} | {f"{sys.base_exec_prefix}/lib"}
     return sorted({*_SYSTEM_PATHS, *own, *packages.values()})
+
+
+def _limit_everything(namespaced: bool) -> None:
+    """The limits that suit the zygote as well as its programs.
+
+    The number of tasks is limited only where a user namespace makes it a count of our own: else
+    it is the user's on the whole node.
+    """
+    for which in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        _limit(which, 0)
+    _limit(resource.RLIMIT_NOFILE, _MAX_FDS)
+    if namespaced:
+        _limit(resource.RLIMIT_NPROC, _MAX_TASKS)
 
 
 def _limit(which: int, amount: int) -> None:

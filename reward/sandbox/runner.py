@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from reward.sandbox.codec import result_json
 from reward.sandbox.preamble import call_namespace
 from reward.sandbox.wire import End, Kind
 
@@ -31,9 +32,7 @@ PHASE_COMPILING, PHASE_RUNNING, PHASE_DONE = range(1, 4)
 MAX_GROUP = 32
 RECORD_BYTES = HEADER_BYTES + MAX_GROUP * SLOT_BYTES
 
-_MAX_DEPTH = 64
 _NEWLINES = {"r": None, "w": "\n"}
-_ENCODABLE_ATOMS = (bool, int, float, str, type(None))
 
 
 class Record:
@@ -109,6 +108,18 @@ def run_group(
     os._exit(0)
 
 
+def compile_program(source: bytes, record: Record) -> types.CodeType:
+    """The compiled program; ends the process where it does not compile."""
+    record.phase = PHASE_COMPILING
+    try:
+        code = compile(source.decode("utf-8", "surrogatepass"), "<program>", "exec")
+    except Exception as error:  # SyntaxError, ValueError (null bytes), MemoryError, RecursionError
+        record.end(0, End.COMPILE, type(error).__name__)
+        os._exit(1)
+    record.phase = PHASE_RUNNING
+    return code
+
+
 def _keep_only(output_fd: int, kind: Kind) -> int:
     """Close all descriptors but 0 to 2 and, for a result, one more, whose number is returned."""
     if kind == Kind.STDIO:
@@ -130,7 +141,7 @@ def _run_call(code: types.CodeType, entry: str, output_fd: int, thorough: bool) 
     def body(namespace: dict[str, Any]) -> None:
         exec(code, namespace)
         function = _callable(namespace, entry)
-        encoded = encode(function(*arguments)).encode("utf-8", "surrogatepass")
+        encoded = result_json(function(*arguments)).encode("utf-8", "surrogatepass")
         os.ftruncate(output_fd, 0)
         os.pwrite(output_fd, encoded, 0)
 
@@ -152,12 +163,8 @@ def _guarded(
 
     `thorough` also collects garbage, so that forgotten open files are flushed as at a real exit.
     """
-    module = types.ModuleType("__main__")
-    namespace = module.__dict__
-    namespace.update(names)
-    namespace["__builtins__"] = __builtins__
-    sys.modules["__main__"] = module
-    streams = _fresh_streams()
+    namespace = fresh_main(names)
+    streams = fresh_streams()
     end, detail = End.OK, ""
     try:
         try:
@@ -183,9 +190,20 @@ def _guarded(
     return end, detail
 
 
-def _fresh_streams() -> list[Any]:
+def fresh_main(names: dict[str, Any]) -> dict[str, Any]:
+    """The namespace of a new `__main__` that holds `names`."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(names)
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def fresh_streams() -> list[Any]:
+    """Open sys.stdin, stdout and stderr anew on descriptors 0 to 2; returns what to flush."""
+
     def stream(fd: int, mode: str, errors: str, buffering: int = -1) -> Any:
-        return open(  # noqa: SIM115, left open like the interpreter's own
+        return open(  # left open, like the interpreter's own
             fd, mode, buffering, "utf-8", errors, newline=_NEWLINES[mode], closefd=False
         )
 
@@ -215,29 +233,3 @@ def _join_threads() -> None:
 
 def _read_all(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
-
-
-def encode(value: Any) -> str:
-    """`value` as JSON, from exact built-in types only: no hook of the program's classes runs.
-
-    Anything else becomes {"__unsupported__": type name}, which equals no expected output. Tuples
-    become lists; non-string keys become strings as `json` makes them. NaN and infinities are
-    written as Python's json does.
-    """
-    return json.dumps(_plain(value, 0))
-
-
-def _plain(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if kind in _ENCODABLE_ATOMS:
-        return value
-    if depth >= _MAX_DEPTH:
-        return {"__unsupported__": "nesting"}
-    if kind is list or kind is tuple:
-        return [_plain(item, depth + 1) for item in value]
-    if kind is dict and all(type(key) in _ENCODABLE_ATOMS for key in value):
-        return {key: _plain(item, depth + 1) for key, item in value.items()}
-    module = getattr(kind, "__module__", "")
-    if module == "numpy" and hasattr(kind, "item") and kind.__name__ != "ndarray":
-        return _plain(kind.item(value), depth + 1)
-    return {"__unsupported__": str(getattr(kind, "__name__", "?"))[:40]}

@@ -6,8 +6,8 @@ made (threads can), nothing outside the process can be signalled, traced or conn
 limits cannot be raised. The kernel's interface is seccomp(2) and filter.txt; the numbers are those
 of the kernel's unistd headers.
 
-Standard library only. `load` is called in the program's process, just before the program's source
-is compiled.
+Standard library only. The filter is installed in the program's process, just before the program's
+source is compiled.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from reward.sandbox.libc import LIBC, check
 _LD_ABS, _JEQ, _JGE, _JA, _AND, _RET = 0x20, 0x15, 0x35, 0x05, 0x54, 0x06
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _NR_OFFSET, _ARCH_OFFSET, _ARGS_OFFSET = 0, 4, 16
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _CLONE_THREAD = 0x00010000
 _WRITING_OPEN_FLAGS = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
 
@@ -162,23 +162,26 @@ def assemble(machine: str, read_only_files: bool = False) -> bytes:
     return b"".join(head + body)
 
 
-def load(program: bytes) -> None:
-    """Install an assembled filter on this process, for good.
-
-    Raises:
-        OSError: the kernel has no seccomp filters, or forbids them here.
-    """
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = _Program(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    check(LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
-    check(
-        LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(header), 0, 0),
-        "prctl(PR_SET_SECCOMP)",
-    )
-
-
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+class Filter:
+    """An assembled filter, ready to be installed."""
+
+    def __init__(self, program: bytes) -> None:
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        start = ctypes.cast(self._buffer, ctypes.c_void_p)
+        self._header = ctypes.pointer(_Program(len(program) // 8, start))
+
+    def install(self) -> None:
+        """Put this process, which must have no_new_privs, behind the filter for good.
+
+        Raises:
+            OSError: the kernel has no seccomp filters, or forbids them here.
+        """
+        installed = LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._header, 0, 0)
+        check(installed, "prctl(PR_SET_SECCOMP)")
 
 
 def _insn(code: int, k: int, jt: int = 0, jf: int = 0) -> bytes:
