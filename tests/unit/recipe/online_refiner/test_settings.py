@@ -73,7 +73,7 @@ def test_what_cannot_be_is_refused_with_key_value_and_fix(
 def test_a_key_that_was_taken_out_is_missed(composed: Compose) -> None:
     config = composed()
     del config.refiner.deadline_s
-    with pytest.raises(ConfigError, match="refiner.deadline_s: missing"):
+    with pytest.raises(ConfigError, match=r"refiner\.deadline_s: missing"):
         read_settings(config)
 
 
