@@ -95,7 +95,7 @@ def test_real_problems_train_with_the_penalty_in_the_advantages(
         f"data.val_files={rows}",
         f"actor_rollout_ref.model.path={ensure_checkpoint()}",
         *("data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2"),
-        *("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8", "trainer.save_freq=-1"),
+        "trainer.save_freq=-1",
         *("data.max_prompt_length=3500", "data.max_response_length=192"),
         "refiner.max_prompt_length=4000",
         "trainer.total_training_steps=2",
