@@ -9,7 +9,7 @@ usage() {
     cat <<EOF
 usage: scripts/quickstart.sh [options of the run]
 
-Makes the environment in .venv (first time: 2 to 5 minutes, about 3 GB), then prepares the micro-APPS problems and the
+Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then prepares the micro-APPS problems and the
 tiny model, trains every arm with the real stack (verl, Ray, FSDP2, vLLM) on the CPU, draws the figures and prints
 where they are. Running it again goes on where it stopped. Needs Linux, Python 3.11 or 3.12, and no GPU.
 
@@ -33,7 +33,8 @@ for argument in "$@"; do
 done
 
 cd "$REPO_ROOT"
-ensure_environment
+check_platform
 has_libnuma || fail "libnuma.so.1 is missing, and vLLM needs it to generate" "$(libnuma_remedy), then run this again" \
     "without it scripts/test.sh still runs all but the integration tests"
+ensure_environment
 run_alone "$VENV_PYTHON" -m recipe.cpu.quickstart "$@"

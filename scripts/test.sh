@@ -14,9 +14,9 @@ usage() {
     cat <<EOF
 usage: scripts/test.sh [--fast] [--only STAGE] [--keep-going] [arguments for pytest]
 
-Makes the environment in .venv (first time: 2 to 5 minutes, about 3 GB), then runs the stages
+Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then runs the stages
   lint         ruff, ruff format, mypy, codespell, shellcheck
-  unit         tests/unit: no Ray, no network, under a minute
+  unit         tests/unit: no Ray, no network, about a minute
   adversarial  tests/adversarial: programs that attack the sandbox
   integration  tests/integration: real verl, Ray and vLLM on the CPU, one cluster at a time
   gpu          tests/gpu, where there is a CUDA device

@@ -1,5 +1,6 @@
 """Markers by folder, and the fixtures every test may ask for."""
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") is None:
-        return
-    import torch
+    if item.get_closest_marker("gpu"):
+        import torch
 
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("vllm_kernels"):
+        try:
+            ctypes.CDLL("libnuma.so.1")
+        except OSError as error:
+            pytest.skip(f"vLLM's kernels need libnuma: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ check_memory() {
 }
 
 # The library that vLLM's CPU kernels are linked to; everything but vLLM works without it.
-has_libnuma() { "$VENV_PYTHON" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; }
+has_libnuma() { "$(find_python)" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; }
 
 libnuma_remedy() {
     if command -v apt-get >/dev/null; then
@@ -136,13 +136,19 @@ make_venv() {
     fi
 }
 
-# key_of FILE...: changes with the files' contents, the interpreter and the environment's place.
+# The environment's interpreter starts, and is the one asked for where one is.
+venv_fits() {
+    is_supported "$VENV_PYTHON" &&
+        [[ -z "${ONLINE_REFINER_PYTHON:-}" || "$("$ONLINE_REFINER_PYTHON" -VV)" == "$("$VENV_PYTHON" -VV)" ]]
+}
+
+# key_of FILE...: changes with the files' contents but for comments, the interpreter and the environment's place.
 key_of() {
-    { cat "$@" && echo "$VENV" && "$VENV_PYTHON" -VV; } 2>/dev/null | sha256sum | cut -d' ' -f1
+    { grep -hv '^#' "$@" && echo "$VENV" && "$VENV_PYTHON" -VV; } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
 
 # A step is done when its stamp holds the key it had then: is_stamped STEP KEY, stamp STEP KEY.
-is_stamped() { [[ -x "$VENV_PYTHON" && "$(cat "$VENV/$1.stamp" 2>/dev/null)" == "$2" ]]; }
+is_stamped() { [[ "$(cat "$VENV/$1.stamp" 2>/dev/null)" == "$2" ]]; }
 stamp() { echo "$2" >"$VENV/$1.stamp"; }
 
 # pip_install ARGUMENTS...: output goes to the log, and a line per 25 packages to the terminal.
@@ -170,7 +176,7 @@ install_torch() {
     local file="$REPO_ROOT/requirements/torch-cpu.txt"
     pip_install --no-deps -r "$file" && return
     say "      not on pip's configured index; trying $TORCH_CPU_INDEX"
-    pip_install --no-deps --index-url "$TORCH_CPU_INDEX" -r "$file" ||
+    pip_install --retries 2 --no-deps --index-url "$TORCH_CPU_INDEX" -r "$file" ||
         fail_install "the CPU build of PyTorch could not be installed" \
             "check that $TORCH_CPU_INDEX can be reached from here" \
             "or put the wheel named in $file into a folder and set PIP_FIND_LINKS to it"
@@ -179,7 +185,8 @@ install_torch() {
 install_lock() {
     pip_install --no-deps --no-build-isolation -r "$REPO_ROOT/requirements/cpu.lock" ||
         fail_install "the pinned packages could not be installed" \
-            "check network and disk, then run the same command again: what was fetched is kept" \
+            "check network and disk, then run the same command again: it goes on with what is missing" \
+            "to start afresh, delete $VENV" \
             "a hash mismatch means that a mirror serves other files than the public index"
 }
 
@@ -190,15 +197,20 @@ install_project() {
 
 install_packages() {
     local lock="$REPO_ROOT/requirements/cpu.lock" torch="$REPO_ROOT/requirements/torch-cpu.txt" python
-    is_stamped packages "$(key_of "$lock" "$torch")" && return
-    check_disk "$INSTALL_DISK_MIB"
-    python="$(find_python)"
-    say "[1/4] making $VENV with $python ($("$python" -V))"
-    make_venv "$python"
+    if venv_fits; then
+        is_stamped packages "$(key_of "$lock" "$torch")" && return
+        check_disk "$RUN_DISK_MIB"
+        say "[1/4] bringing $VENV up to date ($("$VENV_PYTHON" -V))"
+    else
+        check_disk "$INSTALL_DISK_MIB"
+        python="$(find_python)"
+        say "[1/4] making $VENV with $python ($("$python" -V))"
+        make_venv "$python"
+    fi
     install_tools
     say "[2/4] installing PyTorch (CPU build, about 200 MB)"
     install_torch
-    say "[3/4] installing $(grep -c '==' "$lock") pinned packages, about 500 MB and 2 to 4 minutes"
+    say "[3/4] installing $(grep -c '==' "$lock") pinned packages, about 500 MB and 2 to 7 minutes"
     install_lock
     stamp packages "$(key_of "$lock" "$torch")"
 }
@@ -206,7 +218,6 @@ install_packages() {
 ensure_environment() {
     unset PYTHONHOME PYTHONPATH
     check_platform
-    check_disk "$RUN_DISK_MIB"
     check_memory
     local lock_fd project_key
     mkdir -p "$(dirname "$VENV")"

@@ -172,6 +172,7 @@ print(packed_shape(), temperatures())
 
 
 @needs_stack
+@pytest.mark.vllm_kernels
 def test_vllm_drops_weights_and_temperatures_and_the_shims_keep_them() -> None:
     stock, mended = run_python(VLLM_KERNELS).splitlines()[-2:]
     assert stock == "((0,), False) [-7.0, -7.0, -7.0, -7.0]"
