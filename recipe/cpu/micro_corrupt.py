@@ -27,7 +27,7 @@ def fenced(program: str) -> str:
 
 
 def corrupt(task: Task, style: Style, rng: random.Random) -> str:
-    """An answer to `task` with one slip in it; never equal to the right answer in the same style."""
+    """An answer to `task` with one slip in it; never equal to the right one in this style."""
     right = fenced(task.program(style))
     while True:
         if rng.random() < SEMANTIC_SHARE:

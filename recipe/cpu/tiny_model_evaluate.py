@@ -53,7 +53,8 @@ def evaluate(
     split: Split,
     *,
     count: int,
-    temperature: float,
+    write_temperature: float,
+    refine_temperature: float,
     seed: int,
 ) -> Figures:
     """Figures over `count` problems of a split, one sample each. Temperature 0 is greedy."""
@@ -62,12 +63,12 @@ def evaluate(
     prompts = [_messages(problem) for problem in chosen]
     template = load_template(TEMPLATE)
     with Judge() as judge:
-        first = _judged(judge, chosen, _answers(model, tokenizer, prompts, temperature))
+        first = _judged(judge, chosen, _answers(model, tokenizer, prompts, write_temperature))
         refine_prompts = [
             render(template, messages, answer)
             for messages, answer in zip(prompts, first.answers, strict=True)
         ]
-        texts = _answers(model, tokenizer, refine_prompts, temperature)
+        texts = _answers(model, tokenizer, refine_prompts, refine_temperature)
         refined = [parse_refinement(template, text) for text in texts]
         return summarise(first, _judged(judge, chosen, refined))
 
@@ -97,15 +98,11 @@ def generate(
     """One answer per prompt, without special tokens."""
     rows = [prompt_ids(tokenizer, messages) for messages in prompts]
     padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+    sampling: dict[str, float] = {"do_sample": temperature > 0}
+    if temperature > 0:
+        sampling |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.inference_mode():
-        output = model.generate(
-            **padded,
-            max_new_tokens=MAX_ANSWER_TOKENS,
-            top_k=0,
-            top_p=1.0,
-            **({"do_sample": False} | sampling),
-        )
+        output = model.generate(**padded, max_new_tokens=MAX_ANSWER_TOKENS, **sampling)
     answers = output[:, padded["input_ids"].shape[1] :]
     return tokenizer.batch_decode(answers, skip_special_tokens=True)
 

@@ -28,7 +28,7 @@ class WarmStart:
     """Settings of one warm start."""
 
     seed: int = 0
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 8e-3
     prompt_loss_weight: float = 0.1

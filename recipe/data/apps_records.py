@@ -106,7 +106,7 @@ def problem_id(record: Record, index: int) -> str:
 def render_prompt(question: str, starter_code: str, suite: Suite, style: PromptStyle) -> str:
     """The user message for one problem."""
     if style is PromptStyle.BARE:
-        return "\n".join(part for part in (question, starter_code) if part)
+        return bare_prompt(question, starter_code)
     parts = [question]
     if starter_code:
         parts.append(_STARTER.format(starter_code=starter_code))
@@ -115,6 +115,11 @@ def render_prompt(question: str, starter_code: str, suite: Suite, style: PromptS
     else:
         parts.append(_CALL_BASED.format(fn_name=suite.fn_name))
     return "\n\n".join([*parts, _ENDING])
+
+
+def bare_prompt(question: str, starter_code: str) -> str:
+    """Question and starter code, nothing else."""
+    return f"{question}\n{starter_code}" if starter_code else question
 
 
 def parse_suite(value: Any, limits: Limits) -> Suite:
