@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,11 @@ from torchdata.stateful_dataloader.sampler import RandomSampler
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.data.apps import PrepareOptions, prepare
-from tests.integration.training import LIMIT_S, records, started, train, wait_for_step
 
-pytestmark = pytest.mark.timeout(2 * LIMIT_S + 60)
+pytestmark = pytest.mark.timeout(900)
 
 BATCH = 8
 SEED = 3
-
-
-def by_step(folder: Path) -> dict[int, dict[str, Any]]:
-    found = records(folder / "metrics.jsonl")
-    steps = [record["step"] for record in found]
-    assert len(steps) == len(set(steps)), f"steps logged twice: {steps}"
-    return {record["step"]: record["data"] for record in found}
 
 
 def expected_problems(train_file: Path, steps: int) -> dict[int, set[str]]:
@@ -39,10 +32,11 @@ def expected_problems(train_file: Path, steps: int) -> dict[int, set[str]]:
     return {step: set(order[(step - 1) * BATCH : step * BATCH]) for step in range(1, steps + 1)}
 
 
-def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_where_it_stopped(
+    tmp_path: Path, training: Callable[..., Any]
+) -> None:
     train_file, val_file = prepare_micro_apps(tmp_path / "data", 64, 16)
-    folder = tmp_path / "run"
-    overrides = [
+    run = training(
         f"data.train_files={train_file}",
         f"data.val_files={val_file}",
         f"actor_rollout_ref.model.path={ensure_checkpoint()}",
@@ -50,19 +44,21 @@ def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
         "trainer.total_training_steps=4",
         *("constraint.inject=sft", "constraint.lambda=1.0", "constraint.lambda_end=0.4"),
         "constraint.schedule=linear",
-    ]
-    with started(folder, *overrides) as process:
-        wait_for_step(folder, 2, process)
-    before = by_step(folder)
-    train(folder, *overrides)
-    metrics = by_step(folder)
+    )
+    run.start()
+    run.wait_for_step(2)
+    run.kill()
+    before = run.metrics()
+    run.start()
+    run.finish()
+    metrics = run.metrics()
 
     assert sorted(metrics) == [1, 2, 3, 4]
     assert metrics[1] == before[1], "what had been logged was lost"
     lambdas = [metrics[step]["constraint/lambda"] for step in (1, 2, 3, 4)]
     assert lambdas == pytest.approx([1.0, 0.8, 0.6, 0.4])
     trained = defaultdict(set)
-    for episode in records(folder / "episodes.jsonl"):
+    for episode in run.records("episodes.jsonl"):
         trained[episode["step"]].add(episode["problem_id"])
     for step, problems in expected_problems(train_file, 4).items():
         assert trained[step], f"nothing was refined in step {step}"
@@ -80,17 +76,15 @@ def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert data["actor/sft_loss"] == pytest.approx(data["constraint/penalty_mean"], rel=1e-3)
     assert sum(data["refiner/verbatim_total"] for data in metrics.values()) > 0
     assert metrics[1]["constraint/ce_edited_mean"] > metrics[1]["constraint/ce_copied_mean"]
-    assert json.loads((folder / "run.json").read_text())["finished_at"]
+    assert json.loads((run.folder / "run.json").read_text())["finished_at"]
 
 
 def test_real_problems_train_with_the_penalty_in_the_advantages(
-    tmp_path: Path, shared_data: Path
+    tmp_path: Path, shared_data: Path, training: Callable[..., Any]
 ) -> None:
     prepare(str(shared_data / "apps"), tmp_path / "data", options=PrepareOptions())
     rows = tmp_path / "data" / "train.parquet"
-    folder = tmp_path / "run"
-    train(
-        folder,
+    run = training(
         f"data.train_files={rows}",
         f"data.val_files={rows}",
         f"actor_rollout_ref.model.path={ensure_checkpoint()}",
@@ -101,7 +95,9 @@ def test_real_problems_train_with_the_penalty_in_the_advantages(
         "trainer.total_training_steps=2",
         *("constraint.inject=advantage", "constraint.filter=off", "constraint.lambda=0.1"),
     )
-    metrics = by_step(folder)
+    run.start()
+    run.finish()
+    metrics = run.metrics()
     assert sorted(metrics) == [1, 2]
     for data in metrics.values():
         assert data["judge/failed_total"] == 0

@@ -1,0 +1,129 @@
+"""Starting, following and killing real trainings, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipe.cpu import environment
+
+LIMIT_S = 420.0
+MARK = "ONLINE_REFINER_TEST_RUN"
+OVERRIDES = (
+    "hardware=cpu_debug",
+    "experiment=quickstart_sane",
+    "data.train_batch_size=8",
+    "actor_rollout_ref.rollout.n=4",
+    "trainer.val_before_train=false",
+    "trainer.test_freq=-1",
+    "trainer.save_freq=1",
+)
+
+
+class Training:
+    """One run folder, in which a training may be started, killed and started again."""
+
+    def __init__(self, folder: Path, overrides: tuple[str, ...]) -> None:
+        self.folder = folder
+        self._command = [
+            *(sys.executable, "-m", "recipe.online_refiner.main"),
+            *(*OVERRIDES, f"run.dir={folder}", *overrides),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+
+    def start(self) -> None:
+        """Start it in the background; its output is appended to train.log."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment() | {MARK: str(self.folder)},
+                start_new_session=True,
+            )
+
+    def finish(self) -> None:
+        """Wait for its end; fails with the end of its log where it is not a good one."""
+        assert self._process is not None
+        try:
+            status: int | None = self._process.wait(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            status = None
+        assert status == 0, f"training ended with {status}:\n{self._log_tail()}"
+
+    def wait_for_step(self, step: int) -> None:
+        """Return once `step` has been logged; fails where it ends or hangs before."""
+        assert self._process is not None
+        deadline = time.monotonic() + LIMIT_S
+        while step not in self.metrics():
+            assert self._process.poll() is None, f"ended before {step}:\n{self._log_tail()}"
+            assert time.monotonic() < deadline, f"no step {step} in time:\n{self._log_tail()}"
+            time.sleep(0.5)
+
+    def kill(self) -> None:
+        """SIGKILL every process it started, wherever Ray has put it."""
+        for pid in self._pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if self._process is not None:
+            self._process.wait()
+
+    def metrics(self) -> dict[int, dict[str, Any]]:
+        """The logged metrics by step; each step stands once."""
+        found = self.records("metrics.jsonl")
+        steps = [record["step"] for record in found]
+        assert len(steps) == len(set(steps)), f"steps logged twice: {steps}"
+        return {record["step"]: record["data"] for record in found}
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The complete lines of one of the run's JSON-lines files."""
+        path = self.folder / name
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "train.log"
+
+    def _log_tail(self) -> str:
+        return self._log.read_text(errors="replace")[-6000:]
+
+    def _pids(self) -> list[int]:
+        """Processes that carry this run's mark in their environment."""
+        mark = f"{MARK}={self.folder}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                variables = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                # Not a process, or it ended while we looked.
+                continue
+            if entry.name.isdigit() and mark in variables:
+                found.append(int(entry.name))
+        return found
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[Callable[..., Training]]:
+    """Makes a training from overrides; what is left of it after the test is killed."""
+    made: list[Training] = []
+
+    def make(*overrides: str) -> Training:
+        made.append(Training(tmp_path / f"run{len(made)}", overrides))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
