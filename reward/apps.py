@@ -7,8 +7,11 @@ reward.custom_reward_function.name=compute_score
 
 import asyncio
 import functools
+import sys
+import threading
+import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward.config import JudgeConfig
 from reward.extract import Extraction, extract
@@ -16,9 +19,17 @@ from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_input_output
 from reward.verdict import JudgeResult, Verdict
 
+if TYPE_CHECKING:
+    from reward.pool import RayPool
+
 # verl adds these where a reward model is served beside the function.
 _VERL_KEYS = frozenset({"reward_router_address", "reward_model_tokenizer"})
 _PARSED_PROBLEMS = 4096
+
+_lock = threading.Lock()
+_judges: dict[JudgeConfig, Judge] = {}
+_pools: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[JudgeConfig, RayPool]]"
+_pools = weakref.WeakKeyDictionary()
 
 
 async def compute_score(
@@ -54,8 +65,10 @@ async def compute_score(
         problem = _problem(ground_truth, problem_id)
     except MalformedProblem as error:
         return _malformed(str(error))
-    judge = await asyncio.to_thread(_judge, config)
     code = extract(solution_str, Extraction(config.extraction))
+    if _uses_ray(config):
+        return as_dict(await _ray_pool(config).judge(problem, code))
+    judge = await asyncio.to_thread(_judge, config)
     return as_dict(await judge.judge_async(problem, code))
 
 
@@ -82,6 +95,27 @@ def _problem(ground_truth: str, problem_id: str) -> Problem:
     return parse_input_output(ground_truth, problem_id)
 
 
-@functools.lru_cache(maxsize=1)
 def _judge(config: JudgeConfig) -> Judge:
-    return Judge(config)
+    """This process's judge for `config`, started by the first call."""
+    with _lock:
+        if config not in _judges:
+            _judges[config] = Judge(config)
+        return _judges[config]
+
+
+def _uses_ray(config: JudgeConfig) -> bool:
+    if config.pool != "auto":
+        return config.pool == "ray"
+    ray = sys.modules.get("ray")  # whoever runs under Ray has imported it
+    return ray is not None and ray.is_initialized()
+
+
+def _ray_pool(config: JudgeConfig) -> "RayPool":
+    """This event loop's view of the node's judges."""
+    from reward.pool import RayPool  # Ray is no dependency of the judge itself
+
+    loop = asyncio.get_running_loop()
+    pools = _pools.setdefault(loop, {})
+    if config not in pools:
+        pools[config] = RayPool(config)
+    return pools[config]

@@ -1,13 +1,16 @@
 """The judge's settings, checked once."""
 
 import dataclasses
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reward.extract import Extraction
 from reward.verdict import Tiers
+
+POOLS = ("auto", "process", "ray")
 
 
 class JudgeConfigError(ValueError):
@@ -41,6 +44,10 @@ class JudgeConfig:
         retries: new attempts after a failure of the judge itself.
         recycle_after: programs after which a zygote is replaced.
         packages: third-party packages that programs may import, comma-separated.
+        pool: where `compute_score` judges: process (here), ray (actors shared by all processes of a
+            node), or auto, which is ray where Ray is running.
+        pool_actors: Ray actors per node, the workers shared out among them; 0 means one per 16.
+        pool_queue: programs that one process may have waiting or running in an actor, per worker.
     """
 
     timeout_s: float = 4.0
@@ -65,14 +72,17 @@ class JudgeConfig:
     retries: int = 2
     recycle_after: int = 2000
     packages: str = "numpy"
+    pool: str = "auto"
+    pool_actors: int = 0
+    pool_queue: int = 8
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, field.type)
         for key in ("timeout_s", "program_timeout_s", "memory_bytes", "output_bytes",
-                    "max_timeouts", "recycle_after", "min_tests"):  # fmt: skip
+                    "max_timeouts", "recycle_after", "min_tests", "pool_queue"):  # fmt: skip
             self._check(key, getattr(self, key) > 0, "use a number above zero")
-        for key in ("confirmations", "workers", "retries"):
+        for key in ("confirmations", "workers", "retries", "pool_actors"):
             self._check(key, getattr(self, key) >= 0, "use zero or more")
         for key in ("min_level", "max_level"):
             self._check(key, getattr(self, key) in (0, 1, 2, 3), "use 0, 1, 2 or 3")
@@ -80,6 +90,8 @@ class JudgeConfig:
         self._check("audit_fraction", 0 <= self.audit_fraction <= 1, "use a share of 0 to 1")
         choices = [choice.value for choice in Extraction]
         self._check("extraction", self.extraction in choices, f"use one of {', '.join(choices)}")
+
+        self._check("pool", self.pool in POOLS, f"use one of {', '.join(POOLS)}")
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> "JudgeConfig":
@@ -114,3 +126,21 @@ class JudgeConfig:
         wanted = (int, float) if kind is float else kind
         good = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
         self._check(key, good, f"use a value of type {kind.__name__}")
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings from `key=value` words; values are JSON, or text where they are not.
+
+    Raises:
+        JudgeConfigError: a word without "=".
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise JudgeConfigError(f"judge setting {pair!r} has no value; write KEY=VALUE")
+        try:
+            settings[key] = json.loads(text)
+        except ValueError:
+            settings[key] = text
+    return settings

@@ -8,13 +8,14 @@ here, in the trusted process: expected outputs never leave it.
 """
 
 import asyncio
+import itertools
 import logging
 import queue
 import random
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from reward.compare import result_equal, stdout_equal
@@ -27,6 +28,10 @@ from reward.verdict import JudgeResult, TestOutcome, Verdict, combine, score
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 4.0
+
+_GUESS_S = 0.002  # per test, for a problem not seen before
+_MAX_LEARNED = 100_000
 _GROUP = 32
 _WALL_FACTOR, _WALL_EXTRA_S = 2.0, 1.0
 _SHRINK = 4.0
@@ -58,12 +63,21 @@ class Judge:
         self.audits = self.audit_alarms = 0
         first = self._new_zygote()
         self.level = first.level
+        self.why_no_namespaces = first.why_no_namespaces
         if self.level < Level.LANDLOCK:
             hide_memory()
         self._idle.put(first)
         for _ in range(self.config.worker_count - 1):
             self._idle.put(None)
-        self._threads = ThreadPoolExecutor(self.config.worker_count, thread_name_prefix="judge")
+        self._queue: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._expected_s: dict[str, float] = {}
+        self._threads = [
+            threading.Thread(target=self._work, name=f"judge-{i}", daemon=True)
+            for i in range(self.config.worker_count)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def judge(self, problem: Problem, code: str | None) -> JudgeResult:
         """The verdict on `code`; None (no program found in the answer) is a compile error."""
@@ -74,15 +88,29 @@ class Judge:
         return await asyncio.wrap_future(self.submit(problem, code))
 
     def submit(self, problem: Problem, code: str | None) -> "Future[JudgeResult]":
-        """Queue a program."""
+        """Queue a program.
+
+        Programs of problems that used to be quick go first, but none waits for ever: a program's
+        turn comes by the time it was queued plus PATIENCE times the time it is expected to take.
+        """
         if self._closed:
             raise RuntimeError("the judge is closed")
-        return self._threads.submit(self._judge, problem, code)
+        guess_s = _GUESS_S * len(problem.tests)
+        expected_s = self._expected_s.get(problem.problem_id, guess_s)
+        future: Future[JudgeResult] = Future()
+        turn = time.monotonic() + PATIENCE * expected_s
+        self._queue.put(_Job(turn, next(self._numbers), future, problem, code))
+        return future
 
     def close(self) -> None:
         """Finish what is queued, then end the zygotes."""
+        if self._closed:
+            return
         self._closed = True
-        self._threads.shutdown(wait=True)
+        for _ in self._threads:
+            self._queue.put(_Job(float("inf"), next(self._numbers)))
+        for thread in self._threads:
+            thread.join()
         while not self._idle.empty():
             if zygote := self._idle.get():
                 zygote.close()
@@ -97,6 +125,28 @@ class Judge:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _work(self) -> None:
+        """A worker: judge what is queued until told to stop."""
+        while True:
+            job = self._queue.get()
+            if job.problem is None:
+                return
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = self._judge(job.problem, job.code)
+            except BaseException as error:  # handed to whoever awaits the result
+                job.future.set_exception(error)
+                continue
+            self._learn(job.problem, result.seconds)
+            job.future.set_result(result)
+
+    def _learn(self, problem: Problem, seconds: float) -> None:
+        if len(self._expected_s) >= _MAX_LEARNED:
+            self._expected_s.clear()
+        known = self._expected_s.get(problem.problem_id, seconds)
+        self._expected_s[problem.problem_id] = (known + seconds) / 2
 
     def _new_zygote(self) -> ZygoteClient:
         return ZygoteClient(
@@ -181,6 +231,17 @@ class Judge:
             detail="" if verdict == Verdict.ACCEPTED else first,
             outcomes=tuple(outcomes),
         )
+
+
+@dataclass(frozen=True, order=True)
+class _Job:
+    """A queued program, in the order of its turn; without a problem, the order to stop."""
+
+    turn_s: float
+    number: int
+    future: "Future[JudgeResult]" = field(default_factory=Future, compare=False)
+    problem: Problem | None = field(default=None, compare=False)
+    code: str | None = field(default=None, compare=False)
 
 
 def _failed(outcomes: list[TestOutcome]) -> bool:
@@ -327,3 +388,9 @@ class _Run:
         verdict = Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
         detail = "" if right else result.detail
         return TestOutcome(verdict, detail, result.cpu_s)
+
+
+if __name__ == "__main__":
+    from reward.cli import main
+
+    raise SystemExit(main())
