@@ -17,6 +17,7 @@ from reward.config import JudgeConfig
 from reward.extract import Extraction, extract
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_input_output
+from reward.quality import without_examples
 from reward.verdict import JudgeResult, Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ async def compute_score(
         data_source: name of the data set; every one is judged alike.
         solution_str: the whole decoded answer.
         ground_truth: APPS's `input_output` as JSON.
-        extra_info: `problem_id` is used in log lines.
+        extra_info: `problem_id` names the problem in log lines and in the queue; `question` is the
+            text whose examples `drop_prompt_examples` leaves out.
         settings: keys of `JudgeConfig`.
 
     Returns:
@@ -60,9 +62,11 @@ async def compute_score(
     config = JudgeConfig.from_mapping(
         {key: value for key, value in settings.items() if key not in _VERL_KEYS}
     )
-    problem_id = str((extra_info or {}).get("problem_id", ""))
+    extra_info = extra_info or {}
+    problem_id = str(extra_info.get("problem_id", ""))
+    shown = str(extra_info.get("question", "")) if config.drop_prompt_examples else ""
     try:
-        problem = _problem(ground_truth, problem_id)
+        problem = _problem(ground_truth, problem_id, shown, config.min_tests)
     except MalformedProblem as error:
         return _malformed(str(error))
     code = extract(solution_str, Extraction(config.extraction))
@@ -91,8 +95,9 @@ def _malformed(reason: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=_PARSED_PROBLEMS)
-def _problem(ground_truth: str, problem_id: str) -> Problem:
-    return parse_input_output(ground_truth, problem_id)
+def _problem(ground_truth: str, problem_id: str, shown: str, min_tests: int) -> Problem:
+    problem = parse_input_output(ground_truth, problem_id)
+    return without_examples(problem, shown, min_tests) if shown else problem
 
 
 def _judge(config: JudgeConfig) -> Judge:

@@ -17,13 +17,15 @@ from reward.config import JudgeConfig, JudgeConfigError, parse_settings
 from reward.extract import Extraction, extract
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_problem
+from reward.quality import without_examples
 from reward.sandbox.client import SandboxError
 from reward.verdict import JudgeResult, Verdict
 
 _AHEAD = 8  # programs submitted but not yet written, per worker
 _HELP = """\
 problems: one JSON object per line, in APPS form (problem_id, input_output) or in HumanEval form
-          (task_id or problem_id, prompt, entry_point, test); .gz is read too
+          (task_id or problem_id, prompt, entry_point, test); .gz is read too; `question` is used by
+          --set drop_prompt_examples=true
 programs: one per line: problem_id and code, or problem_id and solution, an answer to extract from
 out:      one line per program, in the same order: problem_id, verdict, passed, total, score, level,
           seconds, detail
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))
-        problems, quarantine = read_problems(options.problems)
+        problems, quarantine = read_problems(options.problems, config)
         programs = list(_records(options.programs))
         with Judge(config) as judge, open(options.out, "w") as out:
             counts = _judge_all(judge, problems, quarantine, programs, out)
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_problems(path: Path) -> tuple[dict[str, Problem], dict[str, str]]:
+def read_problems(path: Path, config: JudgeConfig) -> tuple[dict[str, Problem], dict[str, str]]:
     """The problems of a file by id, and why others of it cannot be judged."""
     problems: dict[str, Problem] = {}
     quarantine: dict[str, str] = {}
@@ -64,9 +66,14 @@ def read_problems(path: Path) -> tuple[dict[str, Problem], dict[str, str]]:
         if problem_id in problems or problem_id in quarantine:
             raise InputError(f"{path}:{number}: problem_id {problem_id} occurs twice")
         try:
-            problems[problem_id] = parse_problem(record)
+            problem = parse_problem(record)
         except MalformedProblem as error:
             quarantine[problem_id] = str(error)
+            continue
+        if config.drop_prompt_examples:
+            question = str(record.get("question", ""))
+            problem = without_examples(problem, question, config.min_tests)
+        problems[problem_id] = problem
     return problems, quarantine
 
 

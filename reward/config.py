@@ -37,8 +37,8 @@ class JudgeConfig:
         adaptive: reward the share of tests passed, see `reward.verdict.score`.
         compile_error, runtime_error, wrong_answer, accepted: the tiers.
         extraction: where in an answer the program is: fenced, last, bare.
-        drop_prompt_examples: leave out tests whose input and output stand in the prompt where at
-            least `min_tests` others remain.
+        drop_prompt_examples: leave out tests whose input and output stand in the question (of the
+            problem's record, or of `extra_info`) where at least `min_tests` others remain.
         min_tests: see `drop_prompt_examples`.
         workers: programs judged at once; 0 means one per available core.
         retries: new attempts after a failure of the judge itself.
@@ -56,7 +56,7 @@ class JudgeConfig:
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
     strict: bool = False
-    confirmations: int = 2
+    confirmations: int = 1
     audit_fraction: float = 0.01
     min_level: int = 1
     max_level: int = 3

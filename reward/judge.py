@@ -310,10 +310,9 @@ class _Run:
     def _rerun(self, doubtful: dict[int, _Seen | None]) -> None:
         """Run doubtful tests alone until enough of the fast path's failures are reproduced.
 
-        The last is tried early: what earlier tests leave behind has grown most there.
+        The last one first: what earlier tests leave behind has grown most there.
         """
-        order = sorted(doubtful)
-        order = order[:1] + order[-1:] * (len(order) > 1) + order[1:-1]
+        order = sorted(doubtful, reverse=True)
         confirmed = 0
         for index in order:
             if self._hopeless() or self._out_of_time():
