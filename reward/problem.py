@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +42,8 @@ class TestCase:
 class Problem:
     """A problem with its tests, duplicates collapsed.
 
-    `entry` names the function of CALL and CHECK problems; `prefix` is source that precedes the
-    program (HumanEval's prompt, where the program only completes it).
+    `entry` names the function of CALL and CHECK problems; `prefix` precedes answers that complete
+    the prompt (HumanEval's form), `preface` answers that are whole programs.
     """
 
     problem_id: str
@@ -50,6 +51,7 @@ class Problem:
     tests: tuple[TestCase, ...]
     entry: str = ""
     prefix: str = ""
+    preface: str = ""
     duplicates: int = 0
 
 
@@ -170,7 +172,8 @@ def _check_problem(problem_id: str, record: Mapping[str, Any]) -> Problem:
     source = json.dumps({"prompt": prompt, "test": test}).encode()
     _check_size(len(source))
     prefix = _prefix(prompt, record.get("canonical_solution"), entry)
-    return Problem(problem_id, Kind.CHECK, (TestCase(source, None),), entry, prefix)
+    preface = f"{prompt}\n\n" if _compiles(prompt) else ""
+    return Problem(problem_id, Kind.CHECK, (TestCase(source, None),), entry, prefix, preface)
 
 
 def _prefix(prompt: str, solution: Any, entry: str) -> str:
@@ -187,7 +190,8 @@ def _prefix(prompt: str, solution: Any, entry: str) -> str:
 
 def _compiles(source: str) -> bool:
     try:
-        ast.parse(source)
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
@@ -208,13 +212,12 @@ def program_source(problem: Problem, code: str) -> str:
     """What is compiled: `code`, after the prompt where the problem has one.
 
     An answer that starts indented, or does not define `entry`, completes the prompt; any other is
-    a program of its own and follows the prompt, whose imports and helpers it may use.
+    a program of its own, which may use the prompt's imports and helpers.
     """
-    if not problem.prefix:
+    if problem.kind != Kind.CHECK:
         return code
     first = next((line for line in code.splitlines() if line.strip()), "")
-    defines = re.search(
-        rf"^(async\s+)?(def|class)\s+{problem.entry}\b|^{problem.entry}\s*=", code, re.M
-    )
+    name = re.escape(problem.entry)
+    defines = re.search(rf"^(async\s+)?(def|class)\s+{name}\b|^{name}\s*=", code, re.MULTILINE)
     whole = bool(defines) and not first[:1].isspace()
-    return problem.prefix + ("\n\n" if whole else "") + code
+    return (problem.preface if whole else problem.prefix) + code

@@ -10,6 +10,6 @@ from reward.judge import Judge
 
 @pytest.fixture(scope="session")
 def judge() -> Iterator[Judge]:
-    config = JudgeConfig(workers=2, audit_fraction=0.0, timeout_s=1.0, memory_bytes=256 << 20)
+    config = JudgeConfig(workers=2, audit_fraction=0.0, timeout_s=0.5, memory_bytes=256 << 20)
     with Judge(config) as judge:
         yield judge

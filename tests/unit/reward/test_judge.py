@@ -3,13 +3,14 @@
 import asyncio
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
 from reward.apps import compute_score
 from reward.config import JudgeConfig, JudgeConfigError
 from reward.judge import Judge
-from reward.problem import parse_input_output
+from reward.problem import parse_input_output, parse_problem
 from reward.verdict import Verdict as V
 
 SUM = parse_input_output(
@@ -153,3 +154,71 @@ def test_compute_score_has_the_agreed_form() -> None:
 def test_compute_score_refuses_unknown_settings() -> None:
     with pytest.raises(JudgeConfigError, match="time_out=3"):
         asyncio.run(compute_score("apps", "", "{}", None, time_out=3))
+
+
+CHECKED = parse_problem(
+    {
+        "prompt": 'def f(xs):\n    """Sort in place, return the sum."""\n',
+        "entry_point": "f",
+        "test": "def check(candidate):\n    xs = [3, 1, 2]\n    assert candidate(xs) == 6\n"
+        "    assert xs == [1, 2, 3]\n    assert math.isclose(candidate([0.1, 0.2]), 0.3)\n",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("    xs.sort()\n    return sum(xs)\n", V.ACCEPTED),
+        ("def f(xs):\n    xs.sort()\n    return sum(xs)\n", V.ACCEPTED),
+        ("    return sum(xs)\n", V.WRONG_ANSWER),
+        ("    xs.sort()\n    return None\n", V.WRONG_ANSWER),
+        ("    raise ValueError\n", V.RUNTIME_ERROR),
+        ("    return sum(xs\n", V.COMPILE_ERROR),
+        ("    while True: pass\n", V.TIME_LIMIT),
+        ("def g(xs): pass\n\n1/0", V.RUNTIME_ERROR),
+        ("    return [0] * 10**11\n", V.MEMORY_LIMIT),
+        ("    import os\n    os._exit(0)\n", V.RUNTIME_ERROR),
+    ],
+)
+def test_verdicts_on_assertions(judge: Judge, code: str, verdict: V) -> None:
+    assert judge.judge(CHECKED, code).verdict == verdict
+
+
+def test_quick_problems_overtake_slow_ones_in_the_queue() -> None:
+    done: list[str] = []
+    slow, quick = replace(SUM, problem_id="slow"), replace(SUM, problem_id="quick")
+    with Judge(JudgeConfig(workers=1, audit_fraction=0.0)) as judge:
+        judge._learn(slow, 5.0)
+        judge._learn(quick, 0.01)
+        first = judge.submit(SUM, "import time\ntime.sleep(0.2)\n" + RIGHT)
+        futures = [judge.submit(problem, RIGHT) for problem in (slow, slow, quick, quick)]
+        for future, name in zip(futures, ("slow", "slow", "quick", "quick"), strict=True):
+            future.add_done_callback(lambda _, name=name: done.append(name))  # type: ignore[misc]
+        assert first.result().verdict == V.ACCEPTED
+    assert done == ["quick", "quick", "slow", "slow"]
+
+
+def test_the_time_of_a_program_is_bounded_whatever_its_tests() -> None:
+    cases = {"inputs": [f"{i}\n" for i in range(60)], "outputs": ["x"] * 60}
+    config = JudgeConfig(
+        workers=1, audit_fraction=0.0, timeout_s=0.3, max_timeouts=99, program_timeout_s=1.5
+    )
+    with Judge(config) as judge:
+        result = judge.judge(parse_input_output(cases), "while True: pass")
+    assert (result.verdict, result.total, len(result.outcomes)) == (V.TIME_LIMIT, 60, 60)
+    assert result.seconds < 4
+
+
+def test_a_broken_sandbox_is_an_internal_error_after_the_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Judge(JudgeConfig(workers=1, audit_fraction=0.0, retries=1)) as judge:
+        zygote = judge._idle.get()
+        assert zygote is not None
+        zygote.close()
+        judge._idle.put(None)
+        monkeypatch.setattr("sys.executable", "/bin/false")
+        result = judge.judge(SUM, RIGHT)
+    assert (result.verdict, result.score, result.judge_failed) == (V.INTERNAL_ERROR, 0.0, True)
+    assert "did not start" in result.detail

@@ -1,0 +1,103 @@
+"""`python -m reward.judge`: every program gets its line, and what cannot be judged says why."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reward.cli import main
+
+PROBLEMS: list[dict[str, Any]] = [
+    {"problem_id": "sum", "input_output": {"inputs": ["1 2\n"], "outputs": ["3\n"]}},
+    {"problem_id": "bad", "input_output": {"inputs": ["1"], "outputs": []}},
+    {
+        "task_id": "H/1",
+        "prompt": "def f(x):\n",
+        "entry_point": "f",
+        "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+    },
+]
+PROGRAMS: list[dict[str, Any]] = [
+    {"problem_id": "sum", "code": "print(sum(map(int, input().split())))"},
+    {"problem_id": "sum", "solution": "Here:\n```python\nprint(4)\n```"},
+    {"problem_id": "sum", "solution": "no program"},
+    {"problem_id": "bad", "code": "print(1)"},
+    {"problem_id": "absent", "code": "print(1)"},
+    {"problem_id": "sum"},
+    {"problem_id": "H/1", "code": "    return x + 1\n"},
+    {"problem_id": "H/1", "code": "def f(x):\n    return x\n"},
+]
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def _arguments(tmp_path: Path) -> list[str]:
+    problems = _write(tmp_path / "P.jsonl", PROBLEMS)
+    programs = _write(tmp_path / "G.jsonl", PROGRAMS)
+    return ["--problems", str(problems), "--programs", str(programs), "--set", "workers=1"]
+
+
+def test_every_program_gets_its_line_in_order(tmp_path: Path) -> None:
+    out, quarantine = tmp_path / "V.jsonl", tmp_path / "Q.jsonl"
+    command = [sys.executable, "-m", "reward.judge", *_arguments(tmp_path)]
+    command += ["--out", str(out), "--quarantine", str(quarantine)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["problem_id"] for line in lines] == [p["problem_id"] for p in PROGRAMS]
+    assert [(line["verdict"], line["passed"], line["total"], line["score"]) for line in lines] == [
+        ("accepted", 1, 1, 1.0),
+        ("wrong_answer", 0, 1, -0.3),
+        ("compile_error", 0, 1, -1.0),
+        ("internal_error", 0, 0, 0.0),
+        ("internal_error", 0, 0, 0.0),
+        ("internal_error", 0, 0, 0.0),
+        ("accepted", 1, 1, 1.0),
+        ("wrong_answer", 0, 1, -0.3),
+    ]
+    assert {"level", "seconds"} <= lines[0].keys()
+    assert "1 inputs but 0 outputs" in lines[3]["detail"]
+    assert json.loads(quarantine.read_text())["problem_id"] == "bad"
+    assert "8 programs: 3 internal_error" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("P.jsonl", '{"problem_id": "a"', "P.jsonl:1: not JSON"),
+        ("P.jsonl", "[]", "P.jsonl:1: not a JSON object"),
+        ("P.jsonl", "{}", "P.jsonl:1: no problem_id"),
+        ("P.jsonl", '{"problem_id": "a"}\n{"problem_id": "a"}', "P.jsonl:2: problem_id a occurs"),
+        ("G.jsonl", "\n\nnothing", "G.jsonl:3: not JSON"),
+    ],
+)
+def test_unusable_files_are_refused_with_the_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, message: str
+) -> None:
+    arguments = _arguments(tmp_path)
+    (tmp_path / name).write_text(text)
+    assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--set", "time=3"], "time=3 is unknown"),
+        (["--set", "timeout_s"], "write KEY=VALUE"),
+        (["--out", "/dev/full"], "No space left on device"),
+        (["--problems", "/nowhere/P.jsonl"], "No such file"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    arguments = [*_arguments(tmp_path), "--out", str(tmp_path / "V.jsonl"), *extra]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
