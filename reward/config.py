@@ -54,7 +54,7 @@ class JudgeConfig:
     program_timeout_s: float = 60.0
     max_timeouts: int = 2
     memory_bytes: int = 1 << 30
-    output_bytes: int = 4 << 20
+    output_bytes: int = 1 << 20
     strict: bool = False
     confirmations: int = 1
     audit_fraction: float = 0.01

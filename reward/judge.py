@@ -38,6 +38,7 @@ _SHRINK = 4.0
 _OUTPUT_SLACK_BYTES = 65536
 PASSED = b"passed"
 _VERDICTS = {
+    End.NOT_RUN: Verdict.TIME_LIMIT,
     End.EXCEPTION: Verdict.RUNTIME_ERROR,
     End.COMPILE: Verdict.COMPILE_ERROR,
     End.TIME: Verdict.TIME_LIMIT,
@@ -297,15 +298,17 @@ class _Run:
     def _sort_in(
         self, index: int, position: int, result: RunResult, doubtful: dict[int, _Seen | None]
     ) -> None:
-        """The first test of a process ran undisturbed, so its verdict stands, as does a pass."""
-        if result.end == End.NOT_RUN:
-            doubtful[index] = None
-            return
+        """The first test of a process ran undisturbed, so its verdict stands, as does a pass.
+
+        Limits are shared by all tests of a process: one that is hit later says nothing by itself.
+        """
         outcome = self._compare(index, result)
-        if position == 0 or outcome.verdict == Verdict.ACCEPTED:
+        if result.end != End.NOT_RUN and (position == 0 or outcome.verdict == Verdict.ACCEPTED):
             self._settle(index, outcome)
-        else:
+        elif result.end in (End.OK, End.EXCEPTION):
             doubtful[index] = _Seen(outcome, result.output)
+        else:
+            doubtful[index] = None
 
     def _rerun(self, doubtful: dict[int, _Seen | None]) -> None:
         """Run doubtful tests alone until enough of the fast path's failures are reproduced.

@@ -21,7 +21,12 @@ from reward.sandbox import checker, isolation, runner, wire
 from reward.sandbox.wire import End, Kind, Limits, Request, RunResult
 
 _CPU_SIGNALS = (-signal.SIGXCPU, -signal.SIGKILL)
-_RECORDED = (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY)
+# What a process may say of a test by the phase it says it is in.
+_RECORDED = {
+    runner.PHASE_COMPILING: (End.NOT_RUN, End.COMPILE),
+    runner.PHASE_RUNNING: (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY),
+    runner.PHASE_DONE: (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY),
+}
 _PARKING_FD, _MAX_FD = 200, 1024  # a check has few descriptors, all below the first
 _BUSY_SHARE, _BUSY_FACTOR = 1 / 8, 8
 
@@ -75,7 +80,7 @@ class Executor:
             end, detail = End.BROKEN, f"isolation failed, exit status {death.exit_code}"
         elif end == End.NOT_RUN and position == self.record.position and phase < runner.PHASE_DONE:
             end, detail = death.explain(phase)
-        elif phase != runner.PHASE_COMPILING and end not in _RECORDED:
+        elif end not in _RECORDED.get(phase, ()):
             end = End.EXCEPTION  # forged
         size = os.fstat(output_fd).st_size
         if end != End.NOT_RUN and max(size, os.fstat(sink).st_size) >= limits.output_bytes:

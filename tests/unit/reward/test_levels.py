@@ -5,7 +5,7 @@ import pytest
 from reward.config import JudgeConfig
 from reward.judge import Judge
 from reward.problem import parse_input_output
-from reward.sandbox import landlock
+from reward.sandbox import client, landlock
 from reward.sandbox.client import IsolationError, SandboxError, ZygoteClient
 from reward.sandbox.wire import Level
 from reward.selftest import PROBES, probe_all
@@ -51,6 +51,19 @@ def test_less_isolation_than_required_is_refused_with_the_remedy() -> None:
 def test_level_zero_must_be_asked_for() -> None:
     with pytest.raises(IsolationError):
         ZygoteClient(max_level=Level.NONE)
+
+
+def test_without_namespaces_the_level_is_lower_and_the_reason_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbidden = "import reward.sandbox.isolation as i; i._NAMESPACES = -1; "
+    boot = client._BOOT.replace("from reward", forbidden + "from reward", 1)
+    monkeypatch.setattr(client, "_BOOT", boot)
+    with ZygoteClient(min_level=Level.SECCOMP) as zygote:
+        assert zygote.level < Level.FULL
+        assert "unshare" in zygote.why_no_namespaces
+    with pytest.raises(IsolationError, match="unshare"):
+        ZygoteClient(min_level=Level.FULL)
 
 
 def test_a_zygote_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
