@@ -37,6 +37,7 @@ FAILS = [
     "a, b = map(int, input().split())\nprint(a + c)\n",
 ]
 BALLAST_BYTES = 1 << 30
+TURNS = 5
 FORK_LOOP = """
 import os, sys, time
 end, count = time.monotonic() + float(sys.argv[1]), 0
@@ -123,18 +124,26 @@ def _turns(
 def _big_parent(
     judge: Callable[[str], Any], prime: Callable[[str], Any] | None, seconds: float
 ) -> dict[str, float]:
-    """The same with 1 GiB resident here, before and after without it, in short turns."""
-    contenders = {"fast": judge} | ({"prime_code": prime} if prime else {})
+    """With and without 1 GiB resident here, in many short turns.
+
+    Each contender has the turns to itself: what prime_code's forks do to a big parent (its pages
+    are copied when next written) would be charged to the other.
+    """
     rates: dict[str, list[float]] = {}
-    for turn in range(6):
-        ballast = bytearray(os.urandom(1 << 20)) * (BALLAST_BYTES >> 20) if turn % 2 else b""
-        suffix = ", 1 GiB parent" if ballast else ", small parent"
-        for name, rate in _turns(contenders, PASSES, seconds / 3).items():
-            rates.setdefault(f"{name}, passes{suffix}", []).append(rate)
-        del ballast
+    for name, contender in {"fast": judge, **({"prime_code": prime} if prime else {})}.items():
+        for turn in range(2 * TURNS):
+            ballast = bytearray(os.urandom(1 << 20)) * (BALLAST_BYTES >> 20) if turn % 2 else b""
+            label = f"{name}, passes, {'1 GiB' if ballast else 'small'} parent"
+            rate = _turns({name: contender}, PASSES, seconds / TURNS)[name]
+            rates.setdefault(label, []).append(rate)
+            del ballast
+    return _medians(rates)
+
+
+def _medians(rates: dict[str, list[float]]) -> dict[str, float]:
     found = {label: statistics.median(values) for label, values in rates.items()}
-    for label, rate in sorted(found.items()):
-        print(f"{label:42}{rate:10.1f} tests/s {1000 / rate:10.3f} ms/test")
+    for label, rate in found.items():
+        print(f"{label:42}{rate:10.1f} tests/s {1000 / rate:10.3f} ms/test", flush=True)
     return found
 
 
@@ -160,21 +169,19 @@ def _floor(seconds: float) -> dict[str, float]:
 
 
 def _scaling(problem: Problem, seconds: float) -> dict[str, float]:
-    """Throughput of one and of two workers, in turns."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    """Throughput of one and of two workers, in short turns."""
+    rates: dict[str, list[float]] = {}
     with Judge(_config(1)) as one, Judge(_config(2)) as two:
-        for _ in range(5):
+        for _ in range(2 * TURNS):
             for workers, judge in ((1, one), (2, two)):
-                start, count = time.perf_counter(), 0
-                while time.perf_counter() - start < seconds / 5:
-                    futures = [judge.submit(problem, PASSES[0]) for _ in range(20)]
-                    wait(futures)
-                    count += len(futures)
-                rates[workers].append(count * TESTS / (time.perf_counter() - start))
-    found = {f"{n} worker(s), passes": max(values) for n, values in rates.items()}
-    for name, rate in found.items():
-        print(f"{name:42}{rate:10.1f} tests/s")
-    return found
+                start = time.perf_counter()
+                programs = 0
+                while time.perf_counter() - start < seconds / TURNS:
+                    wait([judge.submit(problem, PASSES[0]) for _ in range(20)])
+                    programs += 20
+                rate = programs * TESTS / (time.perf_counter() - start)
+                rates.setdefault(f"{workers} worker(s), passes", []).append(rate)
+    return _medians(rates)
 
 
 def _ratios(rates: dict[str, float]) -> None:
