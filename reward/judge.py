@@ -18,12 +18,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from reward.compare import result_equal, stdout_equal
+from reward.attempt import Attempt
 from reward.config import JudgeConfig
-from reward.problem import Problem, program_source
+from reward.problem import Problem
 from reward.sandbox.client import SandboxError, ZygoteClient
 from reward.sandbox.isolation import hide_memory
-from reward.sandbox.wire import End, Kind, Level, Limits, Request, RunResult
+from reward.sandbox.wire import Kind, Level
 from reward.verdict import JudgeResult, TestOutcome, Verdict, combine, score
 
 logger = logging.getLogger(__name__)
@@ -32,20 +32,6 @@ PATIENCE = 4.0
 
 _GUESS_S = 0.002  # per test, for a problem not seen before
 _MAX_LEARNED = 100_000
-_GROUP = 32
-_WALL_FACTOR, _WALL_EXTRA_S = 2.0, 1.0
-_SHRINK = 4.0
-_OUTPUT_SLACK_BYTES = 65536
-PASSED = b"passed"
-_VERDICTS = {
-    End.NOT_RUN: Verdict.TIME_LIMIT,
-    End.EXCEPTION: Verdict.RUNTIME_ERROR,
-    End.COMPILE: Verdict.COMPILE_ERROR,
-    End.TIME: Verdict.TIME_LIMIT,
-    End.MEMORY: Verdict.MEMORY_LIMIT,
-    End.OUTPUT: Verdict.OUTPUT_LIMIT,
-    End.BROKEN: Verdict.INTERNAL_ERROR,
-}
 
 
 class Judge:
@@ -172,7 +158,7 @@ class Judge:
             zygote = self._idle.get()
             try:
                 zygote = zygote or self._new_zygote()
-                outcomes = _Run(self.config, zygote, problem, code).outcomes()
+                outcomes = Attempt(self.config, zygote, problem, code).outcomes()
                 outcomes = self._audited(zygote, problem, code, outcomes)
             except SandboxError as error:
                 outcomes = [TestOutcome(Verdict.INTERNAL_ERROR, str(error))]
@@ -207,7 +193,7 @@ class Judge:
             self.audits += chosen
         if not chosen:
             return outcomes
-        strict = _Run(replace(self.config, strict=True), zygote, problem, code).outcomes()
+        strict = Attempt(replace(self.config, strict=True), zygote, problem, code).outcomes()
         if any(outcome.verdict != Verdict.ACCEPTED for outcome in strict):
             with self._lock:
                 self.audit_alarms += 1
@@ -247,149 +233,6 @@ class _Job:
 
 def _failed(outcomes: list[TestOutcome]) -> bool:
     return any(outcome.verdict == Verdict.INTERNAL_ERROR for outcome in outcomes)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What one run of one test showed: enough to say whether a re-run agrees."""
-
-    outcome: TestOutcome
-    output: bytes
-
-
-class _Run:
-    """One program on one problem's tests in one zygote."""
-
-    def __init__(
-        self, config: JudgeConfig, zygote: ZygoteClient, problem: Problem, code: str
-    ) -> None:
-        self.config = config
-        self.zygote = zygote
-        self.problem = problem
-        self.source = program_source(problem, code).encode("utf-8", "surrogatepass")
-        self.deadline_s = time.monotonic() + config.program_timeout_s
-        self.time_outs = 0
-        self.settled: dict[int, TestOutcome] = {}
-
-    def outcomes(self) -> list[TestOutcome]:
-        """Per test, in order; tests that were not run count as time-outs."""
-        if self.config.strict or self.problem.kind == Kind.CHECK:
-            self._one_by_one(list(range(len(self.problem.tests))))
-        else:
-            self._fast()
-        late = TestOutcome(Verdict.TIME_LIMIT, "not run: the program's time is used up")
-        return [self.settled.get(i, late) for i in range(len(self.problem.tests))]
-
-    def _fast(self) -> None:
-        """All tests in few processes; what does not match is run again in a process of its own."""
-        doubtful: dict[int, _Seen | None] = {}
-        count = len(self.problem.tests)
-        for start in range(0, count, _GROUP):
-            group = list(range(start, min(start + _GROUP, count)))
-            if self._out_of_time():
-                return
-            results = self._run(group)
-            for position, index in enumerate(group):
-                self._sort_in(index, position, results[index], doubtful)
-            if self._hopeless():
-                return
-        self._rerun(doubtful)
-
-    def _sort_in(
-        self, index: int, position: int, result: RunResult, doubtful: dict[int, _Seen | None]
-    ) -> None:
-        """The first test of a process ran undisturbed, so its verdict stands, as does a pass.
-
-        Limits are shared by all tests of a process: one that is hit later says nothing by itself.
-        """
-        outcome = self._compare(index, result)
-        if result.end != End.NOT_RUN and (position == 0 or outcome.verdict == Verdict.ACCEPTED):
-            self._settle(index, outcome)
-        elif result.end in (End.OK, End.EXCEPTION):
-            doubtful[index] = _Seen(outcome, result.output)
-        else:
-            doubtful[index] = None
-
-    def _rerun(self, doubtful: dict[int, _Seen | None]) -> None:
-        """Run doubtful tests alone until enough of the fast path's failures are reproduced.
-
-        The last one first: what earlier tests leave behind has grown most there.
-        """
-        order = sorted(doubtful, reverse=True)
-        confirmed = 0
-        for index in order:
-            if self._hopeless() or self._out_of_time():
-                return
-            seen = doubtful[index]
-            if seen and 0 < self.config.confirmations <= confirmed:
-                self._settle(index, seen.outcome)
-                continue
-            result = self._run([index])[index]
-            outcome = self._compare(index, result)
-            self._settle(index, outcome)
-            if seen:
-                same = outcome.verdict == seen.outcome.verdict and result.output == seen.output
-                confirmed = confirmed + 1 if same else -len(order)
-
-    def _one_by_one(self, indices: list[int]) -> None:
-        for index in indices:
-            if self._hopeless() or self._out_of_time():
-                return
-            self._settle(index, self._compare(index, self._run([index])[index]))
-
-    def _settle(self, index: int, outcome: TestOutcome) -> None:
-        self.settled[index] = outcome
-        self.time_outs += outcome.verdict == Verdict.TIME_LIMIT
-
-    def _hopeless(self) -> bool:
-        """Whether no further test can change anything worth its time."""
-        if self.time_outs >= self.config.max_timeouts:
-            return True
-        grave = (Verdict.COMPILE_ERROR, Verdict.INTERNAL_ERROR)
-        return any(outcome.verdict in grave for outcome in self.settled.values())
-
-    def _out_of_time(self) -> bool:
-        return time.monotonic() >= self.deadline_s
-
-    def _run(self, group: list[int]) -> dict[int, RunResult]:
-        problem = self.problem
-        request = Request(
-            kind=problem.kind,
-            code=self.source,
-            inputs=[problem.tests[i].given for i in group],
-            groups=[list(range(len(group)))],
-            limits=self._limits(group),
-            entry=problem.entry,
-        )
-        results = self.zygote.run(request)
-        return {index: results[position] for position, index in enumerate(group)}
-
-    def _limits(self, group: list[int]) -> Limits:
-        cpu_s = self.config.timeout_s / (_SHRINK if self.time_outs else 1.0)
-        if self.problem.kind == Kind.CHECK:
-            cpu_s *= max(1, self.problem.tests[0].given.count(b"assert"))
-        cpu_s = min(cpu_s, max(0.1, self.deadline_s - time.monotonic()))
-        longest = max(self.problem.tests[i].expected_bytes for i in group)
-        return Limits(
-            cpu_s=cpu_s,
-            wall_s=_WALL_FACTOR * cpu_s + _WALL_EXTRA_S,
-            memory_bytes=self.config.memory_bytes,
-            output_bytes=max(self.config.output_bytes, 2 * longest + _OUTPUT_SLACK_BYTES),
-        )
-
-    def _compare(self, index: int, result: RunResult) -> TestOutcome:
-        if result.end != End.OK:
-            return TestOutcome(_VERDICTS[result.end], result.detail, result.cpu_s)
-        test = self.problem.tests[index]
-        if self.problem.kind == Kind.STDIO:
-            right = stdout_equal(test.expected, result.output)
-        elif self.problem.kind == Kind.CALL:
-            right = result_equal(test.expected, result.output)
-        else:
-            right = result.output == PASSED
-        verdict = Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
-        detail = "" if right else result.detail
-        return TestOutcome(verdict, detail, result.cpu_s)
 
 
 if __name__ == "__main__":

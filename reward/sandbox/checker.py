@@ -21,9 +21,9 @@ from typing import Any
 from reward.sandbox import codec, runner, wire
 from reward.sandbox.preamble import call_namespace
 from reward.sandbox.runner import Record
-from reward.sandbox.wire import End
+from reward.sandbox.wire import PASSED, End
 
-PASSED, DIED = "passed", "died"
+DIED = "died"
 
 _MUTABLE = (list, dict, set, bytearray, deque)
 

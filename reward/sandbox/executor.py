@@ -7,28 +7,32 @@ shared memory is believed only where it lowers the verdict.
 import contextlib
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 
 from reward.sandbox import checker, isolation, runner, wire
+from reward.sandbox.process import (
+    Death,
+    Files,
+    cpu_seconds,
+    death_of,
+    end_orphans,
+    keep_only,
+    memory_files,
+    time_left,
+)
 from reward.sandbox.wire import End, Kind, Limits, Request, RunResult
 
-_CPU_SIGNALS = (-signal.SIGXCPU, -signal.SIGKILL)
 # What a process may say of a test by the phase it says it is in.
 _RECORDED = {
     runner.PHASE_COMPILING: (End.NOT_RUN, End.COMPILE),
     runner.PHASE_RUNNING: (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY),
     runner.PHASE_DONE: (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY),
 }
-_PARKING_FD, _MAX_FD = 200, 1024  # a check has few descriptors, all below the first
-_BUSY_SHARE, _BUSY_FACTOR = 1 / 8, 8
 
 
 class Executor:
@@ -54,12 +58,12 @@ class Executor:
         self.record.clear()
         run = self._check if request.kind == Kind.CHECK else self._program
         try:
-            with _memory_files([request.inputs[index] for index in group]) as files:
+            with memory_files([request.inputs[index] for index in group]) as files:
                 return run(request, files)
         except OSError as error:
             return [RunResult(End.BROKEN, str(error), 0.0, b"")] * len(group)
 
-    def _program(self, request: Request, files: "Files") -> list[RunResult]:
+    def _program(self, request: Request, files: Files) -> list[RunResult]:
         def body() -> None:
             runner.run_group(
                 request.kind, request.code, request.entry, files.pairs, files.sink, self.record
@@ -72,7 +76,7 @@ class Executor:
         ]
 
     def _result(
-        self, position: int, output_fd: int, sink: int, limits: Limits, death: "Death"
+        self, position: int, output_fd: int, sink: int, limits: Limits, death: Death
     ) -> RunResult:
         phase = self.record.phase
         end, detail = self.record.read(position)
@@ -88,19 +92,19 @@ class Executor:
         output = os.pread(output_fd, size, 0) if end == End.OK else b""
         return RunResult(End(end), detail, death.cpu_s, output)
 
-    def _check(self, request: Request, files: "Files") -> list[RunResult]:
+    def _check(self, request: Request, files: Files) -> list[RunResult]:
         """One test program and the candidate, each in a process of its own."""
         ((input_fd, output_fd),) = files.pairs
         ends = socket.socketpair()
 
         def serve() -> None:
             os.dup2(input_fd, 0)
-            (fd,) = _keep_only(ends[0].detach())
+            (fd,) = keep_only(ends[0].detach())
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
             checker.serve_candidate(request.code, sock, self.record)
 
         def check() -> None:
-            fd, output = _keep_only(ends[1].detach(), output_fd)
+            fd, output = keep_only(ends[1].detach(), output_fd)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
             checker.run_checker(request.inputs[0], request.entry, sock, output)
 
@@ -112,7 +116,7 @@ class Executor:
         output = detail.encode() if end == End.OK else b""
         return [RunResult(end, detail, deaths[0].cpu_s + deaths[1].cpu_s, output)]
 
-    def _check_end(self, outcome: bytes, test: "Death", candidate: "Death") -> tuple[End, str]:
+    def _check_end(self, outcome: bytes, test: Death, candidate: Death) -> tuple[End, str]:
         recorded, why = self.record.read(0)
         if not candidate.isolated:
             return End.BROKEN, "isolation failed"
@@ -147,7 +151,7 @@ class Executor:
         finally:
             os._exit(70)
 
-    def _supervise(self, pids: list[int], limits: Limits) -> list["Death"]:
+    def _supervise(self, pids: list[int], limits: Limits) -> list[Death]:
         """Wait for the first process, at most the limits, end all of them, and say how they died.
 
         Limits are on whole processes: no test of a group can have exceeded them if the group did
@@ -163,10 +167,10 @@ class Executor:
             os.close(handle)
             _, status, usage = os.wait4(pid, 0)
             deaths.append(
-                _death(status, usage, ended_by_us=alive, timed_out=timed_out, limits=limits)
+                death_of(status, usage, ended_by_us=alive, timed_out=timed_out, limits=limits)
             )
         if self.walls.seccomp_filter is None:
-            _end_orphans()
+            end_orphans()
         isolated = self._isolated_count() == len(pids)
         return [replace(death, isolated=isolated) for death in deaths]
 
@@ -178,8 +182,8 @@ class Executor:
         poller.register(handle, select.POLLIN)
         poller.register(self.sock, select.POLLRDHUP)
         while True:
-            cpu_s = [_cpu_seconds(clock) for clock in clocks]
-            left_s = _time_left(limits, time.monotonic() - start, cpu_s)
+            cpu_s = [cpu_seconds(clock) for clock in clocks]
+            left_s = time_left(limits, time.monotonic() - start, cpu_s)
             if left_s <= 0:
                 return True
             events = poller.poll(left_s * 1000 + 1)
@@ -197,114 +201,3 @@ class Executor:
         with contextlib.suppress(BlockingIOError):
             return len(os.read(self.ready[0], 64))
         return 0
-
-
-@dataclass(frozen=True)
-class Files:
-    """Memory files of one group: (input, output) per test, and one for everything else written."""
-
-    pairs: list[tuple[int, int]]
-    sink: int
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a process ended."""
-
-    isolated: bool
-    exit_code: int
-    over_cpu: bool
-    ended_by_us: bool
-    cpu_s: float
-
-    def explain(self, phase: int) -> tuple[End, str]:
-        """What it says about the test that was running."""
-        if phase <= runner.PHASE_COMPILING:
-            return End.COMPILE, "time limit" if self.over_cpu else _name(self.exit_code)
-        if self.over_cpu:
-            return End.TIME, ""
-        if self.exit_code == 0:
-            return End.OK, ""
-        if self.exit_code == -signal.SIGKILL and not self.ended_by_us:
-            return End.BROKEN, "killed from outside"
-        return End.EXCEPTION, _name(self.exit_code)
-
-
-def _death(
-    status: int, usage: resource.struct_rusage, ended_by_us: bool, timed_out: bool, limits: Limits
-) -> Death:
-    cpu_s = usage.ru_utime + usage.ru_stime
-    exit_code = os.waitstatus_to_exitcode(status)
-    over_cpu = timed_out or (exit_code in _CPU_SIGNALS and cpu_s >= limits.cpu_s)
-    return Death(False, exit_code, over_cpu, ended_by_us, cpu_s)
-
-
-def _end_orphans() -> None:
-    """Kill what programs have forked, where no filter keeps them from it; best effort."""
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        while True:
-            if os.getpid() == 1:  # of a PID namespace, where it is everybody but us
-                os.kill(-1, signal.SIGKILL)
-            else:
-                for child in Path("/proc/thread-self/children").read_text().split():
-                    os.kill(int(child), signal.SIGKILL)
-            os.wait()
-
-
-@contextmanager
-def _memory_files(inputs: list[bytes]) -> Iterator[Files]:
-    """Files for these inputs, closed at the end; OSError where memory or descriptors run out."""
-    fds: list[int] = []
-
-    def create(content: bytes = b"") -> int:
-        fd = os.memfd_create("file")
-        fds.append(fd)
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
-
-    try:
-        yield Files([(create(data), create()) for data in inputs], create())
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-def _keep_only(socket_fd: int, *others: int) -> list[int]:
-    """Close everything above stderr but these; their new numbers, in order."""
-    kept = []
-    for number, fd in enumerate((socket_fd, *others), start=_PARKING_FD):
-        os.dup2(fd, number)
-        kept.append(number)
-    os.closerange(3, _PARKING_FD)
-    os.closerange(_PARKING_FD + len(kept), _MAX_FD)
-    return kept
-
-
-def _cpu_seconds(clock: int) -> float:
-    try:
-        return time.clock_gettime(clock)
-    except OSError:
-        return 0.0  # the process has just ended
-
-
-def _time_left(limits: Limits, wall_s: float, cpu_s: list[float]) -> float:
-    """Seconds until the next look; not above zero where a limit is reached.
-
-    A program that computes but is starved of CPU by its neighbours is not cut off by the wall
-    clock: that limit is for programs that sleep.
-    """
-    busy = sum(cpu_s) > wall_s * _BUSY_SHARE
-    wall_limit_s = limits.wall_s * (_BUSY_FACTOR if busy else 1)
-    return min(limits.cpu_s - max(cpu_s), wall_limit_s - wall_s)
-
-
-def _name(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit status {exit_code}"
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"

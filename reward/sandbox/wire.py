@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
+PASSED = "passed"  # the output of a CHECK test without a failed assertion
+
 _HEADER = struct.Struct("<I")
 _MAX_HEADER_BYTES = 64 << 20
 
