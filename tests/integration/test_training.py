@@ -74,7 +74,8 @@ def test_a_killed_training_goes_on_where_it_stopped(
     for data in metrics.values():
         # One mini-batch a step: the loss sees the weights that the cross entropy was measured with.
         assert data["actor/sft_loss"] == pytest.approx(data["constraint/penalty_mean"], rel=1e-3)
-    assert sum(data["refiner/verbatim_total"] for data in metrics.values()) > 0
+    # Copies of wrong programs only, since right ones are not refined: too rare here to count on.
+    assert all(data["refiner/copied_token_ratio"] > 0.5 for data in metrics.values())
     assert metrics[1]["constraint/ce_edited_mean"] > metrics[1]["constraint/ce_copied_mean"]
     assert json.loads((run.folder / "run.json").read_text())["finished_at"]
 
