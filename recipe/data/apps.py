@@ -9,7 +9,6 @@ give the same bytes, and a file that would not change is not touched.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from recipe.data.apps_records import Limits, Malformed, PromptStyle, Row, problem_id, to_row
+from recipe.data.files import write_json, write_json_lines, write_parquet
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
 
 __all__ = ["Limits", "PrepareOptions", "PromptStyle", "SourceError", "convert", "prepare"]
@@ -100,11 +99,12 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     for part in converted:
         table = pa.Table.from_pylist(part.rows, schema=SCHEMA)
-        _write_parquet(out / f"{part.split}.parquet", table)
-    lines = [json.dumps(entry) + "\n" for part in converted for entry in part.quarantined]
-    _write_if_changed(out / "quarantine.jsonl", "".join(lines).encode())
+        write_parquet(out / f"{part.split}.parquet", table)
+    write_json_lines(
+        out / "quarantine.jsonl", (entry for part in converted for entry in part.quarantined)
+    )
     card = {part.split: _describe(part) for part in converted}
-    _write_if_changed(out / "data_card.json", (json.dumps(card, indent=2) + "\n").encode())
+    write_json(out / "data_card.json", card)
     return card
 
 
@@ -151,18 +151,3 @@ def _describe(part: Converted) -> dict[str, Any]:
         "prompt_chars": {"median": statistics.median(prompts), "max": max(prompts)},
         "tests": {"median": statistics.median(tests), "max": max(tests)},
     }
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    _write_if_changed(path, buffer.getvalue().to_pybytes())
-
-
-def _write_if_changed(path: Path, content: bytes) -> None:
-    """Whole or not at all; a file that already has this content keeps its time stamp."""
-    if path.exists() and path.read_bytes() == content:
-        return
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
