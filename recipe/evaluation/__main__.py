@@ -1,0 +1,6 @@
+"""`python -m recipe.evaluation`."""
+
+from recipe.evaluation.main import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,92 @@
+"""One evaluation: what is missing is generated, then judged, then everything is scored."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from recipe.evaluation.files import only_writer
+from recipe.evaluation.folder import Folder
+from recipe.evaluation.generate import Engine, Sampling, generate_missing, missing
+from recipe.evaluation.judging import judge_missing, judged_in
+from recipe.evaluation.kinds import EvalProblem
+from recipe.evaluation.problems import ProblemSet
+from recipe.evaluation.protocols import EvalProtocol, protocols_for
+from recipe.evaluation.results import Scores, score
+from reward.config import JudgeConfig
+from reward.judge import Judge
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for. `limit` takes the first problems of each benchmark only."""
+
+    model: str
+    sampling: Sampling
+    sets: tuple[ProblemSet, ...]
+    protocols: tuple[str, ...]
+    ks: tuple[int, ...]
+    limit: int | None
+    judge: JudgeConfig
+
+    def parts(self) -> Iterator[tuple[ProblemSet, EvalProtocol, tuple[EvalProblem, ...]]]:
+        """Every benchmark under every protocol that applies to it, with the problems taken."""
+        for problems in self.sets:
+            for protocol in protocols_for(problems.benchmark.family, self.protocols):
+                yield problems, protocol, problems.problems[: self.limit]
+
+
+def evaluate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> list[Scores]:
+    """Carry out `plan` in `folder`, going on where an earlier call stopped."""
+    with only_writer(folder.path):
+        folder.remember(plan.model, plan.sampling, plan.sets)
+        for problems in plan.sets:
+            if problems.quarantined:
+                _say(
+                    f"{problems.benchmark}: {len(problems.quarantined)} records left out, see "
+                    f"{folder.path / 'quarantine.jsonl'}"
+                )
+        _generate(plan, make_engine, folder)
+        scores = _judge(plan, folder)
+        folder.write_scores(scores)
+    return scores
+
+
+def _generate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> None:
+    engine: Engine | None = None
+    for problems, protocol, chosen in plan.parts():
+        log = folder.samples(problems.benchmark, protocol.name)
+        wanted = missing(chosen, plan.sampling.samples, log)
+        kept = len(chosen) * plan.sampling.samples - len(wanted)
+        title = f"{problems.benchmark}, {protocol.name}"
+        if kept or log.torn:
+            torn = "; a torn last line was dropped" if log.torn else ""
+            _say(f"{title}: {kept} samples are there, {len(wanted)} to go{torn}")
+        if wanted:
+            engine = engine or make_engine()
+            generate_missing(wanted, protocol, plan.sampling, engine, log, title)
+
+
+def _judge(plan: Plan, folder: Folder) -> list[Scores]:
+    scores = []
+    with Judge(plan.judge) as judge:
+        for problems, protocol, chosen in plan.parts():
+            name, title = str(problems.benchmark), f"{problems.benchmark}, {protocol.name}"
+            samples = folder.samples(name, protocol.name).records()
+            log = folder.verdicts(name, protocol.name)
+            failed = judge_missing(chosen, protocol, samples, log, judge, title)
+            if failed:
+                _say(
+                    f"{title}: the judge failed on {failed} samples, which count neither as right "
+                    "nor as wrong; run the same command again to judge them"
+                )
+            verdicts = judged_in(log.records(), log.path)
+            unasked = sum(verdict.finish == "prompt_too_long" for verdict in verdicts)
+            if unasked:
+                _say(f"{title}: {unasked} prompts were too long for the model and count as failed")
+            folder.write_programs(name, protocol.name, verdicts)
+            scores.append(score(name, protocol.name, verdicts, plan.ks))
+    return scores
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

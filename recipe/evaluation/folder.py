@@ -1,0 +1,141 @@
+"""An evaluation's folder: what was asked, the samples, the verdicts, the scores.
+
+| file | what |
+|---|---|
+| `evaluation.json` | model, sampling, and per benchmark the file's path, hash and counts |
+| `samples/BENCHMARK.PROTOCOL.jsonl` | answers as generated, appended as they come |
+| `verdicts/BENCHMARK.PROTOCOL.jsonl` | one line a judged sample, with its program |
+| `programs/BENCHMARK.PROTOCOL.jsonl` | the programs in the form that evalplus's evaluator reads |
+| `quarantine.jsonl` | records of the benchmarks that were left out, with the reason |
+| `results.json` | the scores |
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.evaluation.errors import EvaluationError
+from recipe.evaluation.files import Log, read_log
+from recipe.evaluation.generate import Sampling
+from recipe.evaluation.judging import Judged, judged_in
+from recipe.evaluation.problems import ProblemSet
+from recipe.evaluation.results import Scores
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The paths of an evaluation."""
+
+    path: Path
+
+    def samples(self, benchmark: str, protocol: str) -> Log:
+        return Log(self.path / "samples" / f"{benchmark}.{protocol}.jsonl")
+
+    def verdicts(self, benchmark: str, protocol: str) -> Log:
+        return Log(self.path / "verdicts" / f"{benchmark}.{protocol}.jsonl")
+
+    def remember(self, model: str, sampling: Sampling, sets: Iterable[ProblemSet]) -> None:
+        """Write down what is asked, or check that it is what the folder's samples were drawn with.
+
+        More samples, benchmarks and protocols may be added later; all else must stay.
+
+        Raises:
+            EvaluationError: the folder holds samples of another model, sampling or file.
+        """
+        place = self.path / "evaluation.json"
+        known = _read(place) if place.exists() else {}
+        asked = {"model": model, **asdict(sampling)}
+        asked.pop("samples")
+        for key, value in asked.items():
+            self._same(key, known.get(key, value), value)
+        benchmarks = known.get("benchmarks", {})
+        for problems in sets:
+            entry = {
+                "path": str(problems.path),
+                "sha256": problems.sha256,
+                "problems": len(problems.problems),
+                "quarantined": len(problems.quarantined),
+            }
+            before = benchmarks.setdefault(str(problems.benchmark), entry)
+            self._same(f"{problems.benchmark} sha256", before["sha256"], problems.sha256)
+        write_json(place, {**asked, "benchmarks": benchmarks})
+        self._quarantine(sets)
+
+    def write_scores(self, scores: Iterable[Scores]) -> None:
+        """Replace `results.json`."""
+        write_json(self.path / "results.json", [asdict(score) for score in scores])
+
+    def write_programs(self, benchmark: str, protocol: str, verdicts: Iterable[Judged]) -> None:
+        """The programs as evalplus's evaluator takes them (`task_id`, `solution`)."""
+        path = self.path / "programs" / f"{benchmark}.{protocol}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [
+            {"task_id": evalplus_id(verdict.problem_id), "solution": verdict.program or ""}
+            for verdict in verdicts
+        ]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+    def judged(self) -> dict[tuple[str, str], list[Judged]]:
+        """The verdicts by (benchmark, protocol), of every file there is; nothing is changed.
+
+        Raises:
+            EvaluationError: there is none, or a line is no verdict.
+        """
+        found = {}
+        for path in sorted((self.path / "verdicts").glob("*.jsonl")):
+            benchmark, _, protocol = path.stem.partition(".")
+            verdicts = judged_in(read_log(path), path)
+            if verdicts:
+                found[benchmark, protocol] = verdicts
+        if not found:
+            raise EvaluationError(
+                f"{self.path}: no verdicts there; make them with "
+                f"`python -m recipe.evaluation evaluate … --out {self.path}`"
+            )
+        return found
+
+    def _same(self, key: str, before: Any, now: Any) -> None:
+        if before != now:
+            raise EvaluationError(
+                f"--out {self.path}: its samples were made with {key}={before!r}, not {now!r}; "
+                "use another folder, or the same settings"
+            )
+
+    def _quarantine(self, sets: Iterable[ProblemSet]) -> None:
+        lines = [
+            json.dumps({"benchmark": str(problems.benchmark), **asdict(left_out)})
+            for problems in sets
+            for left_out in problems.quarantined
+        ]
+        (self.path / "quarantine.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def evalplus_id(problem_id: str) -> str:
+    """The problem's name at evalplus: MBPP's are `Mbpp/NUMBER` there, whatever the file says."""
+    name, _, number = problem_id.rpartition("/")
+    return f"Mbpp/{number}" if name.lower() in ("", "mbppeval", "mbpp") else problem_id
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all. NaN (nothing to average) becomes null."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise EvaluationError(f"{path}: {error}; delete it and start again") from error

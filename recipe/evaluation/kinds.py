@@ -1,0 +1,74 @@
+"""What a benchmark is, and a problem of it, whatever form it came in."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from recipe.evaluation.errors import EvaluationError
+from reward.problem import Problem
+
+
+class Benchmark(StrEnum):
+    """The benchmarks by the name that the command line uses."""
+
+    HUMANEVAL = "humaneval"
+    HUMANEVAL_PLUS = "humaneval_plus"
+    MBPP = "mbpp"
+    MBPP_PLUS = "mbpp_plus"
+    APPS = "apps"
+
+    @property
+    def family(self) -> "Family":
+        return Family(self.value.removesuffix("_plus"))
+
+    @classmethod
+    def parse(cls, name: str) -> "Benchmark":
+        """The benchmark called `name`.
+
+        Raises:
+            EvaluationError: there is none of that name.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(cls)
+            raise EvaluationError(f"--benchmark {name!r} is unknown; use one of {known}") from None
+
+
+class Family(StrEnum):
+    """What decides how a problem is asked: the plus sets are asked like the plain ones."""
+
+    HUMANEVAL = "humaneval"
+    MBPP = "mbpp"
+    APPS = "apps"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class EvalProblem:
+    """A problem as it is asked and judged.
+
+    Attributes:
+        prompt: HumanEval: the function's head and docstring. MBPP: a docstring with the task and
+            one test. APPS: empty.
+        messages: APPS: the prepared row's messages. Otherwise empty.
+        entry_point: the function that the tests call; empty where the program reads stdin.
+        reference: the benchmark's own solution as a whole program; empty where it gives none.
+        difficulty: APPS's tier of difficulty; otherwise empty.
+        judged: the tests. It adds nothing to a program: what is judged is the program as extracted.
+    """
+
+    problem_id: str
+    family: Family
+    judged: Problem
+    entry_point: str
+    prompt: str = ""
+    messages: tuple[Message, ...] = ()
+    reference: str = ""
+    difficulty: str = ""

@@ -1,0 +1,150 @@
+"""The command line: `evaluate` a checkpoint, `compare` evaluations."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipe.evaluation.compare import compare
+from recipe.evaluation.engines import EndpointEngine, VllmEngine
+from recipe.evaluation.errors import EvaluationError
+from recipe.evaluation.evaluate import Plan, evaluate
+from recipe.evaluation.folder import Folder
+from recipe.evaluation.generate import Engine, Sampling
+from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.problems import load_problems
+from recipe.evaluation.protocols import ASKED, protocol_named, protocols_for
+from recipe.evaluation.tables import scores_table, tiers_table
+from reward.config import JudgeConfig, JudgeConfigError, parse_settings
+from reward.sandbox.client import SandboxError
+
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 2, and one message, where something given cannot be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        text = options.command(options)
+    except (EvaluationError, JudgeConfigError, SandboxError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    print(text)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> str:
+    plan = _plan(options)
+    scores = evaluate(plan, _engine(options), Folder(options.out))
+    parts = [scores_table(scores)]
+    parts += [f"{s.benchmark} by difficulty\n\n{tiers_table(s.tiers)}" for s in scores if s.tiers]
+    parts.append(f"samples, verdicts, programs and results.json: {options.out}")
+    return "\n\n".join(parts)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """What is asked for, checked before anything is loaded."""
+    sampling = Sampling(
+        samples=options.samples,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        max_tokens=options.max_tokens,
+    )
+    names = tuple(protocol_named(name).name for name in options.protocol)
+    ks = tuple(sorted(set(options.pass_at)))
+    for k in ks:
+        if not 1 <= k <= sampling.samples:
+            raise EvaluationError(f"--pass-at {k}: use 1 to --samples, which is {sampling.samples}")
+    if options.limit is not None and options.limit < 1:
+        raise EvaluationError(f"--limit {options.limit}: use 1 or more problems")
+    judge = JudgeConfig.from_mapping(parse_settings(options.set))
+    paths = [_pair(word, "--benchmark", "NAME=PATH") for word in options.benchmark]
+    sets = {}
+    for name, path in paths:
+        benchmark = Benchmark.parse(name)
+        if benchmark in sets:
+            raise EvaluationError(f"--benchmark {name}={path}: {name} is given twice; give one")
+        if not protocols_for(benchmark.family, names):
+            raise EvaluationError(
+                f"--protocol {' '.join(names)}: does not apply to {name}; use {', '.join(ASKED)}"
+            )
+        sets[benchmark] = load_problems(benchmark, Path(path).expanduser())
+    return Plan(options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge)
+
+
+def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
+    """Makes the engine, which takes long and is not wanted where every sample exists."""
+    settings: dict[str, Any] = parse_settings(options.engine)
+    if not options.endpoint:
+        return lambda: VllmEngine(options.model, options.tokenizer, settings)
+    if settings:
+        raise EvaluationError(
+            f"--engine {' '.join(options.engine)}: means vLLM in this process; leave it out with "
+            "--endpoint"
+        )
+    return lambda: EndpointEngine(
+        options.endpoint, options.model, options.tokenizer, concurrency=options.concurrency
+    )
+
+
+def _compare(options: argparse.Namespace) -> str:
+    pairs = [_pair(word, "folder", "NAME=DIR") for word in options.folders]
+    names = [name for name, _ in pairs]
+    for name, path in pairs:
+        if names.count(name) > 1:
+            raise EvaluationError(f"{name}={path}: the name {name} is given twice; use another")
+        if not Path(path).is_dir():
+            raise EvaluationError(f"{name}={path}: no such folder; give an evaluation's --out")
+    text = compare({name: Folder(Path(path)).judged() for name, path in pairs}, options.pass_at)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def _pair(word: str, key: str, form: str) -> tuple[str, str]:
+    name, separator, value = word.partition("=")
+    if not (name and separator and value):
+        raise EvaluationError(f"{key} {word!r}: write {form}")
+    return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.evaluation",
+        description="Benchmarks of code under named protocols. docs/evaluation.md explains them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_evaluate(commands.add_parser("evaluate", help="generate, judge and score; resumes"))
+    beside = commands.add_parser("compare", help="evaluations side by side, with the gains")
+    beside.add_argument("folders", nargs="+", metavar="NAME=DIR", help="the first is the base")
+    beside.add_argument("--pass-at", type=int, default=1, metavar="K")
+    beside.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables here too")
+    beside.set_defaults(command=_compare)
+    return parser
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_evaluate)
+    add = parser.add_argument
+    add("--model", required=True, help="folder in Hugging Face form, hub name, or served name")
+    add("--benchmark", required=True, nargs="+", metavar="NAME=PATH",
+        help=f"local files; NAME is one of {', '.join(Benchmark)}")  # fmt: skip
+    add("--protocol", nargs="+", default=list(ASKED), metavar="NAME",
+        help=f"{', '.join(ASKED)} (default: all); apps is always asked as in training")  # fmt: skip
+    add("--out", required=True, type=Path, metavar="DIR", help="resumed where it exists")
+    add("--samples", type=int, default=1, help="answers per problem (default 1)")
+    add("--temperature", type=float, default=0.0, help="default 0, greedy")
+    add("--top-p", type=float, default=1.0)
+    add("--max-tokens", type=int, help="of an answer (default: the protocol's)")
+    add("--pass-at", type=int, nargs="+", default=[1], metavar="K")
+    add("--seed", type=int, default=0)
+    add("--limit", type=int, metavar="N", help="the first N problems of each file only")
+    add("--tokenizer", help="where it is not the model's")
+    add("--engine", action="append", default=[], metavar="KEY=VALUE",
+        help="an argument of vllm.EngineArgs, such as max_model_len=4096; repeatable")  # fmt: skip
+    add("--endpoint", metavar="URL", help="a server's /v1 instead of vLLM in this process")
+    add("--concurrency", type=int, default=16, help="requests to the endpoint at once")
+    add("--set", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of the judge, such as timeout_s=20; repeatable")  # fmt: skip

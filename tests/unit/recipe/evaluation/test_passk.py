@@ -1,0 +1,122 @@
+"""pass@k and intervals against hand computations."""
+
+import math
+from itertools import combinations
+
+import pytest
+
+from recipe.evaluation.passk import (
+    Estimate,
+    bootstrap,
+    mean_estimate,
+    paired_difference,
+    pass_at_k,
+    split_gain,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k", "expected"),
+    [
+        (1, 0, 1, 0.0),
+        (1, 1, 1, 1.0),
+        (10, 3, 1, 0.3),  # pass@1 is the share
+        (4, 2, 2, 5 / 6),  # of the 6 pairs one holds no right sample
+        (5, 1, 2, 4 / 10),  # of the 10 pairs 4 hold the right one
+        (5, 3, 3, 1.0),  # only two are wrong
+        (5, 0, 5, 0.0),
+        (200, 1, 100, 0.5),
+    ],
+)
+def test_pass_at_k_equals_the_hand_computation(n: int, c: int, k: int, expected: float) -> None:
+    assert pass_at_k(n, c, k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_sample() -> None:
+    for n in range(1, 8):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = list(combinations([True] * c + [False] * (n - c), k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0), (0, 0, 1)])
+def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match="pass@k needs"):
+        pass_at_k(n, c, k)
+
+
+def test_wilson_is_the_textbook_interval() -> None:
+    # 10 of 20: centre 1/2, half width z/(1+z²/n) · sqrt(1/80 + z²/1600), z² = 3.8415.
+    estimate = wilson(10, 20)
+    half = 1.959964 / (1 + 3.841459 / 20) * math.sqrt(0.25 / 20 + 3.841459 / 1600)
+    assert estimate.value == 0.5
+    assert (estimate.low, estimate.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
+    assert half == pytest.approx(0.2007, abs=1e-4)
+
+
+def test_wilson_has_a_width_at_the_ends_and_stays_inside() -> None:
+    none, every = wilson(0, 164), wilson(164, 164)
+    assert (none.low, every.high) == pytest.approx((0.0, 1.0))
+    assert none.low >= 0.0 and every.high <= 1.0
+    assert none.high == pytest.approx(3.841459 / (164 + 3.841459), abs=1e-6)
+    assert every.low == pytest.approx(1 - none.high)
+
+
+def test_a_single_sample_a_problem_gets_wilsons_interval() -> None:
+    assert mean_estimate([1.0, 0.0, 0.0, 1.0]) == wilson(2, 4)
+
+
+def test_bootstrap_matches_the_exact_distribution_of_two_values() -> None:
+    # Means of two draws from {0, 1/2}: 0, 1/4, 1/2 with weights 1/4, 1/2, 1/4, so that both tails
+    # of 2.5 % lie at the ends.
+    assert bootstrap([0.0, 0.5]) == (0.0, 0.5)
+    estimate = mean_estimate([0.0, 0.5])
+    assert (estimate.value, estimate.low, estimate.high) == (0.25, 0.0, 0.5)
+
+
+def test_bootstrap_repeats_itself_and_narrows_with_more_problems() -> None:
+    few, many = [0.1, 0.9, 0.4] * 5, [0.1, 0.9, 0.4] * 80
+    assert bootstrap(few) == bootstrap(few)
+    narrow, wide = bootstrap(many), bootstrap(few)
+    assert narrow[1] - narrow[0] == pytest.approx((wide[1] - wide[0]) / 4, rel=0.1)
+
+
+def test_nothing_is_no_number() -> None:
+    assert math.isnan(mean_estimate([]).value)
+    assert math.isnan(paired_difference([], []).value)
+
+
+def test_what_both_find_hard_cancels_in_a_paired_difference() -> None:
+    before = [0.0, 0.2, 0.7, 0.9]
+    after = [value + 0.1 for value in before]
+    estimate = paired_difference(before, after)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert isinstance(estimate, Estimate)
+
+
+@pytest.mark.parametrize(
+    ("format_0", "pass_0", "format_1", "pass_1", "by_format", "by_skill"),
+    [
+        (0.5, 0.25, 1.0, 0.5, 0.25, 0.0),  # skill stays a half
+        (1.0, 0.2, 1.0, 0.6, 0.0, 0.4),  # format stays whole
+        # skills 1/2 and 3/4: 0.4 · 5/8 and 0.25 · 0.6
+        (0.4, 0.2, 0.8, 0.6, 0.25, 0.15),
+        (0.0, 0.0, 0.5, 0.2, 0.2, 0.0),  # no program before: all is format
+        (0.5, 0.2, 0.0, 0.0, -0.2, 0.0),
+        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_a_gain_splits_into_format_and_skill(
+    format_0: float,
+    pass_0: float,
+    format_1: float,
+    pass_1: float,
+    by_format: float,
+    by_skill: float,
+) -> None:
+    split = split_gain(format_0, pass_0, format_1, pass_1)
+    assert split.gain == pytest.approx(pass_1 - pass_0)
+    assert (split.format, split.skill) == pytest.approx((by_format, by_skill))
+    assert split.format + split.skill == pytest.approx(split.gain)
