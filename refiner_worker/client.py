@@ -7,15 +7,19 @@ goes wrong with one refinement is an outcome, so that the rollout goes on withou
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
-from uuid import uuid4
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from refiner_worker.acceptance import Law
+from refiner_worker.decoding import Decoding, VerifySettings
+from refiner_worker.engine import Decoded, Engine, Generator
 from refiner_worker.prompts import RefineTemplate, parse_refinement, render
+
+__all__ = ["Generator", "Outcome", "RefineLimits", "Refinement", "RefinerClient"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,24 +63,33 @@ class Refinement:
     """One refined response: token ids as the policy would have written them, EOS included.
 
     `token_ids` is empty where the outcome has failed and equals the answer where it is verbatim.
-    `generated_tokens` counts what the engine decoded, whatever became of it.
+    `generated_tokens`, `engine_calls` and `scored_tokens` count what the engine did for it,
+    whatever became of it; see `engine.Decoded`. All are 0 where no answer came in time.
     """
 
     outcome: Outcome
     token_ids: tuple[int, ...] = ()
     generated_tokens: int = 0
-
-
-class Generator(Protocol):
-    """verl's `LLMServerClient.generate`: token ids in, an object with `token_ids` out."""
-
-    async def generate(
-        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
-    ) -> Any: ...
+    engine_calls: int = 0
+    scored_tokens: int = 0
 
 
 class RefinerClient:
-    """Refines rollouts one at a time; safe to share between the tasks of one event loop."""
+    """Refines rollouts one at a time; safe to share between the tasks of one event loop.
+
+    Args:
+        generator: verl's client of the refiner's servers.
+        tokenizer: the policy's, which is the refiner's as well.
+        template: what the refiner is asked.
+        limits: bounds on one refinement.
+        temperature: of the refiner; 0 is greedy.
+        decoding: how refinements are decoded. `ngram` sends what `plain` sends: the speculation
+            is the servers' (`engine.ngram_overrides`).
+        end_ids: tokens beside the tokenizer's EOS that end an output (the model's generation
+            config may name some); used by `verify`.
+        sampling_extra: sampling parameters that only this engine understands, sent with each
+            request (vLLM: {"detokenize": False} spares it texts that nobody reads).
+    """
 
     def __init__(
         self,
@@ -85,13 +98,23 @@ class RefinerClient:
         template: RefineTemplate,
         limits: RefineLimits,
         temperature: float,
+        decoding: Decoding | str = Decoding.PLAIN,
+        end_ids: Collection[int] = (),
+        sampling_extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self._generator = generator
+        self._engine = Engine(generator, temperature, sampling_extra)
         self._tokenizer = tokenizer
         self._template = template
         self._limits = limits
-        self._temperature = temperature
         self._slots = asyncio.Semaphore(limits.max_concurrency)
+        self._verify: VerifySettings | None = None
+        if Decoding(decoding) is Decoding.VERIFY:
+            self._verify = VerifySettings(
+                # The model's last layer may be padded beyond the tokenizer; twice is ample.
+                law=Law(temperature, vocabulary_size=2 * len(tokenizer)),
+                max_tokens=limits.max_response_tokens,
+                end_ids=frozenset({tokenizer.eos_token_id, *end_ids}),
+            )
 
     async def refine(
         self, messages: Sequence[Mapping[str, str]], answer_ids: Sequence[int]
@@ -107,7 +130,7 @@ class RefinerClient:
             return Refinement(Outcome.TOO_LONG)
         try:
             async with asyncio.timeout(self._limits.deadline_s), self._slots:
-                output_ids = await self._generate(prompt_ids)
+                decoded = await self._decode(prompt_ids, answer_ids)
         except TimeoutError:
             return Refinement(Outcome.DEADLINE)
         except Exception:
@@ -115,20 +138,17 @@ class RefinerClient:
             # failed refinement must not take the rollout with it.
             logger.exception("the refiner's engine failed on one sample; it goes on unrefined")
             return Refinement(Outcome.ENGINE_ERROR)
-        return self._read(output_ids, answer_ids)
-
-    async def _generate(self, prompt_ids: list[int]) -> list[int]:
-        output = await self._generator.generate(
-            uuid4().hex,
-            prompt_ids=prompt_ids,
-            sampling_params={
-                "temperature": self._temperature,
-                "top_p": 1.0,
-                "top_k": -1,
-                "max_tokens": self._limits.max_response_tokens,
-            },
+        return replace(
+            self._read(list(decoded.token_ids), answer_ids),
+            generated_tokens=decoded.generated_tokens,
+            engine_calls=decoded.engine_calls,
+            scored_tokens=decoded.scored_tokens,
         )
-        return list(output.token_ids)
+
+    async def _decode(self, prompt_ids: list[int], answer_ids: Sequence[int]) -> Decoded:
+        if self._verify is not None:
+            return await self._engine.verify(prompt_ids, answer_ids, self._verify)
+        return await self._engine.plain(prompt_ids, self._limits.max_response_tokens)
 
     def _prompt_ids(
         self, messages: Sequence[Mapping[str, str]], answer_ids: Sequence[int]
@@ -142,22 +162,22 @@ class RefinerClient:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _read(self, output_ids: list[int], answer_ids: Sequence[int]) -> Refinement:
-        generated = len(output_ids)
-        if not _ends(output_ids, self._eos) and generated >= self._limits.max_response_tokens:
-            return Refinement(Outcome.TRUNCATED, generated_tokens=generated)
+        ended = _ends(output_ids, self._eos)
+        if not ended and len(output_ids) >= self._limits.max_response_tokens:
+            return Refinement(Outcome.TRUNCATED)
         text = self._text(output_ids)
         parsed = parse_refinement(self._template, text)
         if not parsed.strip():
-            return Refinement(Outcome.EMPTY, generated_tokens=generated)
+            return Refinement(Outcome.EMPTY)
         if parsed == self._text(answer_ids):
-            return Refinement(Outcome.VERBATIM, tuple(answer_ids), generated)
+            return Refinement(Outcome.VERBATIM, tuple(answer_ids))
         if parsed != text:
             output_ids = self._tokenizer.encode(parsed, add_special_tokens=False)
         if not _ends(output_ids, self._eos):
             output_ids = [*output_ids, self._eos]
         if len(output_ids) > self._limits.max_response_tokens:
-            return Refinement(Outcome.TRUNCATED, generated_tokens=generated)
-        return Refinement(Outcome.REFINED, tuple(output_ids), generated)
+            return Refinement(Outcome.TRUNCATED)
+        return Refinement(Outcome.REFINED, tuple(output_ids))
 
     @property
     def _eos(self) -> int:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from refiner_worker.client import Outcome, RefineLimits, Refinement, RefinerClient
-from refiner_worker.fake import FakeGenerator
+from refiner_worker.client import Generator, Outcome, RefineLimits, Refinement, RefinerClient
+from refiner_worker.fake import Distribution, FakeGenerator, TableGenerator
 from refiner_worker.prompts import RefineTemplate
 
 TEMPLATE = RefineTemplate("plain", 1, None, "{problem}|{answer}")
@@ -45,13 +46,14 @@ def encode(tokenizer: PreTrainedTokenizerFast) -> Encode:
 
 def refine(
     tokenizer: PreTrainedTokenizerFast,
-    generator: FakeGenerator,
+    generator: Generator,
     answer: list[int],
     limits: RefineLimits = LIMITS,
     template: RefineTemplate = TEMPLATE,
+    decoding: str = "plain",
 ) -> Refinement:
     async def call() -> Refinement:
-        client = RefinerClient(generator, tokenizer, template, limits, temperature=0.0)
+        client = RefinerClient(generator, tokenizer, template, limits, 0.0, decoding)
         return await client.refine(MESSAGES, answer)
 
     return asyncio.run(call())
@@ -63,7 +65,9 @@ def test_the_refiner_sees_problem_and_answer_without_the_end_token(
     generator = FakeGenerator(lambda prompt: encode("ac"))
     got = refine(tokenizer, generator, encode("ab"))
     assert tokenizer.decode(generator.requests[0]) == "sum|ab>"
-    assert got == Refinement(Outcome.REFINED, tuple(encode("ac")), generated_tokens=3)
+    assert got == Refinement(
+        Outcome.REFINED, tuple(encode("ac")), generated_tokens=3, engine_calls=1
+    )
 
 
 def test_the_same_text_is_verbatim_and_keeps_the_rollouts_own_tokens(
@@ -71,7 +75,9 @@ def test_the_same_text_is_verbatim_and_keeps_the_rollouts_own_tokens(
 ) -> None:
     without_end = encode("ab")[:-1]
     got = refine(tokenizer, FakeGenerator(lambda prompt: encode("ab")), without_end)
-    assert got == Refinement(Outcome.VERBATIM, tuple(without_end), generated_tokens=3)
+    assert got == Refinement(
+        Outcome.VERBATIM, tuple(without_end), generated_tokens=3, engine_calls=1
+    )
 
 
 def test_an_engine_that_leaves_the_end_token_out_gets_it_added(
@@ -85,7 +91,7 @@ def test_an_answer_cut_by_the_limit_is_dropped(
     tokenizer: PreTrainedTokenizerFast, encode: Encode
 ) -> None:
     got = refine(tokenizer, FakeGenerator(lambda prompt: encode("abcdefgh")[:-1]), encode("ab"))
-    assert got == Refinement(Outcome.TRUNCATED, generated_tokens=8)
+    assert got == Refinement(Outcome.TRUNCATED, generated_tokens=8, engine_calls=1)
 
 
 def test_an_empty_answer_is_told_apart(tokenizer: PreTrainedTokenizerFast, encode: Encode) -> None:
@@ -143,3 +149,59 @@ def test_no_more_than_the_allowed_number_are_under_way(
 
     generator = asyncio.run(call())
     assert (generator.in_flight_peak, len(generator.requests)) == (2, 5)
+
+
+def always(answer: list[int], tokenizer: PreTrainedTokenizerFast) -> TableGenerator:
+    """An engine whose greedy output after the refiner's prompt is `answer`."""
+    prompt_end = tokenizer.encode(">", add_special_tokens=False)[0]
+
+    def model(context: tuple[int, ...]) -> Distribution:
+        written = len(context) - 1 - context.index(prompt_end) if prompt_end in context else 0
+        wanted = answer[min(written, len(answer) - 1)]
+        return {token: 0.9 if token == wanted else 0.1 / 256 for token in range(257)}
+
+    return TableGenerator(model, draw=lambda distribution: 0, end_ids=answer[-1:])
+
+
+@pytest.mark.parametrize(
+    ("refined", "calls", "generated"),
+    [
+        ("abcdef", 1, 1),  # verbatim: one prefill
+        ("abXdef", 2, 2),  # one token replaced: one prefill before, one after
+    ],
+)
+def test_verify_decoding_refines_as_plain_decoding_does_with_fewer_tokens(
+    tokenizer: PreTrainedTokenizerFast,
+    encode: Encode,
+    refined: str,
+    calls: int,
+    generated: int,
+) -> None:
+    answer, expected = encode("abcdef"), encode(refined)
+    plain = refine(tokenizer, always(expected, tokenizer), answer)
+    verified = refine(tokenizer, always(expected, tokenizer), answer, decoding="verify")
+    assert verified.token_ids == plain.token_ids == tuple(expected)
+    assert verified.outcome is plain.outcome
+    assert (plain.engine_calls, plain.generated_tokens) == (1, 7)
+    assert (verified.engine_calls, verified.generated_tokens) == (calls, generated)
+
+
+def test_the_deadline_holds_for_all_calls_of_one_refinement(
+    tokenizer: PreTrainedTokenizerFast, encode: Encode
+) -> None:
+    class HangsAtTheSecondCall(TableGenerator):
+        async def generate(self, request_id: str, **request: Any) -> Any:
+            if self.calls:
+                await asyncio.Event().wait()
+            return await super().generate(request_id, **request)
+
+    scripted = always(encode("abXdef"), tokenizer)
+    engine = HangsAtTheSecondCall(scripted.model, scripted.draw, scripted.end_ids)
+    limits = RefineLimits(100, 8, deadline_s=0.05, max_concurrency=2)
+    got = refine(tokenizer, engine, encode("abcdef"), limits, decoding="verify")
+    assert (got, len(engine.calls)) == (Refinement(Outcome.DEADLINE), 1)
+
+
+def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match=r"'fast'.*plain, verify, ngram"):
+        RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")

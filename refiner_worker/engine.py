@@ -1,0 +1,146 @@
+"""Drives the decoding state machine through verl's token-in/token-out `generate`.
+
+The names of the sampling parameters, and the form in which prompt log-probabilities come back, are
+those of verl 0.9.1's vLLM and SGLang servers, which share them.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+from refiner_worker.acceptance import Law, TokenScore
+from refiner_worker.decoding import Reply, Request, VerifySettings, advance, begin, next_request
+
+EXCLUDING_BIAS = -1e9
+"""Added to a logit, leaves the token a probability of exactly 0 in float32 at any temperature."""
+
+
+class Generator(Protocol):
+    """verl's `LLMServerClient.generate`: token ids in, an object with `token_ids` out.
+
+    Where `prompt_logprobs=k` is asked for, `extra_fields` of the output has "prompt_ids" and
+    "prompt_logprobs", N rows for a prompt of N tokens: row i lists the k likeliest tokens after
+    i + 1 prompt tokens, best first, or for k = 0 the prompt's own next token; the last is a dummy.
+    """
+
+    async def generate(
+        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One output and what it cost.
+
+    Attributes:
+        token_ids: the output, end token included where it ended.
+        generated_tokens: tokens the engine generated; each took a forward pass of its own, unless
+            the engine speculates.
+        engine_calls: requests sent.
+        scored_tokens: draft tokens whose log-probabilities were computed in a prefill.
+    """
+
+    token_ids: tuple[int, ...]
+    generated_tokens: int
+    engine_calls: int = 1
+    scored_tokens: int = 0
+
+
+class Engine:
+    """A generator with a temperature and, perhaps, sampling parameters that only it understands."""
+
+    def __init__(
+        self, generator: Generator, temperature: float, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        self._generator = generator
+        self._temperature = temperature
+        self._extra = dict(extra or {})
+        # Seeded by the system: global seeds must not tie the coins to the engine's draws.
+        self._random = random.Random()
+
+    async def plain(self, prompt_ids: list[int], max_tokens: int) -> Decoded:
+        """One request, whatever the engine makes of it; speculation inside is its own affair."""
+        output = await self._ask(prompt_ids, {"max_tokens": max_tokens})
+        return Decoded(tuple(output.token_ids), generated_tokens=len(output.token_ids))
+
+    async def verify(
+        self, prompt_ids: list[int], draft: Sequence[int], settings: VerifySettings
+    ) -> Decoded:
+        """Verify-then-resume decoding; see `decoding.py`."""
+        state = begin(draft, settings)
+        generated = scored = 0
+        while (request := next_request(state)) is not None:
+            output = await self._ask(
+                [*prompt_ids, *request.continuation], _wishes(request, settings.law)
+            )
+            state = advance(state, _reply(output, request), self._coin)
+            generated += len(output.token_ids)
+            scored += request.scored
+        return Decoded(state.output, generated, state.calls, scored)
+
+    def _coin(self, probability: float) -> bool:
+        return self._random.random() < probability
+
+    async def _ask(self, prompt_ids: list[int], wishes: dict[str, Any]) -> Any:
+        neutral = {"temperature": self._temperature, "top_p": 1.0, "top_k": -1}
+        return await self._generator.generate(
+            uuid4().hex,
+            prompt_ids=prompt_ids,
+            sampling_params={**neutral, **self._extra, **wishes},
+        )
+
+
+def _wishes(request: Request, law: Law) -> dict[str, Any]:
+    wishes: dict[str, Any] = {"max_tokens": request.max_tokens}
+    if request.scored:
+        wishes["prompt_logprobs"] = law.listed
+    if request.excluded is not None:
+        wishes["logit_bias"] = {request.excluded: EXCLUDING_BIAS}
+    return wishes
+
+
+def _reply(output: Any, request: Request) -> Reply:
+    """The engine's output as the state machine reads it."""
+    scores: list[TokenScore] = []
+    if request.scored:
+        # The row before a token's own is the one that predicts it; the last row is a dummy.
+        rows = slice(-request.scored - 1, -1)
+        fields = output.extra_fields
+        scores = [
+            TokenScore(tuple(token_ids), tuple(log_probs))
+            for token_ids, log_probs in zip(
+                fields["prompt_ids"][rows], fields["prompt_logprobs"][rows], strict=True
+            )
+        ]
+    return Reply(tuple(output.token_ids), scores)
+
+
+def ngram_overrides(engine: str, draft_tokens: int = 8) -> dict[str, Any]:
+    """Keys of verl's rollout config that make the refiner's servers draft from their prompt.
+
+    Args:
+        engine: verl's `rollout.name`, vllm or sglang.
+        draft_tokens: most tokens drafted in one step.
+
+    Raises ValueError for any other engine.
+    """
+    if engine == "vllm":
+        speculative = {
+            "method": "ngram",
+            "num_speculative_tokens": draft_tokens,
+            "prompt_lookup_min": 2,
+            "prompt_lookup_max": 4,
+        }
+        return {"engine_kwargs": {"vllm": {"speculative_config": speculative}}}
+    if engine == "sglang":
+        speculative = {
+            "speculative_algorithm": "NGRAM",
+            "speculative_num_draft_tokens": draft_tokens,
+        }
+        return {"engine_kwargs": {"sglang": speculative}}
+    raise ValueError(
+        f"refiner.decoding=ngram does not know the engine {engine!r}; use rollout.name=vllm or "
+        "sglang, or refiner.decoding=plain"
+    )
