@@ -37,4 +37,6 @@ check_platform
 has_libnuma || fail "libnuma.so.1 is missing, and vLLM needs it to generate" "$(libnuma_remedy), then run this again" \
     "without it scripts/test.sh still runs all but the integration tests"
 ensure_environment
-run_alone "$VENV_PYTHON" -m recipe.cpu.quickstart "$@"
+take_turn
+# In place of this shell, so that signals reach it; what it starts does not inherit the turn.
+exec "$VENV_PYTHON" -m recipe.cpu.quickstart "$@"

@@ -84,8 +84,9 @@ stage_integration() {
         [[ -z "${CI:-}" ]] || return 1
         return "$PYTEST_NOTHING_SELECTED"
     fi
-    run_alone timeout --kill-after=30 "$INTEGRATION_LIMIT_S" "$VENV_PYTHON" -m pytest tests/integration --durations=0 \
-        ${pytest_arguments[@]+"${pytest_arguments[@]}"}
+    take_turn
+    timeout --kill-after=30 "$INTEGRATION_LIMIT_S" "$VENV_PYTHON" -m pytest tests/integration --durations=0 \
+        ${pytest_arguments[@]+"${pytest_arguments[@]}"} 9>&-
 }
 
 # run_stage NAME: runs stage_NAME, times it and adds a line to the summary.

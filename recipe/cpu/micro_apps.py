@@ -116,7 +116,7 @@ def write_micro_apps(root: Path, count: int, split: Split, seed: int) -> Path:
 
 
 def prepare_micro_apps(
-    out: Path, train_problems: int = 1024, test_problems: int = 128, seed: int = 0
+    out: Path, train_problems: int = 1024, test_problems: int = 64, seed: int = 0
 ) -> tuple[Path, Path]:
     """Problem folders under `out/micro_apps` and verl's `train.parquet` and `test.parquet` in
     `out`.

@@ -233,11 +233,11 @@ ensure_environment() {
     exec {lock_fd}>&-
 }
 
-# run_alone COMMAND...: two local Ray clusters of one user disturb each other, so runs wait for their turn. The lock is
-# not inherited by what the command leaves behind.
-run_alone() {
-    local lock
-    lock="${TMPDIR:-/tmp}/online-refiner-ray-$(id -u).lock"
-    flock -n -o "$lock" true || say "waiting for another run on this machine to end"
-    flock -o "$lock" "$@"
+# take_turn: two local Ray clusters of one user disturb each other, so runs wait for each other. The turn is over when
+# every process that holds file descriptor 9 has ended: give 9>&- to what may be left behind.
+take_turn() {
+    exec 9>"${TMPDIR:-/tmp}/online-refiner-ray-$(id -u).lock"
+    flock -n 9 && return
+    say "waiting for another run on this machine to end"
+    flock 9
 }

@@ -22,6 +22,7 @@ OVERRIDES = (
     "hardware=cpu_debug",
     "experiment=quickstart_sane",
     "data.train_batch_size=8",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
     "actor_rollout_ref.rollout.n=4",
     "trainer.val_before_train=false",
     "trainer.test_freq=-1",
