@@ -14,6 +14,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from recipe.online_refiner.episodes import ROW_KEY
 from recipe.online_refiner.refining import Refining, Rollout, Score
 from recipe.online_refiner.settings import Settings
+from recipe.online_refiner.verl_keys import REFINABLE
 from refiner_worker.client import Generator, RefineLimits, RefinerClient
 from refiner_worker.prompts import load_template
 
@@ -74,6 +75,25 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         rollout = Rollout(list(kwargs["raw_prompt"]), output.response_ids, score)
         record = await self._refining.refine(rollout, judge)
         output.extra_fields[ROW_KEY] = record.to_row()
+        self._tell_group_filter(output, record.accepted, int(kwargs["session_id"]))
+
+    def _tell_group_filter(self, output: AgentLoopOutput, accepted: bool, session: int) -> None:
+        """Write the metric by which an accepted refinement keeps a group of equal rewards."""
+        metric = str((self.config.algorithm.get("filter_groups") or {}).get("metric"))
+        if not metric.startswith(REFINABLE):
+            return
+        extras = output.extra_fields["reward_extra_info"]
+        base = metric.removeprefix(REFINABLE)
+        value = float(output.reward_score if base == "reward" else extras[base])
+        extras[metric] = refinable(value, accepted, session)
+
+
+def refinable(value: float, accepted: bool, session: int) -> float:
+    """The group filter's value of one rollout: apart from every other's where it is accepted.
+
+    verl drops groups whose values are all the same; sessions of a group count from 0.
+    """
+    return value + (session + 1) * 1e-3 if accepted else value
 
 
 def _score_of(output: AgentLoopOutput) -> Score:

@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
+from recipe.online_refiner.constraint_checks import (
+    check_combinations,
+    check_injection,
+    check_schedules,
+    paths_of,
+)
 from recipe.online_refiner.settings import ConfigError, Settings
 from refiner_worker.prompts import load_template, render
 
@@ -44,55 +50,9 @@ def _check_trainer_mode(config: DictConfig, settings: Settings) -> Iterator[str]
         yield "trainer.use_v1=False: verl's older trainer has no hooks. Fix: trainer.use_v1=True"
 
 
-def _check_combinations(config: DictConfig, settings: Settings) -> Iterator[str]:
-    if settings.refines and config.actor_rollout_ref.rollout.multi_turn.enable:
-        yield (
-            "actor_rollout_ref.rollout.multi_turn.enable=True: only single-turn answers are "
-            "refined. Fix: set it to False, or constraint.kind=none and refiner.observe=False"
-        )
-    reward_model = config.reward.reward_model
-    if settings.refines and reward_model.enable and not reward_model.enable_resource_pool:
-        yield (
-            "reward.reward_model.enable_resource_pool=False: a reward model that shares the "
-            "policy's GPUs scores only after all rollouts, when refining has to be over. Fix: "
-            "reward.reward_model.enable_resource_pool=True with GPUs of its own"
-        )
-    if settings.injects_sft:
-        yield from _check_sft(config)
-
-
-def _check_sft(config: DictConfig) -> Iterator[str]:
-    actor = config.actor_rollout_ref.actor
-    if actor.shuffle:
-        yield (
-            "actor_rollout_ref.actor.shuffle=True: the rows of the differentiable term must stay "
-            "in their mini-batches. Fix: actor_rollout_ref.actor.shuffle=False"
-        )
-    if actor.strategy not in ("fsdp", "fsdp2"):
-        yield (
-            f"actor_rollout_ref.actor.strategy={actor.strategy!r}: constraint.inject=sft runs "
-            "under FSDP. Fix: actor_rollout_ref.actor.strategy=fsdp2 or constraint.inject=advantage"
-        )
-    if config.distillation.enabled:
-        yield (
-            "distillation.enabled=True: verl's distillation has a loss of its own, which "
-            "constraint.inject=sft would replace. Fix: distillation.enabled=False"
-        )
-
-
-def _check_advantage(config: DictConfig, settings: Settings) -> Iterator[str]:
-    estimator = config.algorithm.adv_estimator
-    if settings.injects_advantage and estimator == "gae":
-        yield (
-            f"algorithm.adv_estimator={estimator!r}: with a critic the penalty must enter before "
-            "the values are fitted, not in the advantage. Fix: algorithm.adv_estimator=grpo, or "
-            "constraint.inject=sft"
-        )
-
-
 def _check_files(config: DictConfig, settings: Settings) -> Iterator[str]:
     for key in ("train_files", "val_files"):
-        for path in _paths(config.data[key]):
+        for path in paths_of(config.data[key]):
             yield from _check_parquet(f"data.{key}", path)
 
 
@@ -122,7 +82,7 @@ def _check_batch(config: DictConfig, settings: Settings) -> Iterator[str]:
             f"data.train_batch_size={batch} is below actor_rollout_ref.actor.ppo_mini_batch_size="
             f"{mini_batch}: no mini-batch would be full. Fix: lower the mini-batch"
         )
-    paths = [path for path in _paths(config.data.train_files) if Path(path).is_file()]
+    paths = [path for path in paths_of(config.data.train_files) if Path(path).is_file()]
     try:
         rows = sum(pq.read_metadata(path).num_rows for path in paths)
     except (pa.ArrowInvalid, OSError):
@@ -157,8 +117,9 @@ def _check_template(config: DictConfig, settings: Settings) -> Iterator[str]:
 
 _RULES: tuple[Callable[[DictConfig, Settings], Iterator[str]], ...] = (
     _check_trainer_mode,
-    _check_combinations,
-    _check_advantage,
+    check_combinations,
+    check_injection,
+    check_schedules,
     _check_files,
     _check_batch,
     _check_model,
@@ -189,7 +150,7 @@ def _check_lengths(
 ) -> Iterator[str]:
     limit = config.data.max_prompt_length
     for key in ("train_files", "val_files"):
-        for path in _paths(config.data[key]):
+        for path in paths_of(config.data[key]):
             lengths = _longest_prompts(path, tokenizer)
             over = sum(length > limit for length in lengths)
             if over and not config.data.filter_overlong_prompts:
@@ -246,7 +207,3 @@ def _check_context(config: DictConfig, settings: Settings) -> Iterator[str]:
             f"refiner.max_prompt_length={context - config.data.max_response_length} or less; "
             "longer ones go unrefined"
         )
-
-
-def _paths(value: str | ListConfig) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)

@@ -9,7 +9,6 @@ Notation and sources: c_t = -log π_θ(a'_t | s0, a'_<t); m = 1[R(a') > R(a)]; t
 -λ·m·Σc_t (Ma et al., arXiv 2603.18088, section 3.3). What the paper leaves open is marked "ours".
 """
 
-import math
 from enum import StrEnum
 
 import torch
@@ -43,14 +42,7 @@ class Align(StrEnum):
 
     POSITION = "position"
     LAST = "last"
-
-
-class Schedule(StrEnum):
-    """How λ moves from its start to its end over training."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
+    EDIT = "edit"
 
 
 def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
@@ -63,20 +55,6 @@ def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
     if rule is Filter.NOT_WORSE:
         return refined_reward >= reward
     return True
-
-
-def lambda_at(step: int, total_steps: int, start: float, end: float, schedule: Schedule) -> float:
-    """λ at training step `step` in 1..total_steps; a function of the step alone, so it resumes.
-
-    linear: start + (end - start)·p; cosine: end + (start - end)·(1 + cos πp)/2,
-    with p = (step - 1)/(total_steps - 1), and p = 0 where there is one step only.
-    """
-    if schedule is Schedule.CONSTANT or total_steps <= 1:
-        return start
-    progress = min(max((step - 1) / (total_steps - 1), 0.0), 1.0)
-    if schedule is Schedule.LINEAR:
-        return start + (end - start) * progress
-    return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
 def token_cross_entropy(log_probs_BU: torch.Tensor, mask_BU: torch.Tensor) -> torch.Tensor:
@@ -106,28 +84,54 @@ def reduced(ce_BU: torch.Tensor, mask_BU: torch.Tensor, how: Reduce) -> torch.Te
     return ce_BU / mask_BU.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def aligned(mass_BU: torch.Tensor, response_mask_BT: torch.Tensor, how: Align) -> torch.Tensor:
+def aligned(
+    mass_BU: torch.Tensor,
+    response_mask_BT: torch.Tensor,
+    how: Align,
+    sources_BU2: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Lay the mass on a' over the tokens of a, conserving each row's sum. Shape (B, T). Ours.
 
     `position` puts c_t on step t while t < min(T, U) and the rest on a's last token; `last` puts
-    all of it there. Step t counts a's unmasked tokens. A row without tokens gets nothing.
+    all of it there; `edit` spreads c_t evenly over the tokens of a that a'_t copies or replaces,
+    or puts it on the one before an insertion. Step t counts a's unmasked tokens. A row without
+    tokens gets nothing.
+
+    Args:
+        sources_BU2: `edit` only: half-open ranges of steps of a; anything off the mass.
     """
     mask = response_mask_BT.to(mass_BU.dtype)
-    total_B = mass_BU.sum(dim=1)
+    step_BT = (response_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
     placed_BT = torch.zeros_like(mask)
     if how is Align.POSITION:
-        placed_BT = _at_same_step(mass_BU, response_mask_BT) * mask
-    rest_B = total_B - placed_BT.sum(dim=1)
+        placed_BT = _at_steps(mass_BU, step_BT) * mask
+    elif how is Align.EDIT:
+        if sources_BU2 is None:
+            raise ValueError("align=edit needs the sources of the diff between a and a'")
+        placed_BT = _at_steps(_spread(mass_BU, sources_BU2, mask.shape[1]), step_BT) * mask
+    rest_B = mass_BU.sum(dim=1) - placed_BT.sum(dim=1)
     last_B = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1)
     has_tokens_B = mask.any(dim=1).to(mask.dtype)
     return placed_BT.scatter_add(1, last_B.unsqueeze(1), (rest_B * has_tokens_B).unsqueeze(1))
 
 
-def _at_same_step(mass_BU: torch.Tensor, response_mask_BT: torch.Tensor) -> torch.Tensor:
-    step_BT = (response_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
-    beyond_BT = step_BT >= mass_BU.shape[1]
-    picked_BT = mass_BU.gather(1, step_BT.clamp(max=mass_BU.shape[1] - 1))
+def _at_steps(values_BS: torch.Tensor, step_BT: torch.Tensor) -> torch.Tensor:
+    beyond_BT = step_BT >= values_BS.shape[1]
+    picked_BT = values_BS.gather(1, step_BT.clamp(max=values_BS.shape[1] - 1))
     return picked_BT.masked_fill(beyond_BT, 0.0)
+
+
+def _spread(mass_BU: torch.Tensor, sources_BU2: torch.Tensor, steps: int) -> torch.Tensor:
+    """Each mass in equal shares over its range of steps. Shape (B, steps).
+
+    Summed as differences at the ranges' ends, in float64 so that what cancels leaves nothing.
+    """
+    start_BU, end_BU = sources_BU2.clamp(max=steps).unbind(dim=-1)
+    share_BU = mass_BU.double() / (end_BU - start_BU).clamp(min=1)
+    share_BU = torch.where(end_BU > start_BU, share_BU, 0.0)
+    ends_BS = torch.zeros(mass_BU.shape[0], steps + 1, dtype=torch.float64, device=mass_BU.device)
+    ends_BS.scatter_add_(1, start_BU, share_BU).scatter_add_(1, end_BU, -share_BU)
+    return ends_BS.cumsum(dim=1)[:, :steps].to(mass_BU.dtype)
 
 
 def penalised(
@@ -156,6 +160,29 @@ def sft_weights(mask_BU: torch.Tensor, lambda_: float, rows: int, how: Reduce) -
         how: `mean` also divides each row by its number of carrying tokens.
     """
     return reduced(mask_BU.float(), mask_BU, how) * (lambda_ / rows)
+
+
+def expert_weights(mask_RU: torch.Tensor, share: float, mini_batches: int) -> torch.Tensor:
+    """CHORD's weights on expert answers: Σ_t w_t·c_t over a mini-batch is μ·mean(c_t). (R, U).
+
+    Each expert answer counts the same, however long, and R of them are dealt out over the step's
+    mini-batches (arXiv 2508.11408 averages over a batch of experts; the dealing is ours).
+
+    Args:
+        mask_RU: the tokens of the step's R expert answers. share: μ of this step.
+    """
+    rows = mask_RU.shape[0]
+    return reduced(mask_RU.float(), mask_RU, Reduce.MEAN) * (share * mini_batches / rows)
+
+
+def expert_token_factor(log_probs_BU: torch.Tensor) -> torch.Tensor:
+    """CHORD's φ = p·(1 - p), without a gradient: largest where the policy is in two minds. (B, U).
+
+    Expert tokens that the policy finds very likely teach little, and very unlikely ones would
+    throw it off (arXiv 2508.11408, section 3.3).
+    """
+    p_BU = log_probs_BU.detach().float().exp()
+    return p_BU * (1.0 - p_BU)
 
 
 def kl_estimate(

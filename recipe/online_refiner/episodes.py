@@ -28,6 +28,7 @@ class RefineRecord:
         token_ids: a', EOS included; empty where there is none.
         copied: U flags, 1 where the token stands in a at the aligned place.
         divergence: index of the first token that differs from a at the same index.
+        sources: U half-open ranges of tokens of a that each token copies or replaces.
         edit_distance: token edits from a to a'.
         generated_tokens: tokens that the refiner's engine decoded.
         judged_at_s: wall-clock time at which a was judged (Unix seconds).
@@ -45,10 +46,16 @@ class RefineRecord:
     token_ids: tuple[int, ...] = ()
     copied: tuple[int, ...] = ()
     divergence: int = 0
+    sources: tuple[tuple[int, int], ...] = ()
     edit_distance: int = 0
     generated_tokens: int = 0
     verdict: str = ""
     refined_verdict: str = ""
+
+    @property
+    def improved(self) -> bool:
+        """Whether R(a') > R(a), whatever the filter keeps."""
+        return self.refined_reward is not None and self.refined_reward > self.reward
 
     def to_row(self) -> dict[str, Any]:
         """The plain dict that travels in the row's `extra_fields`."""
@@ -75,6 +82,25 @@ class Episode:
     answer_ids: tuple[int, ...]
     record: RefineRecord
     cross_entropy: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RolloutRow:
+    """One rollout of the batch, padding rows left out.
+
+    Attributes:
+        reward: unshaped. reference: the dataset's solution, empty where it has none.
+        episode: only where the rollout was up for refinement.
+    """
+
+    key: str
+    uid: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    reward: float
+    judged: bool
+    reference: str
+    episode: Episode | None
 
 
 class EpisodeLog:

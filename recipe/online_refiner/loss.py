@@ -1,15 +1,27 @@
-"""The differentiable term: verl's policy loss plus the constraint's, on one mixed micro-batch."""
+"""The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's own rows."""
 
 from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
+from recipe.online_refiner.constraint import expert_token_factor
+
 WEIGHT_FIELD = "refine_weight"
+"""Per response token: its weight in our term; 0 on policy rows."""
+NUMBER_FIELD = "refine_number"
+"""Per response token: the number of its row, counted from 1; 0 on policy rows and fillers."""
+POLICY_SHARE = "policy_share"
+"""Of the whole batch: the factor on verl's loss, 1 - μ with CHORD."""
+EXPERT_PHI = "expert_phi"
+"""Of the whole batch: whether CHORD's token factor φ is on."""
+CROSS_ENTROPY_METRIC = "refine_ce"
+"""(number, [c_t in nats]) of each numbered row: what the loss saw serves the metrics as well."""
 
 
 def constrained_loss(
@@ -18,17 +30,38 @@ def constrained_loss(
     data: TensorDict,
     dp_group: Any = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """L = L_policy + Σ_t w_t·c_t over the micro-batch (ours, after the paper's section 3.3).
+    """L = s·L_policy + Σ_t w_t·φ_t·c_t over the micro-batch.
+
+    s = 1 and φ = 1 for the dynamic constraint (ours, after arXiv 2603.18088, section 3.3);
+    s = 1 - μ and, if asked for, φ = p(1 - p) for CHORD (arXiv 2508.11408).
 
     The extra rows are masked out of L_policy, and the policy rows have w = 0, so each part sees
-    its own rows only. The weights hold λ and the normalisation; verl averages gradients over the
-    data-parallel ranks, hence the factor `dp_size`. Batches without weights get L_policy alone.
+    its own rows only. The weights hold λ or μ and the normalisation; verl averages gradients over
+    the data-parallel ranks, hence the factor `dp_size`. A row whose cross entropy is not finite
+    has no part in the term. Batches without weights get L_policy alone.
     """
     loss, metrics = ppo_loss(config, model_output, data, dp_group)
     if WEIGHT_FIELD not in data:
         return loss, metrics
     log_probs = no_padding_2_padding(model_output["log_probs"], data)
-    weights = data.select(WEIGHT_FIELD).to_padded_tensor()[WEIGHT_FIELD]
-    term = -(log_probs * weights).sum() * data["dp_size"]
+    extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
+    numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
+    finite_B1 = torch.isfinite(log_probs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
+    weighed = finite_B1 & (weights > 0)
+    if tu.get_non_tensor_data(data=data, key=EXPERT_PHI, default=False):
+        weights = weights * expert_token_factor(log_probs)
+    term = -(log_probs.where(weighed, 0.0) * weights).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
-    return loss + term, metrics
+    metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
+    share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
+    return loss * share + term, metrics
+
+
+def _cross_entropies(
+    log_probs_BU: torch.Tensor, numbers_BU: torch.Tensor
+) -> list[tuple[int, list[float]]]:
+    rows = numbers_BU.amax(dim=1).nonzero().flatten().tolist()
+    return [
+        (int(numbers_BU[row].amax()), (-log_probs_BU[row][numbers_BU[row] > 0]).tolist())
+        for row in rows
+    ]

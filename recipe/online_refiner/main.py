@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from recipe.cpu.launch import restart_with_environment
 from recipe.online_refiner.checks import check
+from recipe.online_refiner.constraint_checks import warnings_on
 from recipe.online_refiner.run_folder import mark_finished, write_run_folder
 from recipe.online_refiner.settings import ConfigError, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
@@ -33,6 +34,8 @@ def train(config: DictConfig) -> None:
     settings = read_settings(config)
     apply_settings(config, settings)
     check(config, settings)
+    for warning in warnings_on(config, settings):
+        print(f"warning: {warning}", file=sys.stderr)
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
     except (AssertionError, ValueError) as error:

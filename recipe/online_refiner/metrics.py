@@ -6,8 +6,17 @@ verl picks how to reduce a metric over several updates of one step from its name
 
 from collections.abc import Sequence
 
-from recipe.online_refiner.episodes import SKIPPED_PERFECT, UNJUDGED, Episode, RefineRecord
+from recipe.online_refiner.episodes import (
+    SKIPPED_PERFECT,
+    UNJUDGED,
+    Episode,
+    RefineRecord,
+    RolloutRow,
+)
 from refiner_worker.client import Outcome
+
+COMPILE_ERROR = "compile_error"
+"""The judge's word on an answer without a program that can be read; mending one is a format fix."""
 
 _FAILURES = {str(outcome) for outcome in Outcome if outcome.failed} | {UNJUDGED}
 
@@ -23,7 +32,7 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     refined = [record for record in records if record.token_ids]
     gains = [r.refined_reward - r.reward for r in refined if r.refined_reward is not None]
     metrics = {
-        "constraint/improvement_ratio": sum(gain > 0 for gain in gains) / len(records),
+        "constraint/improvement_ratio": sum(r.improved for r in records) / len(records),
         "constraint/kept_total": float(sum(record.accepted for record in records)),
         "refiner/skipped_perfect_total": _count(records, {SKIPPED_PERFECT}),
         "refiner/verbatim_total": _count(records, {str(Outcome.VERBATIM)}),
@@ -37,6 +46,10 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         metrics["refiner/edit_distance_mean"] = _mean([r.edit_distance for r in refined])
     if gains:
         metrics["refiner/reward_gain_mean"] = _mean(gains)
+    kept = [record for record in records if record.accepted and record.improved]
+    if kept:
+        unreadable = sum(record.verdict == COMPILE_ERROR for record in kept)
+        metrics["refiner/format_fix_ratio"] = unreadable / len(kept)
     return metrics
 
 
@@ -66,12 +79,34 @@ def refine_wait_s(episodes: Sequence[Episode]) -> float:
     return max(0.0, last_finished_s - last_judged_s)
 
 
-def group_reward_std(rewards: Sequence[float], groups: Sequence[str]) -> float:
-    """Mean over prompt groups of the population standard deviation of the unshaped rewards."""
-    by_group: dict[str, list[float]] = {}
-    for reward, group in zip(rewards, groups, strict=True):
-        by_group.setdefault(group, []).append(reward)
-    return _mean([_std(values) for values in by_group.values()])
+def group_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:
+    """What the prompt groups of a batch say, over their judged rollouts.
+
+    `monitor/group_reward_std`: mean over groups of the population standard deviation of the
+    unshaped rewards. `monitor/group_distinct_ratio`: mean over groups of distinct answers /
+    answers. `constraint/kept_by_refinement_total`: groups of equal rewards, which carry no policy
+    gradient, with an accepted refinement, which carries the constraint.
+    """
+    groups: dict[str, list[RolloutRow]] = {}
+    for row in rows:
+        if row.judged:
+            groups.setdefault(row.uid, []).append(row)
+    if not groups:
+        return {}
+    stds = {uid: _std([row.reward for row in group]) for uid, group in groups.items()}
+    return {
+        "monitor/group_reward_std": _mean(list(stds.values())),
+        "monitor/group_distinct_ratio": _mean(
+            [len({row.answer_ids for row in group}) / len(group) for group in groups.values()]
+        ),
+        "constraint/kept_by_refinement_total": float(
+            sum(stds[uid] == 0 and _carries(group) for uid, group in groups.items())
+        ),
+    }
+
+
+def _carries(group: Sequence[RolloutRow]) -> bool:
+    return any(row.episode is not None and row.episode.record.accepted for row in group)
 
 
 def _count(records: Sequence[RefineRecord], outcomes: set[str]) -> float:

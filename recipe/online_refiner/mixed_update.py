@@ -6,7 +6,7 @@ mini-batches by their share and leaves `global_batch_size`, by which the policy 
 as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.utils import tensordict_utils as tu
 
-from recipe.online_refiner.loss import WEIGHT_FIELD
+from recipe.online_refiner.loss import CROSS_ENTROPY_METRIC, NUMBER_FIELD, WEIGHT_FIELD
 from recipe.online_refiner.queue_rows import ranks_of, temporary_rows
 from recipe.online_refiner.rows import RESPONSE_FIELDS, constraint_row, interleaved, rounded_up
 
@@ -36,14 +37,24 @@ class MixedActor:
         worker_group: verl's actor worker group.
         responses: at least one; padded with weightless copies to fill every mini-batch equally.
         micro_batch_size: rows per micro-batch and rank; 1 where verl packs by token count.
+        loss_settings: what the loss is told of the whole batch; see `loss.py`.
+
+    Attributes:
+        cross_entropy: after the update, c_t in nats of each response as the loss first saw it.
     """
 
     def __init__(
-        self, worker_group: Any, responses: Sequence[WeighedResponse], micro_batch_size: int
+        self,
+        worker_group: Any,
+        responses: Sequence[WeighedResponse],
+        micro_batch_size: int,
+        loss_settings: Mapping[str, Any],
     ) -> None:
         self._worker_group = worker_group
         self._responses = list(responses)
         self._micro_batch_size = micro_batch_size
+        self._loss_settings = dict(loss_settings)
+        self.cross_entropy: list[torch.Tensor] = []
 
     def update_actor(self, batch: KVBatchMeta) -> TensorDict:
         """Run verl's update over both kinds of rows; returns its metrics."""
@@ -61,18 +72,33 @@ class MixedActor:
                 keys=[keys[index] for index in order],
                 tags=[tags[index] for index in order],
                 partition_id=batch.partition_id,
-                extra_info=dict(batch.extra_info),
+                extra_info=batch.extra_info | self._loss_settings,
             )
             mixed.extra_info["mini_batch_size"] += count // mini_batches
-            return self._worker_group.update_actor(mixed)
+            return self._without_cross_entropy(self._worker_group.update_actor(mixed))
+
+    def _without_cross_entropy(self, output: TensorDict) -> TensorDict:
+        """Keep the rows' cross entropy, which is no scalar that verl could log."""
+        metrics = dict(output["metrics"])
+        seen: dict[int, list[float]] = {}
+        for number, values in metrics.pop(CROSS_ENTROPY_METRIC):
+            seen.setdefault(number, values)
+        self.cross_entropy = [
+            torch.tensor(seen[number]) for number in range(1, len(self._responses) + 1)
+        ]
+        return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": metrics})
 
     def _rows(self, count: int, fields: Sequence[str]) -> list[dict[str, torch.Tensor]]:
         shortest = min(self._responses, key=lambda response: len(response.response_ids))
         filler = WeighedResponse(
             shortest.prompt_ids, shortest.response_ids, torch.zeros_like(shortest.weights)
         )
-        responses = self._responses + [filler] * (count - len(self._responses))
-        return [constraint_row(r.prompt_ids, r.response_ids, r.weights, fields) for r in responses]
+        numbered = list(enumerate(self._responses, start=1))
+        numbered += [(0, filler)] * (count - len(numbered))
+        return [
+            constraint_row(r.prompt_ids, r.response_ids, r.weights, number, fields)
+            for number, r in numbered
+        ]
 
 
 def _fields_of(batch: KVBatchMeta) -> list[str]:
@@ -84,8 +110,8 @@ def _give_no_weight(batch: KVBatchMeta) -> None:
     responses = tq.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"]
     )["responses"]
-    weights = torch.nested.nested_tensor_from_jagged(
-        torch.zeros_like(responses.values(), dtype=torch.float32), responses.offsets()
+    zeros = torch.nested.nested_tensor_from_jagged(
+        torch.zeros_like(responses.values()), responses.offsets()
     )
-    fields = TensorDict({WEIGHT_FIELD: weights}, batch_size=len(batch))
+    fields = TensorDict({WEIGHT_FIELD: zeros.float(), NUMBER_FIELD: zeros}, batch_size=len(batch))
     tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)

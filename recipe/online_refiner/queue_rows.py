@@ -2,29 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import torch
 import transfer_queue as tq
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from recipe.online_refiner.agent_loop import JUDGE_FAILED_KEY
 from recipe.online_refiner.constraint import kl_estimate
-from recipe.online_refiner.episodes import ROW_KEY, Episode, RefineRecord
-
-
-@dataclass(frozen=True)
-class RolloutRow:
-    """One rollout of the batch, padding rows left out; `episode` only where it was refined."""
-
-    key: str
-    uid: str
-    reward: float
-    judged: bool
-    episode: Episode | None
+from recipe.online_refiner.episodes import ROW_KEY, Episode, RefineRecord, RolloutRow
 
 
 def read_rollouts(batch: KVBatchMeta) -> list[RolloutRow]:
@@ -44,7 +33,16 @@ def read_rollouts(batch: KVBatchMeta) -> list[RolloutRow]:
     return [_rollout_row(*column) for column in columns]
 
 
-def log_prob_metrics(batch: KVBatchMeta) -> dict[str, float]:
+def stand_in_for_reference(batch: KVBatchMeta) -> None:
+    """Store the actor's log-probs as the reference's, where the KL only has to exist this step."""
+    data = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["old_log_probs"]
+    )
+    fields = TensorDict({"ref_log_prob": data["old_log_probs"]}, batch_size=len(batch))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+
+def log_prob_metrics(batch: KVBatchMeta, with_reference: bool) -> dict[str, float]:
     """What the stored log-probs say of the policy: against the reference, and against its engine.
 
     `monitor/kl_to_reference` in nats a response, where the reference was forwarded;
@@ -57,7 +55,7 @@ def log_prob_metrics(batch: KVBatchMeta) -> dict[str, float]:
     ).to_padded_tensor()
     actor, mask = data["old_log_probs"], data["response_mask"]
     metrics = {}
-    if "ref_log_prob" in data:
+    if with_reference and "ref_log_prob" in data:
         metrics["monitor/kl_to_reference"] = kl_estimate(actor, data["ref_log_prob"], mask).item()
     if "rollout_log_probs" in data:
         difference = ((actor - data["rollout_log_probs"]) * mask).abs()
@@ -84,20 +82,24 @@ def _rollout_row(
 ) -> RolloutRow:
     extras = extra_fields["reward_extra_info"]
     refined = extra_fields.get(ROW_KEY)
+    prompt, answer = tuple(prompt_ids.tolist()), tuple(answer_ids.tolist())
     episode = None
     if refined is not None:
         episode = Episode(
             uid=uid,
             problem_id=str(extra_info.get("problem_id", extra_info.get("index", ""))),
-            prompt_ids=tuple(prompt_ids.tolist()),
-            answer_ids=tuple(answer_ids.tolist()),
+            prompt_ids=prompt,
+            answer_ids=answer,
             record=RefineRecord.from_row(refined),
         )
     return RolloutRow(
         key=key,
         uid=uid,
+        prompt_ids=prompt,
+        answer_ids=answer,
         reward=float(extras.get("score", 0.0)),
         judged=not extras.get(JUDGE_FAILED_KEY, 0),
+        reference=str(extra_info.get("reference_solution") or ""),
         episode=episode,
     )
 

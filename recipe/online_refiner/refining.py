@@ -87,6 +87,7 @@ class Refining:
             token_ids=refinement.token_ids,
             copied=diff.copied,
             divergence=diff.divergence,
+            sources=diff.sources,
             edit_distance=diff.edit_distance if refinement.token_ids else 0,
             generated_tokens=refinement.generated_tokens,
             refined_reward=record.reward if verbatim else None,

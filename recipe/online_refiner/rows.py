@@ -41,12 +41,14 @@ def constraint_row(
     prompt_ids: Sequence[int],
     response_ids: Sequence[int],
     weights: torch.Tensor,
+    number: int,
     fields: Sequence[str],
 ) -> dict[str, torch.Tensor]:
     """An (s0, a') row for the actor's update: invisible to the policy loss, weighed by ours.
 
     Args:
         weights: U weights of the differentiable term, λ and every normalisation included.
+        number: by which the loss reports on the row, from 1; 0 where nobody asks.
         fields: those of RESPONSE_FIELDS that the policy rows of this batch carry.
     """
     row = response_row(prompt_ids, response_ids)
@@ -54,6 +56,7 @@ def constraint_row(
     row["response_mask"] = silent
     row["loss_mask"] = silent
     row["refine_weight"] = weights.float()
+    row["refine_number"] = torch.full_like(silent, number)
     row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})
     return row
 

@@ -17,8 +17,10 @@ class OnlineRefinerRunner(TaskRunnerV1.__ray_actor_class__):
         """
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
+        from recipe.online_refiner.advantage import register_refined_estimators
         from recipe.online_refiner.trainer import OnlineRefinerTrainer
 
+        register_refined_estimators()
         TRAINER_REGISTRY["sync"] = OnlineRefinerTrainer
         super().run(config)
 

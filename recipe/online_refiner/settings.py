@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from recipe.online_refiner.constraint import Align, Filter, Reduce, Schedule, Tokens
+from recipe.online_refiner.constraint import Align, Filter, Reduce, Tokens
+from recipe.online_refiner.schedules import Schedule
 
 
 class ConfigError(ValueError):
@@ -26,11 +27,13 @@ class Kind(StrEnum):
     NONE = "none"
     STATIC_KL = "static_kl"
     DYNAMIC = "dynamic"
+    CHORD = "chord"
 
 
 class Inject(StrEnum):
     """Where the dynamic constraint enters (`constraint.inject`)."""
 
+    REWARD = "reward"
     ADVANTAGE = "advantage"
     SFT = "sft"
 
@@ -46,6 +49,16 @@ class StaticKl(_Section):
     where: Literal["loss", "reward"]
 
 
+class Chord(_Section):
+    """CHORD's μ schedule in training steps, and whether its token factor φ is on."""
+
+    warmup_steps: int = Field(ge=0)
+    decay_steps: int = Field(ge=0)
+    peak: float = Field(ge=0, le=1)
+    valley: float = Field(ge=0, le=1)
+    phi: bool
+
+
 class ConstraintSettings(_Section):
     """The section `constraint`. `lambda_` is the key `lambda`, a word that Python keeps."""
 
@@ -54,11 +67,14 @@ class ConstraintSettings(_Section):
     lambda_: float = Field(alias="lambda", ge=0)
     lambda_end: float = Field(ge=0)
     schedule: Schedule
+    adaptive_target: float = Field(gt=0, le=1)
     filter: Filter
     reduce: Reduce
     align: Align
     tokens: Tokens
+    keep_refined_groups: bool
     static_kl: StaticKl
+    chord: Chord
 
     @model_validator(mode="before")
     @classmethod
@@ -68,7 +84,8 @@ class ConstraintSettings(_Section):
         sft = section.get("inject") == Inject.SFT
         filled = dict(section)
         _fill(filled, "lambda", 1.0 if sft else 1e-4)
-        _fill(filled, "lambda_end", filled["lambda"])
+        adapts = section.get("schedule") == Schedule.ADAPTIVE
+        _fill(filled, "lambda_end", 0.0 if adapts else filled["lambda"])
         _fill(filled, "reduce", Reduce.MEAN if sft else Reduce.SUM)
         return filled
 
@@ -100,6 +117,7 @@ class MonitorSettings(_Section):
     """The section `monitor`."""
 
     kl_to_reference: bool
+    kl_every_steps: int = Field(ge=1)
 
 
 class RunSettings(_Section):
@@ -124,15 +142,14 @@ class Settings(_Section):
         """Whether a refiner runs at all: to constrain, or only to be looked at."""
         return self.constraint.kind is Kind.DYNAMIC or self.refiner.observe
 
-    @property
-    def injects_sft(self) -> bool:
-        """Whether the actor's loss carries the differentiable term."""
-        return self.constraint.kind is Kind.DYNAMIC and self.constraint.inject is Inject.SFT
+    def injects(self, where: Inject) -> bool:
+        """Whether the dynamic constraint enters there."""
+        return self.constraint.kind is Kind.DYNAMIC and self.constraint.inject is where
 
     @property
-    def injects_advantage(self) -> bool:
-        """Whether the penalty is taken from the advantages."""
-        return self.constraint.kind is Kind.DYNAMIC and self.constraint.inject is Inject.ADVANTAGE
+    def adds_rows(self) -> bool:
+        """Whether the actor's update sees (s0, a') or expert rows beside the policy's."""
+        return self.injects(Inject.SFT) or self.constraint.kind is Kind.CHORD
 
 
 def read_settings(config: DictConfig) -> Settings:

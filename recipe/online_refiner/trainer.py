@@ -2,7 +2,8 @@
 
 What a step adds to verl's, in order: the rollouts come back refined and judged (`agent_loop.py`);
 the actor computes the policy's cross entropy on the kept refinements and the penalty is taken from
-the advantages (`_compute_advantage`), or the actor's loss carries it (`_update_actor`).
+the rewards or the advantages (`_compute_advantage`), or the actor's loss carries it
+(`_update_actor`), where CHORD's expert answers enter as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
@@ -24,25 +26,33 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 from verl.workers.rollout.llm_server import LLMServerClient
 
+from recipe.online_refiner.advantage import penalised_by
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
-from recipe.online_refiner.constraint import lambda_at
-from recipe.online_refiner.episodes import EpisodeLog
+from recipe.online_refiner.episodes import EpisodeLog, RolloutRow
+from recipe.online_refiner.experts import expert_responses
 from recipe.online_refiner.injection import (
     Kept,
-    inject_into_advantages,
+    kept_refinements,
     measure,
+    penalised_rewards,
     penalties,
+    penalty_of_batch,
     weighed_responses,
+    with_cross_entropy,
 )
-from recipe.online_refiner.loss import constrained_loss
+from recipe.online_refiner.loss import EXPERT_PHI, POLICY_SHARE, constrained_loss
 from recipe.online_refiner.metrics import (
     cross_entropy_metrics,
     episode_metrics,
-    group_reward_std,
+    group_metrics,
     refine_wait_s,
 )
-from recipe.online_refiner.mixed_update import MixedActor
-from recipe.online_refiner.queue_rows import RolloutRow, log_prob_metrics, read_rollouts
+from recipe.online_refiner.mixed_update import MixedActor, WeighedResponse
+from recipe.online_refiner.queue_rows import (
+    log_prob_metrics,
+    read_rollouts,
+    stand_in_for_reference,
+)
 from recipe.online_refiner.rows import neutral_rewards
 from recipe.online_refiner.run_log import (
     EPISODES_FILE,
@@ -50,7 +60,14 @@ from recipe.online_refiner.run_log import (
     RecordedTracking,
     drop_after,
 )
-from recipe.online_refiner.settings import Settings, read_settings
+from recipe.online_refiner.schedules import (
+    Schedule,
+    adaptive_lambda,
+    chord_mu,
+    lambda_at,
+    smoothed,
+)
+from recipe.online_refiner.settings import Inject, Kind, Settings, read_settings
 from refiner_worker.replicas import RefinerReplicas, ReplicaSettings
 
 logger = logging.getLogger(__name__)
@@ -58,6 +75,8 @@ logger = logging.getLogger(__name__)
 ACTOR_POOL = "global_pool"
 REFINER_POOL = "refiner_pool"
 STATE_FILE = "refine_state.json"
+EVICTED_GROUPS = "training/filter_groups/evicted_samples"
+"""verl's count of groups without a signal that its dynamic sampling has thrown away."""
 
 
 class OnlineRefinerTrainer(PPOTrainerSync):
@@ -69,7 +88,9 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         self._settings: Settings = read_settings(config)
         self._run_dir = Path(self._settings.run.dir)
         self._refiner: RefinerReplicas | None = None
+        self._rows: list[RolloutRow] = []
         self._kept: list[Kept] = []
+        self._smoothed_ratio: float | None = None
         super().__init__(config)
 
     # The refiner's life: launched after verl's own servers, which are asleep by then; awake while
@@ -84,7 +105,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
 
     def _setup(self) -> None:
         super()._setup()
-        if self._settings.injects_sft:
+        if self._settings.adds_rows:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         if self._settings.refines:
@@ -131,24 +152,53 @@ class OnlineRefinerTrainer(PPOTrainerSync):
 
     # The constraint's part of a step.
 
-    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        rows = read_rollouts(batch)
-        self._neutralise_unjudged(batch, rows, metrics)
-        batch = super()._compute_advantage(batch, metrics)
-        with marked_timer("constraint_ce", self.timing_raw):
-            self._kept = measure(
-                rows,
-                self.actor_rollout_wg,
-                self._settings.constraint,
-                self.config.actor_rollout_ref.rollout.temperature,
-                self._micro_batch_size(self.config.actor_rollout_ref.rollout, "log_prob"),
-            )
-        if self._settings.injects_advantage:
-            inject_into_advantages(
-                batch, self._kept, self._settings.constraint, self._current_lambda()
-            )
-        self._observe(batch, rows, metrics)
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        if self._watches_reference():
+            return super()._compute_ref_log_prob(batch, metrics)
+        stand_in_for_reference(batch)
         return batch
+
+    def _watches_reference(self) -> bool:
+        """Whether this step forwards the reference; where only the KL is watched, not every one."""
+        if self._settings.constraint.kind is Kind.STATIC_KL:
+            return True
+        return (self.global_steps - 1) % self._settings.monitor.kl_every_steps == 0
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self._rows = read_rollouts(batch)
+        self._neutralise_unjudged(batch, self._rows, metrics)
+        self._follow_improvement_ratio()
+        self._kept = kept_refinements(self._rows, self._settings.constraint)
+        if not self._loss_measures():
+            self._measure()
+        constraint, lambda_ = self._settings.constraint, self._current_lambda()
+        if self._settings.injects(Inject.REWARD):
+            with penalised_rewards(batch, self._kept, constraint, lambda_):
+                batch = super()._compute_advantage(batch, metrics)
+        elif self._settings.injects(Inject.ADVANTAGE) and lambda_ > 0:
+            with penalised_by(penalty_of_batch(batch, self._kept, constraint), lambda_):
+                batch = super()._compute_advantage(batch, metrics)
+        else:
+            batch = super()._compute_advantage(batch, metrics)
+        self._observe_rollouts(batch, metrics)
+        if not self._loss_measures():
+            self._observe_refinements(metrics)
+        return batch
+
+    def _loss_measures(self) -> bool:
+        """Whether the actor's loss yields the cross entropy, so that no forward pass is needed."""
+        trains = self.config.trainer.critic_warmup <= self.global_steps
+        return self._settings.injects(Inject.SFT) and self._current_lambda() > 0 and trains
+
+    def _measure(self) -> None:
+        with marked_timer("constraint_ce", self.timing_raw):
+            rollout = self.config.actor_rollout_ref.rollout
+            self._kept = measure(
+                self._kept,
+                self.actor_rollout_wg,
+                rollout.temperature,
+                self._micro_batch_size(rollout, "log_prob"),
+            )
 
     def _neutralise_unjudged(
         self, batch: KVBatchMeta, rows: Sequence[RolloutRow], metrics: dict[str, Any]
@@ -171,25 +221,67 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        if not self._settings.injects_sft:
+        if self._settings.constraint.kind is Kind.CHORD:
+            return self._update_with_experts(batch, metrics)
+        if not self._loss_measures():
             return super()._update_actor(batch, metrics)
-        actor = self.config.actor_rollout_ref.actor
         responses = weighed_responses(
             self._kept,
             self._settings.constraint,
             self._current_lambda(),
-            rows=actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n,
+            rows=self._rollouts_a_mini_batch(),
         )
+        batch, cross_entropy = self._update_with(responses, {}, batch, metrics)
+        self._kept = with_cross_entropy(self._kept, cross_entropy)
+        self._observe_refinements(metrics)
+        return batch
+
+    def _update_with_experts(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        chord = self._settings.constraint.chord
+        share = chord_mu(
+            self.global_steps, chord.warmup_steps, chord.decay_steps, chord.peak, chord.valley
+        )
+        responses = expert_responses(
+            self._rows,
+            self.tokenizer,
+            share,
+            mini_batches=len(batch) // self._rollouts_a_mini_batch(),
+            max_tokens=self.config.data.max_response_length,
+        )
+        settings = {POLICY_SHARE: 1.0 - share, EXPERT_PHI: chord.phi}
+        batch, cross_entropy = self._update_with(responses, settings, batch, metrics)
+        metrics["constraint/mu"] = share
+        metrics["constraint/expert_total"] = float(len(responses))
+        if cross_entropy:
+            metrics["constraint/expert_ce_mean"] = torch.cat(cross_entropy).mean().item()
+        return batch
+
+    def _update_with(
+        self,
+        responses: Sequence[WeighedResponse],
+        loss_settings: dict[str, Any],
+        batch: KVBatchMeta,
+        metrics: dict[str, Any],
+    ) -> tuple[KVBatchMeta, list[torch.Tensor]]:
+        """verl's update with the responses beside the batch, and their cross entropy in nats."""
         if not responses:
-            return super()._update_actor(batch, metrics)
+            return super()._update_actor(batch, metrics), []
         worker_group = self.actor_rollout_wg
-        self.actor_rollout_wg = MixedActor(
-            worker_group, responses, self._micro_batch_size(actor, "ppo")
+        mixed = MixedActor(
+            worker_group,
+            responses,
+            self._micro_batch_size(self.config.actor_rollout_ref.actor, "ppo"),
+            loss_settings,
         )
+        self.actor_rollout_wg = mixed
         try:
-            return super()._update_actor(batch, metrics)
+            return super()._update_actor(batch, metrics), mixed.cross_entropy
         finally:
             self.actor_rollout_wg = worker_group
+
+    def _rollouts_a_mini_batch(self) -> int:
+        config = self.config.actor_rollout_ref
+        return int(config.actor.ppo_mini_batch_size * config.rollout.n)
 
     def _micro_batch_size(self, section: DictConfig, prefix: str) -> int:
         """Rows that a rank's share must be a multiple of: 1 where verl packs by token count."""
@@ -197,8 +289,19 @@ class OnlineRefinerTrainer(PPOTrainerSync):
             return 1
         return int(section[f"{prefix}_micro_batch_size_per_gpu"])
 
+    def _follow_improvement_ratio(self) -> None:
+        records = [row.episode.record for row in self._rows if row.episode is not None]
+        if records:
+            ratio = sum(record.improved for record in records) / len(records)
+            self._smoothed_ratio = smoothed(self._smoothed_ratio, ratio)
+
     def _current_lambda(self) -> float:
         section = self._settings.constraint
+        if section.schedule is Schedule.ADAPTIVE:
+            ratio = 1.0 if self._smoothed_ratio is None else self._smoothed_ratio
+            return adaptive_lambda(
+                ratio, section.lambda_, section.lambda_end, section.adaptive_target
+            )
         return lambda_at(
             self.global_steps,
             self.total_training_steps,
@@ -209,28 +312,30 @@ class OnlineRefinerTrainer(PPOTrainerSync):
 
     # What is seen of it.
 
-    def _observe(
-        self, batch: KVBatchMeta, rows: Sequence[RolloutRow], metrics: dict[str, Any]
-    ) -> None:
+    def _observe_rollouts(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
         if "actor/entropy" in metrics:
             metrics["monitor/entropy"] = metrics["actor/entropy"]
-        metrics["monitor/group_reward_std"] = group_reward_std(
-            [row.reward for row in rows if row.judged], [row.uid for row in rows if row.judged]
-        )
-        metrics.update(log_prob_metrics(batch))
+        metrics.update(group_metrics(self._rows))
+        metrics.update(log_prob_metrics(batch, with_reference=self._watches_reference()))
+        if EVICTED_GROUPS in metrics:
+            metrics["constraint/evicted_total"] = metrics[EVICTED_GROUPS]
+
+    def _observe_refinements(self, metrics: dict[str, Any]) -> None:
         measured = {kept.key: kept.episode for kept in self._kept}
-        episodes = [measured.get(row.key, row.episode) for row in rows if row.episode is not None]
+        episodes = [
+            measured.get(row.key, row.episode) for row in self._rows if row.episode is not None
+        ]
         if not episodes:
             return
         metrics.update(episode_metrics(episodes))
         metrics.update(cross_entropy_metrics(episodes))
         accepted = sum(episode.record.accepted for episode in episodes)
         metrics["constraint/nonfinite_total"] = float(accepted - len(self._kept))
-        if self._settings.injects_sft or self._settings.injects_advantage:
+        if self._settings.constraint.kind is Kind.DYNAMIC:
             lambda_ = self._current_lambda()
             paid = penalties(self._kept, self._settings.constraint, lambda_)
             metrics["constraint/lambda"] = lambda_
-            metrics["constraint/penalty_mean"] = sum(paid) / len(rows)
+            metrics["constraint/penalty_mean"] = sum(paid) / len(self._rows)
         self.timing_raw["refine_wait"] = refine_wait_s(episodes)
         self._episode_log.append(self.global_steps, episodes)
 
@@ -265,7 +370,9 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         if not path.exists():
             logger.warning("%s is absent: this checkpoint was not written by this trainer", path)
             return
-        before, now = json.loads(path.read_text(encoding="utf-8")), self._state()
+        before = json.loads(path.read_text(encoding="utf-8"))
+        self._smoothed_ratio = before.get("smoothed_ratio")
+        now = self._state()
         for key in sorted(now):
             if before.get(key) != now[key]:
                 logger.warning(
@@ -276,8 +383,9 @@ class OnlineRefinerTrainer(PPOTrainerSync):
                 )
 
     def _state(self) -> dict[str, Any]:
-        """All that λ depends on besides the step, which verl keeps: resuming needs no more."""
+        """All that λ and μ depend on besides the step, which verl keeps: resuming needs no more."""
         return {
+            "smoothed_ratio": self._smoothed_ratio,
             "constraint": self._settings.constraint.model_dump(mode="json", by_alias=True),
             "lambda": self._current_lambda(),
             "total_training_steps": self.total_training_steps,

@@ -17,14 +17,15 @@ STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "
 ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {
     "recipe.cpu",
+    "recipe.online_refiner.advantage",
     "recipe.online_refiner.agent_loop",
     "recipe.online_refiner.injection",
     "recipe.online_refiner.loss",
     "recipe.online_refiner.main",
+    "recipe.online_refiner.mixed_update",
     "recipe.online_refiner.queue_rows",
     "recipe.online_refiner.runner",
     "recipe.online_refiner.trainer",
-    "refiner_worker.client",
     "refiner_worker.replicas",
 }
 

@@ -11,14 +11,18 @@ from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.checks import check
+from recipe.online_refiner.constraint_checks import warnings_on
 from recipe.online_refiner.settings import ConfigError, read_settings
+from recipe.online_refiner.verl_keys import apply_settings
 
 Compose = Callable[..., DictConfig]
 
 
 def refusal(config: DictConfig) -> str:
+    settings = read_settings(config)
+    apply_settings(config, settings)
     with pytest.raises(ConfigError) as refused:
-        check(config, read_settings(config))
+        check(config, settings)
     return str(refused.value)
 
 
@@ -35,12 +39,21 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["actor_rollout_ref.rollout.multi_turn.enable=true"], "multi_turn.enable"),
         (["reward.reward_model.enable=true"], "reward.reward_model.enable_resource_pool"),
         (["actor_rollout_ref.actor.shuffle=true"], "actor_rollout_ref.actor.shuffle"),
-        (["actor_rollout_ref.actor.strategy=megatron"], "actor_rollout_ref.actor.strategy"),
+        (["constraint.kind=chord", "actor_rollout_ref.actor.shuffle=true"], "actor.shuffle"),
+        (["actor_rollout_ref.actor.strategy=torchtitan"], "actor_rollout_ref.actor.strategy"),
         (["distillation.enabled=true"], "distillation.enabled"),
-        (["constraint.inject=advantage", "algorithm.adv_estimator=gae"], "algorithm.adv_estimator"),
+        (["constraint.inject=advantage", "algorithm.adv_estimator=gae"], "with a critic"),
+        (["constraint.inject=advantage", "algorithm.adv_estimator=remax"], "'remax'"),
+        (["algorithm.adv_estimator=refined_grpo"], "algorithm.adv_estimator=grpo"),
+        (
+            ["constraint.schedule=adaptive", "constraint.lambda_end=2"],
+            "constraint.lambda_end=2.0 is above constraint.lambda=1.0",
+        ),
+        (["constraint.kind=chord"], "extra_info.reference_solution"),
+        (["constraint.kind=chord", "constraint.chord.peak=0.01"], "constraint.chord.valley=0.05"),
         (["data.train_files=/nowhere/train.parquet"], "data.train_files"),
         (["data.train_batch_size=17"], "data.train_batch_size=17"),
-        (["data.train_batch_size=4"], "ppo_mini_batch_size=8"),
+        (["data.train_batch_size=2"], "ppo_mini_batch_size=4"),
         (["actor_rollout_ref.model.path=/nowhere/model"], "actor_rollout_ref.model.path"),
         (["refiner.model_path=./nowhere"], "refiner.model_path"),
         (["refiner.template=code-v9"], "refiner.template='code-v9'"),
@@ -56,6 +69,14 @@ def test_a_single_fault_is_named_with_its_fix(
     message = refusal(composed(*overrides))
     assert key in message
     assert "Fix: " in message or "built in: " in message
+
+
+def test_a_penalty_that_group_normalisation_cancels_is_warned_about(composed: Compose) -> None:
+    config = composed("constraint.inject=reward")
+    (warning,) = warnings_on(config, read_settings(config))
+    assert "constraint.inject=reward" in warning and "constraint.inject=advantage" in warning
+    config = composed("constraint.inject=reward", "algorithm.adv_estimator=gae")
+    assert warnings_on(config, read_settings(config)) == []
 
 
 def test_malformed_data_is_refused_by_file(composed: Compose, tmp_path: Path) -> None:

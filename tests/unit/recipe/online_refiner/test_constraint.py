@@ -9,13 +9,13 @@ from recipe.online_refiner.constraint import (
     Align,
     Filter,
     Reduce,
-    Schedule,
     Tokens,
     accepts,
     aligned,
     carrying_tokens,
+    expert_token_factor,
+    expert_weights,
     kl_estimate,
-    lambda_at,
     penalised,
     reduced,
     sft_weights,
@@ -42,29 +42,6 @@ def test_filter_compares_the_refined_reward_with_the_rollouts(
 def test_filter_never_takes_a_missing_reward_for_a_better_one() -> None:
     assert not accepts(0.0, math.nan, Filter.BETTER)
     assert not accepts(math.nan, 1.0, Filter.NOT_WORSE)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "values"),
-    [
-        (Schedule.CONSTANT, [1.0, 1.0, 1.0]),
-        (Schedule.LINEAR, [1.0, 0.6, 0.2]),
-        (Schedule.COSINE, [1.0, 0.6, 0.2]),
-    ],
-)
-def test_schedules_start_and_end_where_they_say(schedule: Schedule, values: list[float]) -> None:
-    got = [lambda_at(step, 3, start=1.0, end=0.2, schedule=schedule) for step in (1, 2, 3)]
-    assert got == pytest.approx(values)
-
-
-def test_cosine_is_slow_at_both_ends() -> None:
-    got = [lambda_at(step, 5, 1.0, 0.0, Schedule.COSINE) for step in (2, 4)]
-    assert got == pytest.approx([(1 + math.sqrt(0.5)) / 2, (1 - math.sqrt(0.5)) / 2])
-
-
-def test_schedules_stay_at_their_end_beyond_the_last_step_and_take_a_single_step() -> None:
-    assert lambda_at(9, 3, 1.0, 0.2, Schedule.LINEAR) == pytest.approx(0.2)
-    assert lambda_at(1, 1, 1.0, 0.2, Schedule.LINEAR) == 1.0
 
 
 def test_cross_entropy_is_the_negative_log_prob_on_the_mask_and_zero_off_it() -> None:
@@ -113,12 +90,37 @@ def test_last_puts_the_whole_mass_on_the_last_token() -> None:
     assert aligned(mass, mask, Align.LAST).tolist() == [[0.0, 7.0, 0.0]]
 
 
+def test_edit_lays_each_mass_on_what_it_copies_replaces_or_follows() -> None:
+    # a = w x y z; a' = w P Q y N z: w copied, x replaced by P Q, y copied, N inserted, z copied.
+    sources = torch.tensor([[[0, 1], [1, 2], [1, 2], [2, 3], [2, 3], [3, 4]]])
+    mass = torch.tensor([[0.1, 1.0, 2.0, 0.2, 4.0, 0.3]])
+    got = aligned(mass, torch.tensor([[1, 1, 1, 1]]), Align.EDIT, sources)
+    assert got.tolist() == [[pytest.approx(v) for v in (0.1, 3.0, 4.2, 0.3)]]
+
+
+def test_edit_shares_a_mass_over_a_longer_hunk_and_counts_only_the_rollouts_tokens() -> None:
+    sources = torch.tensor([[[0, 2]]])
+    got = aligned(torch.tensor([[3.0]]), torch.tensor([[1, 0, 1]]), Align.EDIT, sources)
+    assert got.tolist() == [[1.5, 0.0, 1.5]]
+
+
+def test_edit_without_a_diff_is_refused() -> None:
+    with pytest.raises(ValueError, match="align=edit"):
+        aligned(torch.ones(1, 2), torch.ones(1, 2), Align.EDIT)
+
+
+def any_sources(mass: torch.Tensor) -> torch.Tensor:
+    """A diff in which token t of a' stands for tokens t and t + 1 of a."""
+    starts = torch.arange(mass.shape[1]).expand(mass.shape[0], -1)
+    return torch.stack([starts, starts + 2], dim=-1)
+
+
 @pytest.mark.parametrize("how", list(Align))
 def test_alignment_conserves_mass_except_on_rows_without_tokens(how: Align) -> None:
     generator = torch.Generator().manual_seed(0)
     mass = torch.rand(3, 7, generator=generator)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
-    got = aligned(mass, mask, how)
+    got = aligned(mass, mask, how, any_sources(mass))
     assert torch.allclose(got[:2].sum(dim=1), mass[:2].sum(dim=1))
     assert got[2].tolist() == [0.0] * 5
     assert torch.all(got * (1 - mask) == 0)
@@ -130,8 +132,18 @@ def test_padding_further_right_changes_nothing() -> None:
     padded_mass = torch.nn.functional.pad(mass, (0, 3))
     padded_mask = torch.nn.functional.pad(mask, (0, 2))
     for how in Align:
-        wide = aligned(padded_mass, padded_mask, how)
-        assert wide[:, :2].tolist() == aligned(mass, mask, how).tolist()
+        wide = aligned(padded_mass, padded_mask, how, any_sources(padded_mass))
+        assert wide[:, :2].tolist() == aligned(mass, mask, how, any_sources(mass)).tolist()
+
+
+@pytest.mark.parametrize("how", list(Align))
+def test_permuting_the_rows_permutes_the_result(how: Align) -> None:
+    generator = torch.Generator().manual_seed(1)
+    mass = torch.rand(4, 6, generator=generator)
+    mask = (torch.rand(4, 5, generator=generator) < 0.7).long()
+    order = torch.tensor([2, 0, 3, 1])
+    got = aligned(mass[order], mask[order], how, any_sources(mass)[order])
+    assert torch.equal(got, aligned(mass, mask, how, any_sources(mass))[order])
 
 
 def test_penalty_is_taken_from_the_advantages_on_the_rollouts_tokens() -> None:
@@ -176,3 +188,17 @@ def test_kl_is_the_mean_over_rows_of_the_summed_log_ratio() -> None:
     reference = torch.tensor([[-1.5, -2.0], [-1.0, -9.0]])
     mask = torch.tensor([[1, 1], [1, 0]])
     assert kl_estimate(policy, reference, mask).item() == pytest.approx((1.5 - 1.0) / 2)
+
+
+def test_expert_weights_average_over_answers_whatever_their_length() -> None:
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    got = expert_weights(mask, share=0.5, mini_batches=2)
+    # Two answers over two mini-batches: each of them is its mini-batch's only one.
+    assert got.tolist() == [[0.25, 0.25], [0.5, 0.0]]
+
+
+def test_phi_is_largest_at_even_odds_and_takes_no_gradient() -> None:
+    log_probs = torch.tensor([[0.5, 0.9, 1.0]]).log().requires_grad_()
+    factor = expert_token_factor(log_probs)
+    assert factor.tolist() == [[pytest.approx(0.25), pytest.approx(0.09), pytest.approx(0.0)]]
+    assert not factor.requires_grad

@@ -1,5 +1,6 @@
 """The actor's loss on mixed micro-batches, computed by verl's own policy loss."""
 
+import math
 from typing import Any
 
 import pytest
@@ -34,14 +35,17 @@ def policy_row(length: int, seed: int, weigh: bool) -> dict[str, torch.Tensor]:
     row["old_log_probs"] = -torch.rand(length, generator=generator)
     if weigh:
         row["refine_weight"] = torch.zeros(length)
+        row["refine_number"] = torch.zeros(length, dtype=torch.int64)
     return row
 
 
 def extra_row(weights: list[float]) -> dict[str, torch.Tensor]:
-    return constraint_row(PROMPT, list(range(len(weights))), torch.tensor(weights), FIELDS)
+    return constraint_row(PROMPT, list(range(len(weights))), torch.tensor(weights), 1, FIELDS)
 
 
-def micro_batch(rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int) -> TensorDict:
+def micro_batch(
+    rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int, **settings: Any
+) -> TensorDict:
     """A micro-batch as verl's engine makes it, of a mini-batch with so many policy tokens."""
     fields = {
         name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
@@ -49,6 +53,7 @@ def micro_batch(rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int
     }
     batch = TensorDict(fields, batch_size=len(rows))
     tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=tokens, global_batch_size=sequences)
+    tu.assign_non_tensor(batch, **settings)
     return batch
 
 
@@ -65,7 +70,9 @@ POLICY_LOG_PROBS = [torch.tensor([-0.2, -0.7, -0.1]), torch.tensor([-0.4])]
 EXTRA_LOG_PROBS = torch.tensor([-3.0, -0.5])
 
 
-def losses(mode: str, weights: list[float]) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+def losses(
+    mode: str, weights: list[float], **settings: Any
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """verl's loss on the policy rows alone, and ours with an extra row beside them."""
     plain = [policy_row(3, 0, weigh=False), policy_row(1, 1, weigh=False)]
     alone, _ = ppo_loss(
@@ -73,7 +80,9 @@ def losses(mode: str, weights: list[float]) -> tuple[torch.Tensor, torch.Tensor,
     )
     mixed = [policy_row(3, 0, weigh=True), policy_row(1, 1, weigh=True), extra_row(weights)]
     outputs = log_probs_of(mixed, [*POLICY_LOG_PROBS, EXTRA_LOG_PROBS])
-    loss, metrics = constrained_loss(actor_config(mode), outputs, micro_batch(mixed, 4, 2))
+    loss, metrics = constrained_loss(
+        actor_config(mode), outputs, micro_batch(mixed, 4, 2, **settings)
+    )
     return alone, loss, metrics
 
 
@@ -89,6 +98,47 @@ def test_the_term_is_the_weighed_cross_entropy(mode: str) -> None:
     expected = 0.5 * 3.0 + 0.25 * 0.5
     assert loss.item() == pytest.approx(alone.item() + expected)
     assert metrics["sft_loss"].aggregate() == pytest.approx(expected)
+
+
+def test_the_cross_entropy_of_numbered_rows_is_reported_and_of_no_other() -> None:
+    _, _, metrics = losses("token-mean", weights=[0.5, 0.25])
+    assert metrics["refine_ce"] == [(1, [3.0, 0.5])]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_chord_mixes_the_two_losses_and_weighs_tokens_by_phi(mode: str) -> None:
+    alone, loss, _ = losses(mode, [0.5, 0.25], policy_share=0.75, expert_phi=True)
+    p, q = math.exp(-3.0), math.exp(-0.5)
+    expected = 0.5 * p * (1 - p) * 3.0 + 0.25 * q * (1 - q) * 0.5
+    assert loss.item() == pytest.approx(0.75 * alone.item() + expected)
+
+
+def test_a_row_whose_cross_entropy_is_not_finite_has_no_part_in_the_term() -> None:
+    rows = [extra_row([0.5, 0.5]), extra_row([0.5, 0.5])]
+    outputs = log_probs_of(rows, [torch.tensor([-1.0, -math.inf]), torch.tensor([-1.0, -2.0])])
+    loss, metrics = constrained_loss(actor_config("token-mean"), outputs, micro_batch(rows, 4, 2))
+    assert loss.item() == pytest.approx(0.5 * 1.0 + 0.5 * 2.0)
+    assert metrics["refine_ce"][0] == (1, [1.0, math.inf])
+
+
+def test_gradients_equal_finite_differences_and_a_plain_sft_step_without_a_policy_term() -> None:
+    logits = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([3, 5])
+    rows = [extra_row([0.5, 0.25])]
+
+    def term(values: torch.Tensor) -> torch.Tensor:
+        log_probs = torch.log_softmax(values, dim=-1).gather(1, targets[:, None])[:, 0]
+        loss, _ = constrained_loss(
+            actor_config("token-mean"), log_probs_of(rows, [log_probs]), micro_batch(rows, 4, 2)
+        )
+        return loss
+
+    assert torch.autograd.gradcheck(term, logits.clone().requires_grad_())
+    free = logits.clone().requires_grad_()
+    (got,) = torch.autograd.grad(term(free), free)
+    sft = torch.nn.functional.cross_entropy(free, targets, reduction="none")
+    (expected,) = torch.autograd.grad((sft * torch.tensor([0.5, 0.25])).sum(), free)
+    assert torch.allclose(got, expected)
 
 
 def test_batches_without_weights_get_verls_loss() -> None:

@@ -1,12 +1,14 @@
 """Metrics of a step, on a handful of episodes counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 
-from recipe.online_refiner.episodes import Episode, RefineRecord
+from recipe.online_refiner.episodes import Episode, RefineRecord, RolloutRow
 from recipe.online_refiner.metrics import (
     cross_entropy_metrics,
     episode_metrics,
-    group_reward_std,
+    group_metrics,
     refine_wait_s,
 )
 
@@ -56,6 +58,7 @@ def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
         "refiner/copied_token_ratio": pytest.approx(5 / 8),
         "refiner/edit_distance_mean": pytest.approx((0 + 1 + 2) / 3),
         "refiner/reward_gain_mean": pytest.approx((0.0 + 1.3 - 0.7) / 3),
+        "refiner/format_fix_ratio": 0.0,
     }
 
 
@@ -78,5 +81,30 @@ def test_waiting_starts_at_the_last_verdict_on_a_rollout() -> None:
     assert refine_wait_s([]) == 0.0
 
 
-def test_group_spread_is_the_mean_over_groups() -> None:
-    assert group_reward_std([1.0, 0.0, 5.0, 5.0], ["a", "a", "b", "b"]) == pytest.approx(0.25)
+def rollout(group: str, reward: float, answer: int, *, accepted: bool = False) -> RolloutRow:
+    refined = replace(episode("refined", reward, 1.0, (1,)).record, accepted=accepted)
+    seen = Episode(group, "p", (1,), (answer,), refined)
+    return RolloutRow(f"{group}_{answer}_0", group, (1,), (answer,), reward, True, "", seen)
+
+
+def test_groups_are_counted_and_averaged_over_their_judged_rollouts() -> None:
+    rows = [
+        rollout("a", 1.0, 7),
+        rollout("a", 0.0, 8),
+        rollout("b", -1.0, 7),
+        rollout("b", -1.0, 7, accepted=True),
+        replace(rollout("b", 9.0, 9), judged=False),
+    ]
+    assert group_metrics(rows) == {
+        "monitor/group_reward_std": pytest.approx((0.5 + 0.0) / 2),
+        "monitor/group_distinct_ratio": pytest.approx((1.0 + 0.5) / 2),
+        "constraint/kept_by_refinement_total": 1.0,
+    }
+    assert group_metrics([]) == {}
+
+
+def test_a_fix_of_the_format_is_told_from_a_fix_of_the_logic() -> None:
+    records = [episode("refined", -1.0, 1.0, (1,)), episode("refined", -0.3, 1.0, (1,))]
+    unreadable = replace(records[0].record, verdict="compile_error")
+    episodes = [replace(records[0], record=unreadable), records[1]]
+    assert episode_metrics(episodes)["refiner/format_fix_ratio"] == 0.5

@@ -19,10 +19,11 @@ def test_a_response_row_has_every_response_token_in_its_masks() -> None:
 
 
 def test_a_constraint_row_is_invisible_to_the_policy_loss() -> None:
-    row = constraint_row([5], [7, 8], torch.tensor([0.5, 0.25]), ["advantages", "old_log_probs"])
+    row = constraint_row([5], [7, 8], torch.tensor([0.5, 0.25]), 3, ["advantages", "old_log_probs"])
     assert row["response_mask"].tolist() == row["loss_mask"].tolist() == [0, 0]
     assert row["advantages"].tolist() == row["old_log_probs"].tolist() == [0.0, 0.0]
     assert row["refine_weight"].tolist() == [0.5, 0.25]
+    assert row["refine_number"].tolist() == [3, 3]
     assert "ref_log_prob" not in row
 
 

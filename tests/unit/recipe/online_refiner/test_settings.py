@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from recipe.online_refiner.constraint import Reduce
-from recipe.online_refiner.settings import ConfigError, read_settings
+from recipe.online_refiner.settings import ConfigError, Inject, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
 Compose = Callable[..., DictConfig]
@@ -25,33 +25,46 @@ def test_given_values_are_kept(composed: Compose) -> None:
     assert (section.lambda_, section.lambda_end, section.reduce) == (0.5, 0.0, Reduce.SUM)
 
 
+def test_an_adaptive_lambda_falls_to_nothing_unless_told_otherwise(composed: Compose) -> None:
+    adaptive = read_settings(composed("constraint.schedule=adaptive")).constraint
+    assert (adaptive.lambda_, adaptive.lambda_end) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize(
-    ("kind", "observe", "refines", "sft", "advantage"),
+    ("kind", "observe", "refines", "sft", "adds_rows"),
     [
         ("none", "false", False, False, False),
         ("static_kl", "true", True, False, False),
-        ("dynamic", "false", True, True, False),
+        ("dynamic", "false", True, True, True),
+        ("chord", "false", False, False, True),
     ],
 )
 def test_only_the_dynamic_kind_injects(
-    composed: Compose, kind: str, observe: str, refines: bool, sft: bool, advantage: bool
+    composed: Compose, kind: str, observe: str, refines: bool, sft: bool, adds_rows: bool
 ) -> None:
     settings = read_settings(composed(f"constraint.kind={kind}", f"refiner.observe={observe}"))
-    got = (settings.refines, settings.injects_sft, settings.injects_advantage)
-    assert got == (refines, sft, advantage)
+    got = (settings.refines, settings.injects(Inject.SFT), settings.adds_rows)
+    assert got == (refines, sft, adds_rows)
+    assert not settings.injects(Inject.ADVANTAGE) and not settings.injects(Inject.REWARD)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["constraint.kind=chord2"], "constraint.kind='chord2' is refused"),
-        (["constraint.inject=foo"], "'advantage' or 'sft'"),
+        (["constraint.inject=foo"], "'reward', 'advantage' or 'sft'"),
         (["constraint.lambda=-1"], "constraint.lambda=-1 is refused"),
-        (["constraint.schedule=step"], "'constant', 'linear' or 'cosine'"),
+        (["constraint.schedule=step"], "'constant', 'linear', 'cosine' or 'adaptive'"),
         (["constraint.filter=best"], "'better', 'not_worse' or 'off'"),
         (["constraint.tokens=some"], "'all', 'after_divergence' or 'edited'"),
         (["constraint.static_kl.coef=-0.1"], "constraint.static_kl.coef=-0.1"),
         (["constraint.static_kl.where=actor"], "'loss' or 'reward'"),
+        (["constraint.align=start"], "'position', 'last' or 'edit'"),
+        (["constraint.adaptive_target=0"], "constraint.adaptive_target=0"),
+        (["constraint.chord.peak=1.5"], "constraint.chord.peak=1.5"),
+        (["constraint.chord.decay_steps=-1"], "constraint.chord.decay_steps=-1"),
+        (["constraint.chord.warmup=3"], "did you mean warmup_steps?"),
+        (["monitor.kl_every_steps=0"], "monitor.kl_every_steps=0"),
         (["constraint.lamda=1"], "constraint.lamda: unknown key. Fix: did you mean lambda?"),
         (["refiner.deadline_s=0"], "refiner.deadline_s=0"),
         (["refiner.temperature=-0.1"], "refiner.temperature=-0.1"),
@@ -100,3 +113,22 @@ def test_verls_kl_keys_follow_the_kind(
     actor = config.actor_rollout_ref.actor
     assert config.algorithm.use_kl_in_reward is in_reward
     assert (actor.use_kl_loss, actor.kl_loss_coef) == (in_loss, coefficient)
+
+
+def test_the_penalty_enters_through_the_estimator_of_its_name(composed: Compose) -> None:
+    for inject, name in (("advantage", "refined_grpo"), ("sft", "grpo"), ("reward", "grpo")):
+        config = composed(f"constraint.inject={inject}")
+        apply_settings(config, read_settings(config))
+        assert config.algorithm.adv_estimator == name
+
+
+def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed: Compose) -> None:
+    filtered = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=score")
+    for extra, metric in (
+        (("constraint.keep_refined_groups=true",), "refinable_score"),
+        (("constraint.keep_refined_groups=false",), "score"),
+        (("constraint.kind=none",), "score"),
+    ):
+        config = composed(*filtered, *extra)
+        apply_settings(config, read_settings(config))
+        assert config.algorithm.filter_groups.metric == metric

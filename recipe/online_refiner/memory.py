@@ -1,0 +1,191 @@
+"""How much GPU memory a run needs, from the model's config.json and the settings alone.
+
+An estimate (ours) to refuse what cannot fit before a queue is waited for; real use depends on
+kernels and fragmentation. Legend: P parameters, W trainer GPUs, S GPUs that share one copy of the
+layers (Megatron's tensor × pipeline), T tokens packed into one micro-batch, L layers, h hidden
+size, V vocabulary.
+
+    P           = V·h·(1 if tied else 2) + L·(h·(2·q + 2·kv) + 3·h·intermediate + 2·h) + h
+    FSDP, float32 master weights:     4·P/W weights, 4·P/W gradients, 8·P/W Adam
+    Megatron, distributed optimizer:  2·P/S weights, 4·P/S gradients, 12·P/W Adam and master
+    activations, layers recomputed:   2·T·h·L + 2·T·(10·h + 4·intermediate) + 8·T·V / S'
+    a server:                         gpu_memory_utilization of the GPU, in which 2·P/TP weights
+                                      and the cache (2·2·L·kv bytes a token, over TP) must fit
+
+with q and kv the widths of queries and of keys, and S' the tensor-parallel GPUs that share the
+logits (bf16 logits, their gradient, and a float32 copy for the entropy). What is offloaded counts
+only while it is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1024**3
+PROCESS_BYTES = int(0.6 * GIB)
+"""The CUDA context and communication buffers of one process on one GPU."""
+SERVER_WORKSPACE_BYTES = 2 * GIB
+"""Of a server's share: activations of a prefill chunk and captured graphs."""
+LOGIT_BYTES = 8
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a decoder's config decides its size."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    query_width: int
+    key_width: int
+    vocabulary: int
+    tied: bool
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+        """From a Hugging Face config.json. Raises KeyError naming what a decoder's would have."""
+        heads = config["num_attention_heads"]
+        head = config.get("head_dim") or config["hidden_size"] // heads
+        key_heads = config.get("num_key_value_heads") or heads
+        return cls(
+            hidden=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            intermediate=config["intermediate_size"],
+            query_width=heads * head,
+            key_width=key_heads * head,
+            vocabulary=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def parameters(self) -> int:
+        """P; biases are left out."""
+        attention = self.hidden * (2 * self.query_width + 2 * self.key_width)
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.layers * layer + self.hidden
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Keys and values of all layers in 16 bits."""
+        return 2 * 2 * self.layers * self.key_width
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a trained model is spread, and what of it waits in the machine's memory."""
+
+    gpus: int
+    megatron: bool = False
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    offloads_weights: bool = False
+    offloads_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Bytes a GPU of one model that is trained, or of a reference (no gradients, no optimizer)."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    resident: int
+    """What stays on the GPU while the model is not in use."""
+
+    @property
+    def in_use(self) -> int:
+        return self.weights + self.gradients + self.optimizer
+
+
+def trained(shape: ModelShape, sharding: Sharding) -> TrainedModel:
+    """An actor or a critic."""
+    if sharding.megatron:
+        split = sharding.tensor_parallel * sharding.pipeline_parallel
+        weights, gradients = 2 * shape.parameters // split, 4 * shape.parameters // split
+        optimizer = 12 * shape.parameters // sharding.gpus
+    else:
+        weights = gradients = 4 * shape.parameters // sharding.gpus
+        optimizer = 8 * shape.parameters // sharding.gpus
+    # Megatron keeps its gradient buffers with the weights; FSDP frees them after each step.
+    kept = weights + (gradients if sharding.megatron else 0)
+    resident = (0 if sharding.offloads_weights else kept) + (
+        0 if sharding.offloads_optimizer else optimizer
+    )
+    return TrainedModel(weights, gradients, optimizer, resident)
+
+
+def forward_only(shape: ModelShape, sharding: Sharding) -> TrainedModel:
+    """The reference."""
+    if sharding.megatron:
+        split = sharding.tensor_parallel * sharding.pipeline_parallel
+        weights = 2 * shape.parameters // split
+    else:
+        weights = 4 * shape.parameters // sharding.gpus
+    return TrainedModel(weights, 0, 0, 0 if sharding.offloads_weights else weights)
+
+
+def activation_bytes(shape: ModelShape, tokens: int, tensor_parallel: int = 1) -> int:
+    """One micro-batch of `tokens`: inputs of each layer, one layer at work, the logits."""
+    saved = 2 * tokens * shape.hidden * shape.layers
+    at_work = 2 * tokens * (10 * shape.hidden + 4 * shape.intermediate)
+    logits = LOGIT_BYTES * tokens * shape.vocabulary // tensor_parallel
+    return saved + at_work + logits
+
+
+@dataclass(frozen=True)
+class Server:
+    """An inference server's share of each of its GPUs."""
+
+    share_bytes: int
+    weight_bytes: int
+    cache_tokens: int
+
+    @property
+    def fits_one(self) -> bool:
+        return self.cache_tokens > 0
+
+
+def server(
+    shape: ModelShape, gpu_bytes: int, utilization: float, tensor_parallel: int = 1
+) -> Server:
+    """Weights and cache within `utilization` of the GPU; `cache_tokens` may be negative."""
+    share = int(gpu_bytes * utilization)
+    weights = 2 * shape.parameters // tensor_parallel
+    cache = share - weights - SERVER_WORKSPACE_BYTES
+    return Server(share, weights, cache * tensor_parallel // shape.cache_bytes_per_token)
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Bytes a GPU in the two phases of a step."""
+
+    rollout: int
+    update: int
+
+
+def peaks(
+    models: Mapping[str, TrainedModel],
+    activations: Mapping[str, int],
+    servers: Mapping[str, Server],
+) -> Peaks:
+    """The most a trainer GPU holds while rollouts are made, and while a model is at work.
+
+    `models` and `servers` are those on the trainer's GPUs by role; `activations` has each model's.
+    Servers sleep while models work, and keep their process alone.
+    """
+    processes = PROCESS_BYTES * (1 + len(servers))
+    resident = sum(model.resident for model in models.values())
+    rollout = resident + sum(one.share_bytes for one in servers.values()) + PROCESS_BYTES
+    busiest = max(
+        resident - model.resident + model.in_use + activations[role]
+        for role, model in models.items()
+    )
+    return Peaks(rollout, busiest + processes)
+
+
+def checkpoint_bytes(parameters: int) -> int:
+    """Weights and Adam's two moments in float32, all ranks together."""
+    return 12 * parameters
