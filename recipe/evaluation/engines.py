@@ -110,6 +110,8 @@ def _completion(output: Any) -> Completion:
 
 
 def _vllm_engine(model: str, tokenizer: str | None, options: Mapping[str, Any]) -> Any:
+    """vLLM's engine; its log is kept to warnings, unless VLLM_LOGGING_LEVEL says otherwise."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
         from vllm import EngineArgs, LLMEngine
     except ImportError as error:
@@ -118,9 +120,12 @@ def _vllm_engine(model: str, tokenizer: str | None, options: Mapping[str, Any]) 
         ) from error
     try:
         arguments = EngineArgs(model=model, tokenizer=tokenizer, **options)
-    except TypeError as error:
-        raise EvaluationError(f"--engine: {error}; use the names of vllm.EngineArgs") from error
-    return LLMEngine.from_engine_args(arguments)
+        return LLMEngine.from_engine_args(arguments)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(
+            f"--model {model}, --engine {dict(options)}: vLLM refuses ({error}); use the names and "
+            "values of vllm.EngineArgs"
+        ) from error
 
 
 class EndpointEngine:

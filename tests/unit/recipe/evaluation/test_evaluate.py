@@ -1,0 +1,203 @@
+"""From answers to scores through the real judge, and the command line's handling of bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recipe.evaluation.errors import EvaluationError
+from recipe.evaluation.evaluate import Plan, evaluate
+from recipe.evaluation.folder import Folder, evalplus_id
+from recipe.evaluation.generate import Sampling
+from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.main import main
+from recipe.evaluation.problems import ProblemSet, load_problems
+from reward.config import JudgeConfig
+
+Samples = dict[str, dict[str, Any]]
+WriteLines = Callable[..., Path]
+DRAWN = Sampling(samples=3, temperature=0.8)
+
+
+@pytest.fixture
+def sets(samples: Samples, write_lines: WriteLines, tmp_path: Path) -> tuple[ProblemSet, ...]:
+    apps = tmp_path / "test.parquet"
+    pq.write_table(pa.Table.from_pylist([samples["apps"]]), apps)
+    return (
+        load_problems(Benchmark.HUMANEVAL, write_lines("h.jsonl", samples["humaneval"])),
+        load_problems(Benchmark.MBPP, write_lines("m.jsonl", samples["mbpp"])),
+        load_problems(Benchmark.APPS, apps),
+    )
+
+
+def plan(sets: tuple[ProblemSet, ...], *protocols: str, sampling: Sampling = DRAWN) -> Plan:
+    return Plan("m", sampling, sets, protocols, (1, 3), None, JudgeConfig(workers=1))
+
+
+RIGHT_WRONG_NONE = {
+    "HumanEval/7": [
+        "\n    return a + b\nprint(add(1, 2))",  # right once cut
+        "\n    return a - b",  # a program, and wrong
+        "\n",  # no body
+    ],
+    "9": ["def double(x):\n    return x + x\n", "def double(x):\n    return x\n", "Why not?"],
+    "0003": [
+        "```python\nprint(int(input()) * 2)\n```",
+        "```python\nprint(4)\n```",  # passes one test of two
+        "print(int(input()) * 2)",  # undeclared
+    ],
+}
+
+
+def test_answers_are_generated_judged_and_scored(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    scores = evaluate(plan(sets, "bigcode"), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    assert [(s.benchmark, s.protocol) for s in scores] == [
+        ("humaneval", "bigcode"),
+        ("mbpp", "bigcode"),
+        ("apps", "apps"),
+    ]
+    for found in scores:
+        assert found.pass_at[1].value == pytest.approx(1 / 3)
+        assert found.pass_at[3].value == 1.0
+        assert found.format.value == pytest.approx(2 / 3)
+        assert found.skill == pytest.approx(1 / 2)
+    (interview, _) = scores[2].tiers
+    assert interview.tests.value == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert interview.verdicts == {"accepted": 1, "wrong_answer": 1, "compile_error": 1}
+    results = json.loads((folder.path / "results.json").read_text())
+    assert results[0]["pass_at"]["1"]["value"] == pytest.approx(1 / 3)
+
+
+def test_a_finished_evaluation_asks_no_engine_and_judges_nothing_again(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    first = evaluate(plan(sets, "bigcode"), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    verdicts = (folder.path / "verdicts" / "mbpp.bigcode.jsonl").read_bytes()
+
+    def no_engine() -> Any:
+        raise AssertionError("nothing was missing")
+
+    assert evaluate(plan(sets, "bigcode"), no_engine, folder) == first
+    assert (folder.path / "verdicts" / "mbpp.bigcode.jsonl").read_bytes() == verdicts
+
+
+def test_samples_and_protocols_may_be_added_to_a_folder_and_nothing_else_changed(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    engines: list[Any] = []
+
+    def engine() -> Any:
+        engines.append(table_engine(RIGHT_WRONG_NONE))
+        return engines[-1]
+
+    one = Sampling(samples=1, temperature=0.8)
+    evaluate(plan(sets[:1], "bigcode", sampling=one), engine, folder)
+    evaluate(plan(sets, "bigcode"), engine, folder)
+    assert engines[1].asked[:2] == [("HumanEval/7", 1), ("HumanEval/7", 2)]
+    other = Sampling(samples=3, temperature=0.2)
+    with pytest.raises(EvaluationError, match=r"made with temperature=0.8, not 0.2"):
+        evaluate(plan(sets, "bigcode", sampling=other), engine, folder)
+
+
+def test_a_benchmark_that_changed_is_not_mixed_into_a_folder(
+    sets: tuple[ProblemSet, ...],
+    samples: Samples,
+    write_lines: WriteLines,
+    tmp_path: Path,
+    table_engine: Any,
+) -> None:
+    folder = Folder(tmp_path / "out")
+    evaluate(plan(sets[:1], "bigcode"), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    record = samples["humaneval"] | {"canonical_solution": "    return b + a\n"}
+    changed = load_problems(Benchmark.HUMANEVAL, write_lines("h.jsonl", record))
+    with pytest.raises(EvaluationError, match="humaneval sha256="):
+        evaluate(plan((changed,), "bigcode"), lambda: table_engine({}), folder)
+
+
+def test_programs_are_written_as_evalplus_reads_them(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    evaluate(plan(sets[:2], "chat"), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    lines = (folder.path / "programs" / "mbpp.chat.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {
+        "task_id": "Mbpp/9",
+        "solution": "def double(x):\n    return x + x\n",
+    }
+    assert evalplus_id("HumanEval/7") == "HumanEval/7"
+    assert evalplus_id("MbppEval/2") == "Mbpp/2"
+
+
+@pytest.fixture
+def command(samples: Samples, write_lines: WriteLines, tmp_path: Path) -> list[str]:
+    path = write_lines("ok.jsonl", samples["humaneval"])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return [
+        *("evaluate", "--model", str(tmp_path / "model"), "--out", str(tmp_path / "o")),
+        *("--benchmark", f"humaneval={path}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--benchmark", "mbpp=/absent.jsonl"], "--benchmark mbpp=/absent.jsonl: no such file"),
+        (["--benchmark", "mbpp"], "--benchmark 'mbpp': write NAME=PATH"),
+        (["--benchmark", "codeforces=x"], "--benchmark 'codeforces' is unknown; use one of"),
+        (["--protocol", "zero-shot"], "--protocol 'zero-shot' is unknown; use one of bigcode"),
+        (["--protocol", "apps"], "--protocol apps: does not apply to humaneval; use bigcode"),
+        (["--temperature", "-1"], "--temperature -1.0: use 0"),
+        (["--pass-at", "10"], "--pass-at 10: use 1 to --samples, which is 1"),
+        (["--limit", "0"], "--limit 0: use 1 or more problems"),
+        (["--set", "timeout=3"], "judge setting timeout=3 is unknown"),
+        (["--model", "/absent"], "--model /absent: no folder with a config.json"),
+        (["--endpoint", "localhost"], "--endpoint localhost: not a URL"),
+        (["--endpoint", "http://x", "--engine", "a=1"], "--engine a=1: means vLLM in this"),
+    ],
+)
+def test_bad_input_is_one_message_with_key_value_and_fix(
+    more: list[str], message: str, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, *more]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {message}" in error
+    assert "Traceback" not in error
+
+
+def test_compare_names_folders_without_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, message in (
+        (["base"], "write NAME=DIR"),
+        ([f"base={tmp_path}/absent"], "no such folder; give an evaluation's --out"),
+        ([f"base={tmp_path}"], "no verdicts there; make them with"),
+        ([f"a={tmp_path}", f"a={tmp_path}"], "the name a is given twice"),
+    ):
+        assert main(["compare", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_compare_reads_folders_and_writes_the_tables(
+    sets: tuple[ProblemSet, ...],
+    tmp_path: Path,
+    table_engine: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "out"
+    evaluate(plan(sets, "bigcode"), lambda: table_engine(RIGHT_WRONG_NONE), Folder(folder))
+    out = tmp_path / "table.md"
+    assert main(["compare", f"base={folder}", f"tuned={folder}", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert out.read_text() == text
+    assert "## bigcode" in text and "## apps" in text
+    assert "### tuned: apps by difficulty" in text
