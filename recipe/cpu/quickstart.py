@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -54,10 +55,12 @@ class Training:
     """One arm with one seed.
 
     Attributes:
-        folder: the run's folder. steps: training steps in all.
+        arm: its name. overrides: what sets it apart. steps: training steps in all.
+        folder: the run's folder.
     """
 
     arm: str
+    overrides: tuple[str, ...]
     setting: str
     seed: int
     steps: int
@@ -68,7 +71,7 @@ class Training:
         return [
             *(sys.executable, "-m", "recipe.online_refiner.main"),
             *("hardware=cpu_debug", f"experiment=quickstart_{self.setting}"),
-            *ARMS[self.arm],
+            *self.overrides,
             f"run.dir={self.folder}",
             f"run.arm={self.arm}",
             f"run.setting={self.setting}",
@@ -167,18 +170,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _trainings(options: argparse.Namespace, out: Path) -> list[Training]:
-    arms = [ALIASES.get(arm, arm) for arm in options.arm] or list(ARMS)
     return [
         Training(
             arm=arm,
+            overrides=overrides,
             setting=options.setting,
             seed=seed,
             steps=options.steps or STEPS[options.setting],
             folder=out / options.setting / arm / f"seed{seed}",
         )
         for seed in range(options.seeds)
-        for arm in arms
+        for arm, overrides in _arms(options).items()
     ]
+
+
+def _arms(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Overrides by arm: those that were asked for, one of the user's own, or all of ours."""
+    arms = {name: ARMS[name] for name in (ALIASES.get(arm, arm) for arm in options.arm)}
+    if options.overrides:
+        name = re.sub(r"[^\w.-]+", "_", "_".join(options.overrides))
+        arms[name] = tuple(options.overrides)
+    return arms or ARMS
 
 
 def _existing(path: Path) -> Path:
@@ -209,12 +221,27 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*ARMS, *ALIASES],
         help="an arm to train; may be repeated; default: all. 'dynamic' is dynamic_sft",
     )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        type=_override,
+        help="an arm of your own, e.g. algorithm=ppo constraint.inject=reward "
+        "constraint.lambda=0.1 (algorithm: ppo, grpo or dapo; the keys are in "
+        "recipe/online_refiner/config/online_refiner.yaml)",
+    )
     parser.add_argument("--steps", type=_positive, help="training steps instead of the setting's")
     parser.add_argument("--seeds", type=_positive, default=1, help="seeds an arm (default 1)")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/quickstart"), help="default: runs/quickstart"
     )
     return parser
+
+
+def _override(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return text
 
 
 def _positive(text: str) -> int:

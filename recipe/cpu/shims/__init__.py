@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipe.cpu.post_import import Mend, when_imported
+from recipe.cpu.shims.critic_attention import load_critic_with_sdpa
 from recipe.cpu.shims.duplicate_backend import accept_duplicate_backend
 from recipe.cpu.shims.pinned_memory import offload_without_pinning
 from recipe.cpu.shims.prepacked_weights import keep_linear_weights
@@ -41,6 +42,11 @@ SHIMS: tuple[Shim, ...] = (
         "verl.utils.fsdp_utils",
         offload_without_pinning,
         "the reference model's offload policy pins memory, which needs an accelerator",
+    ),
+    Shim(
+        "verl.utils.model",
+        load_critic_with_sdpa,
+        "verl loads critics with FlashAttention 2, which is CUDA only",
     ),
     Shim(
         "vllm.model_executor.layers.utils",

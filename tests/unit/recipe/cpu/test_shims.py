@@ -248,3 +248,29 @@ print(get_platform().device_name, "vllm" in sys.modules, version("vllm").endswit
 def test_the_plugin_gives_verl_its_platform_and_does_not_import_vllm() -> None:
     lines = run_python(PLUGIN, VERL_USE_EXTERNAL_MODULES="").splitlines()
     assert lines[-2:] == ["True", "cpu False True"]
+
+
+# load_critic_with_sdpa: verl's loader before and after
+
+
+CRITIC = """
+import transformers
+from recipe.cpu.shims.critic_attention import load_critic_with_sdpa
+from recipe.cpu.tiny_model import ensure_checkpoint
+from verl.utils import model as utils
+
+path = str(ensure_checkpoint())
+config = transformers.AutoConfig.from_pretrained(path, num_labels=1)
+try:
+    utils.load_valuehead_model(path, "float32", config, False)
+except RuntimeError as error:
+    print("stock:", "FlashAttention2" in str(error.__cause__))
+load_critic_with_sdpa(utils)
+critic = utils.load_valuehead_model(path, "float32", config, False)
+print("mended:", critic.config._attn_implementation, critic.score.out_features)
+"""
+
+
+def test_verl_wants_flash_attention_for_a_critic_and_the_shim_does_not() -> None:
+    lines = run_python(CRITIC, VERL_USE_EXTERNAL_MODULES="").splitlines()
+    assert lines == ["stock: True", "mended: sdpa 1"]

@@ -21,10 +21,13 @@ SIGNATURES = {
     "verl.trainer.main_ppo:TaskRunnerV1.init_agent_loop_manager": "self",
     "verl.trainer.main_ppo:TaskRunnerV1.run": "self, config",
     "verl.trainer.main_ppo:run_ppo": "config, task_runner_class",
+    "verl.trainer.ppo.core_algos:get_adv_estimator_fn": "name_or_enum",
+    "verl.trainer.ppo.core_algos:register_adv_est": "name_or_enum",
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess": (
         "self, output, validate, kwargs"
     ),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": "self, batch, metrics",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_ref_log_prob": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._init_resource_pool_mgr": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._load_checkpoint": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._save_checkpoint": "self",
@@ -34,6 +37,8 @@ SIGNATURES = {
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_sample_end": "self",
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_step_end": "self",
     "verl.utils.ray_utils:auto_await": "func",
+    "verl.utils.tensordict_utils:get_non_tensor_data": "data, key, default",
+    "verl.utils.tensordict_utils:get_tensordict": "tensor_dict, non_tensor_dict",
     "verl.utils.tensordict_utils:list_of_dict_to_tensordict": "list_of_dicts",
     "verl.workers.engine_workers:ActorRolloutRefWorker.compute_log_prob": "self, data",
     "verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn": "self, loss_fn",
@@ -62,6 +67,7 @@ RAY_TRACING = "_ray_trace_ctx"
 """A parameter that Ray adds to every method of an actor class."""
 
 ATTRIBUTES = {
+    "verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY": dict,
     "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": dict,
 }
 

@@ -1,0 +1,114 @@
+"""Each way of constraining on the real stack, two steps on the CPU, one key away from another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipe.cpu.micro_apps import prepare_micro_apps
+from recipe.cpu.tiny_model import ensure_checkpoint
+
+pytestmark = pytest.mark.timeout(600)
+
+Train = Callable[..., dict[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def train(tmp_path: Path, training: Callable[..., Any]) -> Train:
+    """Trains two steps with the given overrides; the metrics by step."""
+
+    def run(*overrides: str) -> dict[int, dict[str, Any]]:
+        train_file, val_file = prepare_micro_apps(tmp_path / "data", 64, 16)
+        made = training(
+            f"data.train_files={train_file}",
+            f"data.val_files={val_file}",
+            f"actor_rollout_ref.model.path={ensure_checkpoint()}",
+            "trainer.save_freq=-1",
+            "trainer.total_training_steps=2",
+            *overrides,
+        )
+        made.start()
+        made.finish()
+        metrics: dict[int, dict[str, Any]] = made.metrics()
+        assert sorted(metrics) == [1, 2]
+        for data in metrics.values():
+            assert math.isfinite(data["actor/grad_norm"])
+            assert data["monitor/rollout_logprob_diff_max"] < 1e-4
+        return metrics
+
+    return run
+
+
+def test_ppo_with_a_critic_takes_the_penalty_from_the_rewards_but_logs_them_raw(
+    train: Train,
+) -> None:
+    metrics = train(
+        "algorithm=ppo",
+        "constraint.inject=reward",
+        "constraint.lambda=0.5",
+        # A critic that knows nothing and λ = γ = 1: returns are the sums of the penalised rewards.
+        *("algorithm.lam=1.0", "data.train_batch_size=32"),
+        "actor_rollout_ref.actor.ppo_mini_batch_size=32",
+        "actor_rollout_ref.rollout.n=1",
+    )
+    for data in metrics.values():
+        assert math.isfinite(data["critic/vf_loss"])
+        assert data["critic/rewards/mean"] == data["critic/score/mean"]
+        assert data["constraint/penalty_mean"] > 0
+    assert metrics[1]["critic/returns/min"] < -1.0, "the lowest raw reward is -1"
+
+
+@pytest.mark.parametrize("inject", ["sft", "advantage"])
+def test_dapo_keeps_or_replaces_groups_and_carries_the_constraint(
+    train: Train, inject: str
+) -> None:
+    metrics = train(
+        "algorithm=dapo",
+        f"constraint.inject={inject}",
+        *("constraint.lambda=0.1", "constraint.schedule=adaptive", "constraint.align=edit"),
+    )
+    for data in metrics.values():
+        ratio = data["constraint/improvement_ratio"]
+        assert ratio > 0.05
+        assert 0 < data["constraint/lambda"] <= 0.1
+        assert data["constraint/penalty_mean"] > 0
+        assert data["constraint/kept_by_refinement_total"] >= 0
+        assert ("actor/sft_loss" in data) == (inject == "sft")
+        # With sft the loss measures, and no forward pass is made for the cross entropy.
+        assert ("timing_s/constraint_ce" in data) == (inject == "advantage")
+    if inject == "advantage":
+        moved = metrics[1]["critic/returns/mean"] - metrics[1]["critic/advantages/mean"]
+        assert moved > 0, "the penalty lowers the advantages, not the returns"
+
+
+def test_chord_trains_on_reference_solutions_by_phi(train: Train) -> None:
+    metrics = train(
+        "constraint.kind=chord",
+        *("constraint.chord.peak=0.1", "constraint.chord.valley=0.1"),
+        *("constraint.chord.decay_steps=0", "constraint.chord.phi=true"),
+    )
+    for data in metrics.values():
+        assert data["constraint/mu"] == pytest.approx(0.1)
+        assert data["constraint/expert_total"] == 8
+        assert data["constraint/expert_ce_mean"] > 0
+        # φ is at most 1/4, and the term is μ times the mean over tokens of φ·c.
+        assert 0 < data["actor/sft_loss"] < 0.1 * 0.25 * 2 * data["constraint/expert_ce_mean"]
+
+
+def test_static_kl_in_the_reward_is_watched_every_other_step(train: Train) -> None:
+    metrics = train(
+        "algorithm=grpo",
+        "actor_rollout_ref.rollout.n=4",
+        *("constraint.kind=static_kl", "constraint.static_kl.where=reward"),
+        "constraint.static_kl.coef=0.05",
+        "monitor.kl_every_steps=2",
+    )
+    for data in metrics.values():
+        # Static KL needs the reference at each step, however rarely the KL is to be watched.
+        assert "monitor/kl_to_reference" in data
+        assert data["actor/reward_kl_penalty_coeff"] == pytest.approx(0.05)
+        assert "refiner/verbatim_total" not in data
