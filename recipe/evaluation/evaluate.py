@@ -52,7 +52,10 @@ def evaluate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> l
 
 
 def _generate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> None:
-    engine: Engine | None = None
+    """Generate what is missing. The engine is made only then, and every protocol is tried on one
+    prompt first, so that a model without a chat template is refused at once.
+    """
+    jobs = []
     for problems, protocol, chosen in plan.parts():
         log = folder.samples(problems.benchmark, protocol.name)
         wanted = missing(chosen, plan.sampling.samples, log)
@@ -62,8 +65,14 @@ def _generate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> 
             torn = "; a torn last line was dropped" if log.torn else ""
             _say(f"{title}: {kept} samples are there, {len(wanted)} to go{torn}")
         if wanted:
-            engine = engine or make_engine()
-            generate_missing(wanted, protocol, plan.sampling, engine, log, title)
+            jobs.append((wanted, protocol, log, title))
+    if not jobs:
+        return
+    engine = make_engine()
+    for wanted, protocol, _, _ in jobs:
+        engine.render(protocol.prompt(wanted[0][0]))
+    for wanted, protocol, log, title in jobs:
+        generate_missing(wanted, protocol, plan.sampling, engine, log, title)
 
 
 def _judge(plan: Plan, folder: Folder) -> list[Scores]:

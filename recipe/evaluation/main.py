@@ -20,16 +20,20 @@ from reward.config import JudgeConfig, JudgeConfigError, parse_settings
 from reward.sandbox.client import SandboxError
 
 BAD_INPUT = 2
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 2, and one message, where something given cannot be used."""
+    """Run a command; 2, and one message, where something given cannot be used; 130 on Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         text = options.command(options)
     except (EvaluationError, JudgeConfigError, SandboxError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped; what is done is saved, the same command goes on from it", file=sys.stderr)
+        return INTERRUPTED
     print(text)
     return 0
 

@@ -16,6 +16,7 @@ from recipe.evaluation.generate import Sampling
 from recipe.evaluation.kinds import Benchmark
 from recipe.evaluation.main import main
 from recipe.evaluation.problems import ProblemSet, load_problems
+from recipe.evaluation.protocols import Prompt
 from reward.config import JudgeConfig
 
 Samples = dict[str, dict[str, Any]]
@@ -201,3 +202,58 @@ def test_compare_reads_folders_and_writes_the_tables(
     assert out.read_text() == text
     assert "## bigcode" in text and "## apps" in text
     assert "### tuned: apps by difficulty" in text
+
+
+def test_a_model_without_a_chat_template_is_refused_before_anything_is_generated(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    class Bare(table_engine):
+        def render(self, prompt: Prompt) -> tuple[str, bool]:
+            if prompt.messages:
+                raise EvaluationError("no chat template")
+            return prompt.text, True
+
+    engine = Bare(RIGHT_WRONG_NONE)
+    with pytest.raises(EvaluationError, match="no chat template"):
+        evaluate(plan(sets[:2], "bigcode", "chat"), lambda: engine, Folder(tmp_path / "out"))
+    assert engine.asked == []
+
+
+PLUS_TEST = """
+import numpy as np
+
+def near(found, wanted):
+    if found != wanted:
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+def check(candidate):
+    inputs = [[n, 0.1] for n in range(1000)]
+    wanted = [n + 0.1 for n in range(1000)]
+    for given, expected in zip(inputs, wanted):
+        near(candidate(*given), expected)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "right"),
+    [
+        ("    return a + b\n", True),
+        ("    return a + b + 1e-9\n", True),  # within the test's own tolerance
+        ("    return a + b if a < 999 else 0.0\n", False),  # only the last of 1,000 inputs tells
+    ],
+)
+def test_a_plus_sets_test_program_is_judged_to_its_last_input(
+    body: str,
+    right: bool,
+    samples: Samples,
+    write_lines: WriteLines,
+    tmp_path: Path,
+    table_engine: Any,
+) -> None:
+    record = samples["humaneval"] | {"test": PLUS_TEST}
+    problems = load_problems(Benchmark.HUMANEVAL_PLUS, write_lines("plus.jsonl", record))
+    engine = table_engine({"HumanEval/7": [body]})
+    asked = Plan("m", Sampling(), (problems,), ("bigcode_unstripped",), (1,), None, JudgeConfig())
+    (found,) = evaluate(asked, lambda: engine, Folder(tmp_path / "out"))
+    assert found.pass_at[1].value == float(right)
+    assert found.format.value == 1.0
