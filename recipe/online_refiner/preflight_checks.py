@@ -65,6 +65,15 @@ def split_of(config: DictConfig) -> int:
     return int(actor.get("ulysses_sequence_parallel_size") or 1)
 
 
+def refiner_rollout(config: DictConfig, settings: Settings) -> DictConfig:
+    """The rollout config of the refiner's servers; keys that verl does not know are left out."""
+    rollout = config.actor_rollout_ref.rollout
+    own = {key: value for key, value in settings.refiner.rollout.items() if key in rollout}
+    merged = OmegaConf.merge(rollout, own)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
 def check_gpus(config: DictConfig, settings: Settings) -> Iterator[str]:
     machine = config.get("machine")
     if machine is None or config.trainer.device == "cpu":
@@ -98,7 +107,7 @@ def check_splits(config: DictConfig, settings: Settings) -> Iterator[str]:
     if settings.refines:
         of = pools(config, settings)
         pool = of.get("refiner_pool", of["global_pool"])
-        rollout = OmegaConf.merge(config.actor_rollout_ref.rollout, settings.refiner.rollout)
+        rollout = refiner_rollout(config, settings)
         yield from _check_replica("refiner.rollout", rollout, pool, "the refiner's pool")
 
 
@@ -226,11 +235,19 @@ def check_reward(config: DictConfig, settings: Settings) -> Iterator[str]:
             f"refiner.perfect_reward={settings.refiner.perfect_reward}: a learned reward has no "
             "maximum at which refining could be spared. Fix: refiner.perfect_reward=null"
         )
-    overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg.enable")
-    if overlong and settings.refines:
+    if config.reward.reward_model.enable and OmegaConf.is_missing(
+        config.reward.reward_model.rollout, "name"
+    ):
         yield (
-            "reward.reward_kwargs.overlong_buffer_cfg.enable=True: the penalty is folded into the "
-            "score, and the filter has to compare unshaped ones. Fix: set it to False"
+            "reward.reward_model.rollout.name=???: no engine serves the reward model. Fix: "
+            "reward.reward_model.rollout.name=vllm or sglang"
+        )
+    overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg.enable")
+    if overlong and config.reward.reward_manager.name != "dapo":
+        yield (
+            "reward.reward_kwargs.overlong_buffer_cfg.enable=True: only verl's reward manager dapo "
+            f"reads it, and reward.reward_manager.name={config.reward.reward_manager.name}. Fix: "
+            "reward.reward_manager.name=dapo"
         )
 
 

@@ -29,7 +29,12 @@ from recipe.online_refiner.memory import (
     server,
     trained,
 )
-from recipe.online_refiner.preflight_checks import has_critic, is_megatron, trainer_gpus
+from recipe.online_refiner.preflight_checks import (
+    has_critic,
+    is_megatron,
+    refiner_rollout,
+    trainer_gpus,
+)
 from recipe.online_refiner.settings import Kind, Settings
 
 
@@ -150,7 +155,7 @@ def _servers(
     if shapes.policy is not None:
         found["policy"] = _server(shapes.policy, gpu_bytes, rollout)
     if shapes.refiner is not None:
-        own = OmegaConf.merge(rollout, settings.refiner.rollout)
+        own = refiner_rollout(config, settings)
         found["refiner"] = _server(shapes.refiner, gpu_bytes, own)
     if shapes.reward_model is not None:
         section = config.reward.reward_model.rollout

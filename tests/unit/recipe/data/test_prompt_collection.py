@@ -112,7 +112,9 @@ def test_parquet_and_lines_give_the_same_rows(tmp_path: Path) -> None:
     for part, content in enumerate(parts):
         path = tmp_path / "hub" / "data" / f"train-0000{part}-of-00002.parquet"
         pq.write_table(pa.Table.from_pylist(content), path)
-    cards = [prepare(str(tmp_path / name), tmp_path / name[:2], SMALL) for name in ("in.jsonl", "hub")]
+    cards = [
+        prepare(str(tmp_path / name), tmp_path / name[:2], SMALL) for name in ("in.jsonl", "hub")
+    ]
     assert cards[0] == cards[1]
     assert rows(tmp_path / "in", "train") == rows(tmp_path / "hu", "train")
 

@@ -1,0 +1,244 @@
+"""Every committed experiment composes, means what the paper's table says, and passes the preflight.
+
+The models are folders with the real models' sizes and the tiny model's tokenizer.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.preflight import preflight
+from recipe.online_refiner.settings import read_settings
+from recipe.online_refiner.verl_keys import apply_settings
+
+CONFIG = Path(str(resources.files("recipe.online_refiner") / "config"))
+EXPERIMENTS = sorted(path.stem for path in (CONFIG / "experiment").glob("*.yaml"))
+OF_THE_CLUSTER = [name for name in EXPERIMENTS if not name.startswith("quickstart")]
+# hidden, layers, intermediate, heads, key heads, vocabulary, tied: from the models' config.json.
+SIZES: dict[str, tuple[Any, ...]] = {
+    "meta-llama/Llama-3.2-3B-Instruct": (3072, 28, 8192, 24, 8, 128256, True),
+    "OpenRLHF/Llama-3-8b-rm-mixture": (4096, 32, 14336, 32, 8, 128256, False),
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": (1536, 28, 8960, 12, 2, 151936, True),
+    "Qwen/Qwen2.5-Coder-7B-Instruct": (3584, 28, 18944, 28, 4, 152064, False),
+    "Qwen/Qwen2.5-Coder-32B-Instruct": (5120, 64, 27648, 40, 8, 152064, False),
+}
+# May be filled freely: they are open dictionaries in verl or in ours, or the preflight's own.
+OPEN = ("reward.custom_reward_function.reward_kwargs", "refiner.rollout.", "machine")
+
+Composed = Callable[..., DictConfig]
+
+
+def hardware_of(experiment: str) -> str:
+    if "dialogue" in experiment:
+        return "gpu4x48_reward_model"
+    if "large" in experiment:
+        return "nodes8x80_32b" if "32b" in experiment else "nodes8x80"
+    return "cpu_debug" if "quickstart" in experiment else "gpu4x48"
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Composed]:
+    """Composes with overrides, each combination once."""
+    made: dict[tuple[str, ...], DictConfig] = {}
+
+    def make(*overrides: str) -> DictConfig:
+        if overrides not in made:
+            made[overrides] = compose("online_refiner", list(overrides))
+        return copy.deepcopy(made[overrides])
+
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        yield make
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder for each model, by its name: its sizes, without weights."""
+    tiny, root = ensure_checkpoint(), tmp_path_factory.mktemp("models")
+    base = json.loads((tiny / "config.json").read_text())
+    base.pop("layer_types", None)
+    keys = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads",
+            "num_key_value_heads", "vocab_size", "tie_word_embeddings")  # fmt: skip
+    for name, sizes in SIZES.items():
+        folder = root / name
+        folder.mkdir(parents=True)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tiny / file, folder)
+        own = dict(zip(keys, sizes, strict=True)) | {"max_position_embeddings": 32768}
+        (folder / "config.json").write_text(json.dumps(base | own))
+    return {name: str(root / name) for name in SIZES}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "rows.parquet"
+    row = {
+        "data_source": "apps",
+        "prompt": [{"role": "user", "content": "Print the sum."}],
+        "reward_model": {"style": "rule", "ground_truth": "{}"},
+        "extra_info": {"index": 0, "reference_solution": "print(1)"},
+    }
+    pq.write_table(pa.Table.from_pylist([row] * 600), path)
+    return str(path)
+
+
+def at_home(config: DictConfig, models: dict[str, str], rows: str) -> DictConfig:
+    """The config with data, models and disk of this machine."""
+    config.data.train_files = config.data.val_files = rows
+    policy = config.actor_rollout_ref.model
+    policy.path = models.get(policy.path, str(ensure_checkpoint()))
+    if config.reward.reward_model.enable:
+        config.reward.reward_model.model_path = models[config.reward.reward_model.model_path]
+    config.trainer.save_freq = -1
+    return config
+
+
+def leaves(config: DictConfig) -> set[str]:
+    """Dotted names of all values."""
+
+    def walk(value: Any, name: str) -> Iterator[str]:
+        if isinstance(value, dict) and value:
+            for key, below in value.items():
+                yield from walk(below, f"{name}.{key}" if name else str(key))
+        else:
+            yield name
+
+    return set(walk(OmegaConf.to_container(config, resolve=False), ""))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_passes_the_preflight(
+    experiment: str, composed: Composed, models: dict[str, str], rows: str
+) -> None:
+    if "dialogue" in experiment and not (resources.files("reward") / "dialogue.py").is_file():
+        pytest.skip("the reward model's client, reward.dialogue, is not there")
+    config = composed(f"experiment={experiment}", f"hardware={hardware_of(experiment)}")
+    config = at_home(config, models, rows)
+    settings = read_settings(config)
+    apply_settings(config, settings)
+    report = preflight(config, settings)
+    assert report.faults == ()
+    assert "actor" in report.text()
+
+
+@pytest.mark.parametrize("experiment", OF_THE_CLUSTER)
+def test_an_experiment_sets_only_keys_that_exist(experiment: str, composed: Composed) -> None:
+    """Hydra lets a config file add keys, so a misspelt one would be ignored in silence."""
+    hardware = f"hardware={hardware_of(experiment)}"
+    strategy = "megatron" if "nodes" in hardware else "dp"
+    known = leaves(composed(f"model_engine={strategy}"))
+    added = leaves(composed(f"experiment={experiment}", hardware)) - known
+    emptied = {name for name in added if any(name.startswith(key) for key in OPEN)}
+    assert added - emptied == set()
+
+
+def test_each_experiment_writes_to_a_folder_of_its_own(composed: Composed) -> None:
+    folders = [
+        composed(f"experiment={name}", f"hardware={hardware_of(name)}").run.dir
+        for name in OF_THE_CLUSTER
+    ]
+    assert len(set(folders)) == len(folders)
+
+
+PAPER = {
+    "ppo_dialogue_static": {
+        "actor_rollout_ref.model.path": "meta-llama/Llama-3.2-3B-Instruct",
+        "reward.reward_model.model_path": "OpenRLHF/Llama-3-8b-rm-mixture",
+        "actor_rollout_ref.actor.optim.lr": 1e-6,
+        "critic.optim.lr": 9e-6,
+        "trainer.total_epochs": 1,
+        "actor_rollout_ref.actor.ppo_epochs": 1,
+        "critic.ppo_epochs": 1,
+        "data.train_batch_size": 64,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
+        "critic.ppo_mini_batch_size": 16,
+        "actor_rollout_ref.rollout.n": 1,
+        "trainer.total_training_steps": 430,
+        "constraint.static_kl.coef": 1e-2,
+        "algorithm.gamma": 1.0,
+        "algorithm.lam": 0.95,
+        "algorithm.adv_estimator": "gae",
+        "actor_rollout_ref.actor.clip_ratio": 0.2,
+        "actor_rollout_ref.actor.clip_ratio_high": 0.2,
+        "critic.cliprange_value": 0.2,
+    },
+    "ppo_apps_dynamic": {
+        "actor_rollout_ref.model.path": "meta-llama/Llama-3.2-3B-Instruct",
+        "critic.optim.lr": 9e-6,
+        "trainer.total_epochs": 7,
+        "actor_rollout_ref.actor.ppo_epochs": 4,
+        "critic.ppo_epochs": 4,
+        "data.train_batch_size": 128,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
+        "actor_rollout_ref.rollout.n": 1,
+        "trainer.total_training_steps": 200,
+        "constraint.lambda": 1e-4,
+        "constraint.inject": "reward",
+    },
+    "dapo_apps": {
+        "actor_rollout_ref.model.path": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        "actor_rollout_ref.actor.optim.lr": 1e-6,
+        "trainer.total_epochs": 5,
+        "data.train_batch_size": 64,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
+        "actor_rollout_ref.rollout.n": 8,
+        "trainer.total_training_steps": 150,
+        "constraint.kind": "static_kl",
+        "constraint.static_kl.coef": 1e-2,
+        "actor_rollout_ref.actor.clip_ratio_low": 0.2,
+        "actor_rollout_ref.actor.clip_ratio_high": 0.3,
+        "algorithm.filter_groups.enable": True,
+    },
+    "dynamic_dapo_apps": {
+        "constraint.kind": "dynamic",
+        "constraint.inject": "advantage",
+        "constraint.lambda": 1e-4,
+        "constraint.filter": "better",
+        "trainer.total_training_steps": 150,
+        "actor_rollout_ref.rollout.n": 8,
+    },
+}
+
+
+@pytest.mark.parametrize("experiment", PAPER)
+def test_an_experiment_has_the_papers_settings(experiment: str, composed: Composed) -> None:
+    config = composed(f"experiment={experiment}", f"hardware={hardware_of(experiment)}")
+    expected = PAPER[experiment]
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "strategy", "engine"),
+    [
+        (["hardware=gpu1x80", "experiment=ppo_apps_none"], "fsdp2", "vllm"),
+        (["hardware=gpu8x80", "engine=sglang", "experiment=dapo_apps"], "fsdp2", "sglang"),
+        (["hardware=gpu8x80_reward_model", "experiment=ppo_dialogue_none"], "fsdp2", "vllm"),
+        (["hardware=nodes8x80", "strategy=fsdp2", "experiment=large_dapo_7b"], "fsdp2", "vllm"),
+        (["hardware=cpu_debug", "experiment=large_dapo_32b"], "fsdp2", "vllm"),
+        (["hardware=cpu_debug", "experiment=ppo_dialogue_dynamic"], "fsdp2", "vllm"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_hardware_engine_and_strategy_are_chosen_apart_from_the_experiment(
+    overrides: list[str], strategy: str, engine: str, composed: Composed
+) -> None:
+    config = composed(*overrides)
+    actor = config.actor_rollout_ref
+    assert (actor.actor.strategy, config.critic.strategy, actor.rollout.name) == (
+        strategy,
+        strategy,
+        engine,
+    )
+    assert config.trainer.device == ("cpu" if "hardware=cpu_debug" in overrides else "cuda")

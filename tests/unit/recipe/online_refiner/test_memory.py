@@ -1,0 +1,108 @@
+"""Sizes of models that are known, and the arithmetic of the two phases by hand."""
+
+import pytest
+
+from recipe.online_refiner.memory import (
+    GIB,
+    PROCESS_BYTES,
+    SERVER_WORKSPACE_BYTES,
+    ModelShape,
+    Server,
+    Sharding,
+    TrainedModel,
+    activation_bytes,
+    checkpoint_bytes,
+    forward_only,
+    peaks,
+    server,
+    trained,
+)
+
+# hidden 4, 2 layers, intermediate 8, queries 4, keys 2, 10 words, tied:
+# 40 + 2·(4·(8 + 4) + 96 + 8) + 4 = 348 parameters.
+SMALL = ModelShape(4, 2, 8, 4, 2, 10, tied=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "billions"),
+    [
+        # Llama-3.2-3B, Qwen2.5-1.5B, Qwen2.5-32B, Llama-3-8B: sizes of their model cards.
+        ((3072, 28, 8192, 24, 8, 128256, True), 3.21),
+        ((1536, 28, 8960, 12, 2, 151936, True), 1.54),
+        ((5120, 64, 27648, 40, 8, 152064, False), 32.8),
+        ((4096, 32, 14336, 32, 8, 128256, False), 8.03),
+    ],
+)
+def test_known_models_have_the_size_of_their_model_card(
+    config: tuple[int, int, int, int, int, int, bool], billions: float
+) -> None:
+    hidden, layers, intermediate, heads, key_heads, vocabulary, tied = config
+    shape = ModelShape.from_config(
+        {
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "intermediate_size": intermediate,
+            "num_attention_heads": heads,
+            "num_key_value_heads": key_heads,
+            "vocab_size": vocabulary,
+            "tie_word_embeddings": tied,
+        }
+    )
+    assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+def test_parameters_and_cache_of_a_small_model() -> None:
+    assert SMALL.parameters == 348
+    assert SMALL.cache_bytes_per_token == 2 * 2 * 2 * 2
+
+
+def test_fsdp_spreads_sixteen_bytes_a_parameter_over_all_gpus() -> None:
+    model = trained(SMALL, Sharding(gpus=4))
+    assert (model.weights, model.gradients, model.optimizer) == (348, 348, 696)
+    assert model.in_use == 348 * 16 // 4
+    assert model.resident == 348 + 696
+
+
+def test_what_is_offloaded_is_resident_no_more_and_counts_while_in_use() -> None:
+    model = trained(SMALL, Sharding(gpus=4, offloads_weights=True, offloads_optimizer=True))
+    assert model.resident == 0
+    assert model.in_use == 348 * 16 // 4
+
+
+def test_megatron_splits_layers_over_some_and_the_optimizer_over_all() -> None:
+    model = trained(SMALL, Sharding(gpus=8, megatron=True, tensor_parallel=2))
+    assert (model.weights, model.gradients, model.optimizer) == (348, 696, 522)
+
+
+def test_a_reference_has_neither_gradients_nor_an_optimizer() -> None:
+    model = forward_only(SMALL, Sharding(gpus=2))
+    assert (model.weights, model.gradients, model.optimizer) == (696, 0, 0)
+
+
+def test_activations_grow_with_tokens_and_the_logits_are_split() -> None:
+    # saved 2·3·4·2 = 48, at work 2·3·(40 + 32) = 432, logits 8·3·10 = 240.
+    assert activation_bytes(SMALL, 3) == 48 + 432 + 240
+    assert activation_bytes(SMALL, 3, tensor_parallel=2) == 48 + 432 + 120
+
+
+def test_a_servers_cache_is_what_weights_leave_of_its_share() -> None:
+    one = server(SMALL, gpu_bytes=10 * GIB, utilization=0.5)
+    assert one.share_bytes == 5 * GIB
+    assert one.weight_bytes == 696
+    assert one.cache_tokens == (5 * GIB - 696 - SERVER_WORKSPACE_BYTES) // 16
+
+
+def test_the_two_phases_hold_what_is_resident_and_what_is_at_work() -> None:
+    models = {
+        "actor": TrainedModel(weights=10, gradients=10, optimizer=20, resident=30),
+        "critic": TrainedModel(weights=5, gradients=5, optimizer=10, resident=0),
+    }
+    servers = {"policy": Server(100, 0, 0), "refiner": Server(50, 0, 0)}
+    found = peaks(models, {"actor": 7, "critic": 70}, servers)
+    assert found.rollout == 30 + 150 + PROCESS_BYTES
+    # The critic at work: 30 of the actor's, 20 of its own, 70 of activations.
+    assert found.update == 30 + 20 + 70 + 3 * PROCESS_BYTES
+
+
+def test_a_checkpoint_has_weights_and_two_moments() -> None:
+    assert checkpoint_bytes(100) == 1200
