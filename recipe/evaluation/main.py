@@ -1,4 +1,4 @@
-"""The command line: `evaluate` a checkpoint, `compare` evaluations."""
+"""The command line: `evaluate` a checkpoint, `compare` evaluations, `publish` a checkpoint."""
 
 import argparse
 import sys
@@ -15,6 +15,7 @@ from recipe.evaluation.generate import Engine, Sampling
 from recipe.evaluation.kinds import Benchmark
 from recipe.evaluation.problems import load_problems
 from recipe.evaluation.protocols import ASKED, protocol_named, protocols_for
+from recipe.evaluation.publish import publish
 from recipe.evaluation.tables import scores_table, tiers_table
 from reward.config import JudgeConfig, JudgeConfigError, parse_settings
 from reward.sandbox.client import SandboxError
@@ -107,6 +108,15 @@ def _compare(options: argparse.Namespace) -> str:
     return text
 
 
+def _publish(options: argparse.Namespace) -> str:
+    pairs = [_pair(word, "--evaluation", "NAME=DIR") for word in options.evaluation]
+    folders = {name: Path(path) for name, path in pairs}
+    lacking = publish(options.checkpoint, options.out, folders)
+    for line in lacking:
+        print(f"left out of the card: {line}", file=sys.stderr)
+    return f"{options.out} is complete; to publish it: hf upload OWNER/NAME {options.out}"
+
+
 def _pair(word: str, key: str, form: str) -> tuple[str, str]:
     name, separator, value = word.partition("=")
     if not (name and separator and value):
@@ -126,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     beside.add_argument("--pass-at", type=int, default=1, metavar="K")
     beside.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables here too")
     beside.set_defaults(command=_compare)
+    merged = commands.add_parser("publish", help="a checkpoint of verl's with a model card")
+    merged.add_argument("--checkpoint", required=True, type=Path, metavar="RUN/checkpoints/…")
+    merged.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
+    merged.add_argument("--evaluation", nargs="+", default=[], metavar="NAME=DIR",
+                        help="evaluations to show, this model's first")  # fmt: skip
+    merged.set_defaults(command=_publish)
     return parser
 
 
