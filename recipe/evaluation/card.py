@@ -45,7 +45,8 @@ def model_card(
         _front_matter(base),
         f"# {name}",
         f"Trained by online-refiner with {method}, after [Enhancing Reinforcement Learning "
-        f"Fine-Tuning with an Online Refiner]({PAPER}), from `{_public(base) or 'a base unknown'}`.",
+        f"Fine-Tuning with an Online Refiner]({PAPER}), from "
+        f"`{_public(base) or 'a model unknown'}`.",
         "## Training",
         _training(step, run, config),
         "## Settings",
