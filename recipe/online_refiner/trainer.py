@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         self._settings: Settings = read_settings(config)
         self._run_dir = Path(self._settings.run.dir)
         self._refiner: RefinerReplicas | None = None
+        self._early_launch: Future[RefinerReplicas] | None = None
         self._rows: list[RolloutRow] = []
         self._kept: list[Kept] = []
         self._smoothed_ratio: float | None = None
@@ -109,11 +111,33 @@ class OnlineRefinerTrainer(PPOTrainerSync):
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         if self._settings.refines:
-            self._refiner = RefinerReplicas(
-                self.config, self._replica_settings(), self._refiner_resource_pool()
-            )
+            launch = self._early_launch
+            self._refiner = launch.result() if launch is not None else self._launch_refiner()
             self._refiner.sleep()
         self._episode_log = EpisodeLog(self._run_dir / EPISODES_FILE, self.tokenizer)
+
+    @property
+    def reward_loop_manager(self) -> Any:
+        """verl's reward loop, which `_setup` assigns just before it launches the policy's servers.
+
+        The refiner's servers are launched beside these where both have memory of their own; where
+        they share a GPU, only once the policy's are asleep.
+        """
+        return self._reward_loop_manager
+
+    @reward_loop_manager.setter
+    def reward_loop_manager(self, manager: Any) -> None:
+        self._reward_loop_manager = manager
+        own_memory = (
+            self._settings.refiner.placement == "pool" or self.config.trainer.device == "cpu"
+        )
+        if self._settings.refines and own_memory:
+            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refiner")
+            self._early_launch = thread.submit(self._launch_refiner)
+            thread.shutdown(wait=False)
+
+    def _launch_refiner(self) -> RefinerReplicas:
+        return RefinerReplicas(self.config, self._replica_settings(), self._refiner_resource_pool())
 
     def _replica_settings(self) -> ReplicaSettings:
         refiner = self._settings.refiner
@@ -191,6 +215,8 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         return self._settings.injects(Inject.SFT) and self._current_lambda() > 0 and trains
 
     def _measure(self) -> None:
+        if not self._kept:
+            return
         with marked_timer("constraint_ce", self.timing_raw):
             rollout = self.config.actor_rollout_ref.rollout
             self._kept = measure(
