@@ -49,7 +49,7 @@ def check_model(model: str) -> None:
     if local and not (path / "config.json").is_file():
         raise EvaluationError(
             f"--model {model}: no folder with a config.json; give a checkpoint in Hugging Face "
-            "form (verl's own are merged by `python -m verl.model_merger merge`) or a hub name"
+            "form (verl's own are merged by `python -m recipe.evaluation publish`) or a hub name"
         )
 
 

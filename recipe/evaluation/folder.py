@@ -46,7 +46,7 @@ class Folder:
             EvaluationError: the folder holds samples of another model, sampling or file.
         """
         place = self.path / "evaluation.json"
-        known = _read(place) if place.exists() else {}
+        known = _read(place) if place.exists() and self._has_samples() else {}
         asked = {"model": model, **asdict(sampling)}
         asked.pop("samples")
         for key, value in asked.items():
@@ -96,6 +96,10 @@ class Folder:
                 f"`python -m recipe.evaluation evaluate … --out {self.path}`"
             )
         return found
+
+    def _has_samples(self) -> bool:
+        """Whether anything is there that other settings would spoil."""
+        return any(path.stat().st_size for path in (self.path / "samples").glob("*.jsonl"))
 
     def _same(self, key: str, before: Any, now: Any) -> None:
         if before != now:

@@ -109,6 +109,20 @@ def test_samples_and_protocols_may_be_added_to_a_folder_and_nothing_else_changed
         evaluate(plan(sets, "bigcode", sampling=other), engine, folder)
 
 
+def test_a_mistaken_call_that_generated_nothing_binds_nobody(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+
+    def no_model() -> Any:
+        raise EvaluationError("no such model")
+
+    other = Sampling(samples=3, temperature=0.2)
+    with pytest.raises(EvaluationError, match="no such model"):
+        evaluate(plan(sets, "bigcode", sampling=other), no_model, folder)
+    assert evaluate(plan(sets, "bigcode"), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+
+
 def test_a_benchmark_that_changed_is_not_mixed_into_a_folder(
     sets: tuple[ProblemSet, ...],
     samples: Samples,
