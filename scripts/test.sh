@@ -69,7 +69,8 @@ stage_lint() {
 run_pytest() {
     local status=0
     [[ -d "$1" ]] || return "$PYTEST_NOTHING_SELECTED"
-    "$VENV_PYTHON" -m pytest "$@" ${pytest_arguments[@]+"${pytest_arguments[@]}"} || status=$?
+    # Tiny tensors: threads would only wait for each other.
+    OMP_NUM_THREADS=1 "$VENV_PYTHON" -m pytest "$@" ${pytest_arguments[@]+"${pytest_arguments[@]}"} || status=$?
     return "$status"
 }
 
