@@ -50,7 +50,7 @@ def constrained_loss(
     weighed = finite_B1 & (weights > 0)
     if tu.get_non_tensor_data(data=data, key=EXPERT_PHI, default=False):
         weights = weights * expert_token_factor(log_probs)
-    term = -(log_probs.where(weighed, 0.0) * weights).sum() * data["dp_size"]
+    term = -(log_probs.where(weighed, 0.0) * weights.where(weighed, 0.0)).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
     metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)

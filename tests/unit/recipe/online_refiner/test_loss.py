@@ -113,12 +113,19 @@ def test_chord_mixes_the_two_losses_and_weighs_tokens_by_phi(mode: str) -> None:
     assert loss.item() == pytest.approx(0.75 * alone.item() + expected)
 
 
-def test_a_row_whose_cross_entropy_is_not_finite_has_no_part_in_the_term() -> None:
+@pytest.mark.parametrize("broken", [-math.inf, math.nan])
+@pytest.mark.parametrize("phi", [False, True])
+def test_a_row_whose_cross_entropy_is_not_finite_has_no_part_in_the_term(
+    broken: float, phi: bool
+) -> None:
     rows = [extra_row([0.5, 0.5]), extra_row([0.5, 0.5])]
-    outputs = log_probs_of(rows, [torch.tensor([-1.0, -math.inf]), torch.tensor([-1.0, -2.0])])
-    loss, metrics = constrained_loss(actor_config("token-mean"), outputs, micro_batch(rows, 4, 2))
-    assert loss.item() == pytest.approx(0.5 * 1.0 + 0.5 * 2.0)
-    assert metrics["refine_ce"][0] == (1, [1.0, math.inf])
+    outputs = log_probs_of(rows, [torch.tensor([-1.0, broken]), torch.tensor([-1.0, -2.0])])
+    batch = micro_batch(rows, 4, 2, expert_phi=phi)
+    loss, metrics = constrained_loss(actor_config("token-mean"), outputs, batch)
+    p, q = math.exp(-1.0), math.exp(-2.0)
+    factors = (p * (1 - p), q * (1 - q)) if phi else (1.0, 1.0)
+    assert loss.item() == pytest.approx(0.5 * 1.0 * factors[0] + 0.5 * 2.0 * factors[1])
+    assert metrics["refine_ce"][0] == (1, pytest.approx([1.0, -broken], nan_ok=True))
 
 
 def test_gradients_equal_finite_differences_and_a_plain_sft_step_without_a_policy_term() -> None:
