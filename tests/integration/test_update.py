@@ -1,0 +1,159 @@
+"""Whole optimizer steps with the constraint's rows, by verl's own engine (FSDP2 on the CPU).
+
+The cases are in `update_cases.py`, which runs once on one rank and once on two. Updates that only
+differ in how the rows are cut into forward passes agree up to fp32 rounding, since the padding and
+the order of summation change with the cut; `TOLERANCE` is relative to the length of the step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recipe.cpu import environment
+
+pytestmark = pytest.mark.timeout(300)
+
+SCRIPT = Path(__file__).with_name("update_cases.py")
+LIMIT_S = 240.0
+TOLERANCE = 1e-4
+ON_ONE_RANK = (
+    *("start", "plain_sft", "plain_chord", "sft_alone", "chord_alone"),
+    *("verl", "weightless", "verl_by_tokens", "weightless_by_tokens"),
+    *("mixed", "one_micro_batch", "three_a_micro_batch", "one_a_micro_batch", "packed"),
+    *("sequence_mean", "chord", "two_mini_batches", "two_mini_batches_one_a_micro_batch"),
+    "two_mini_batches_as_on_two_ranks",
+)
+ON_TWO_RANKS = ("mixed", "one_a_micro_batch", "sequence_mean", "chord", "two_mini_batches")
+
+Outcomes = dict[str, tuple[torch.Tensor, dict[str, Any]]]
+
+
+def launcher(ranks: int) -> list[str]:
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+
+
+@contextmanager
+def started(out: Path, ranks: int, cases: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The script under way; whatever is left of it afterwards is killed."""
+    process = subprocess.Popen(
+        [sys.executable, *launcher(ranks), str(SCRIPT), str(out), *cases],
+        env=os.environ | environment() | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def outcomes(process: subprocess.Popen[bytes], out: Path) -> Outcomes:
+    """Parameters and metrics after each case's update, once the script is through."""
+    log, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, log.decode(errors="replace")[-6000:]
+    loaded: Outcomes = torch.load(out, weights_only=False)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcomes, Outcomes]:
+    """The outcomes on one rank and on two, which are computed at the same time."""
+    one, two = (tmp_path_factory.mktemp(name) / "outcomes.pt" for name in ("one", "two"))
+    with started(one, 1, ON_ONE_RANK) as first, started(two, 2, ON_TWO_RANKS) as second:
+        return outcomes(first, one), outcomes(second, two)
+
+
+@pytest.fixture
+def one_rank(both: tuple[Outcomes, Outcomes]) -> Outcomes:
+    return both[0]
+
+
+@pytest.fixture
+def two_ranks(both: tuple[Outcomes, Outcomes]) -> Outcomes:
+    return both[1]
+
+
+def test_rows_without_weight_leave_the_parameters_bit_identical(one_rank: Outcomes) -> None:
+    """Two mini-batches, two epochs and AdamW, in micro-batches that hold one kind of row each."""
+    without, beside = one_rank["verl"], one_rank["weightless"]
+    assert not torch.equal(without[0], one_rank["start"][0])
+    assert torch.equal(beside[0], without[0])
+    assert beside[1]["loss"] == without[1]["loss"]
+    assert beside[1]["grad_norm"] == without[1]["grad_norm"]
+
+
+def assert_same_step(one_rank: Outcomes, got: torch.Tensor, expected: torch.Tensor) -> None:
+    step = expected - one_rank["start"][0]
+    assert step.norm() > 0.02
+    assert (got - expected).norm() < TOLERANCE * step.norm()
+
+
+def test_rows_without_weight_change_nothing_where_micro_batches_mix(one_rank: Outcomes) -> None:
+    """The policy's rows are padded and summed differently, so up to rounding."""
+    assert_same_step(one_rank, one_rank["weightless_by_tokens"][0], one_rank["verl_by_tokens"][0])
+
+
+@pytest.mark.parametrize(
+    "case", ["one_micro_batch", "three_a_micro_batch", "one_a_micro_batch", "packed"]
+)
+def test_how_rows_are_cut_into_forward_passes_does_not_matter(
+    one_rank: Outcomes, case: str
+) -> None:
+    assert_same_step(one_rank, one_rank[case][0], one_rank["mixed"][0])
+
+
+def test_neither_does_it_with_two_mini_batches(one_rank: Outcomes) -> None:
+    by_rows, by_tokens = "two_mini_batches_one_a_micro_batch", "two_mini_batches"
+    assert_same_step(one_rank, one_rank[by_rows][0], one_rank[by_tokens][0])
+
+
+def test_the_rows_do_move_the_parameters(one_rank: Outcomes) -> None:
+    policy_alone, mixed = one_rank["verl_by_tokens"][0], one_rank["mixed"][0]
+    assert (mixed - policy_alone).norm() > 0.01
+
+
+@pytest.mark.parametrize("case", ["mixed", "one_a_micro_batch", "sequence_mean", "chord"])
+def test_two_ranks_make_the_step_of_one(one_rank: Outcomes, two_ranks: Outcomes, case: str) -> None:
+    assert_same_step(one_rank, two_ranks[case][0], one_rank[case][0])
+
+
+def test_two_ranks_make_the_steps_of_one_that_sees_the_same_rows_in_each_mini_batch(
+    one_rank: Outcomes, two_ranks: Outcomes
+) -> None:
+    expected = one_rank["two_mini_batches_as_on_two_ranks"]
+    assert_same_step(one_rank, two_ranks["two_mini_batches"][0], expected[0])
+    got = two_ranks["two_mini_batches"][1]
+    assert got["sft_loss"] == pytest.approx(expected[1]["sft_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "plain"), [("sft_alone", "plain_sft"), ("chord_alone", "plain_chord")]
+)
+def test_without_advantages_the_step_is_a_plain_sft_step(
+    one_rank: Outcomes, case: str, plain: str
+) -> None:
+    assert_same_step(one_rank, one_rank[case][0], one_rank[plain][0])
+
+
+@pytest.mark.parametrize("ranks", ["one_rank", "two_ranks"])
+def test_each_rows_cross_entropy_is_reported_once(
+    request: pytest.FixtureRequest, one_rank: Outcomes, ranks: str
+) -> None:
+    seen = request.getfixturevalue(ranks)["mixed"][1]["refine_ce"]
+    plain = one_rank["plain_sft"][1]["refine_ce"]
+    assert sorted(number for number, _ in seen) == [1, 2, 3, 4]
+    for number, values in seen:
+        assert values == pytest.approx(plain[number - 1], rel=1e-4, abs=1e-5)

@@ -1,0 +1,292 @@
+"""Whole updates by verl's own training engine on fixed rows, each from the same model.
+
+    [torchrun --nproc-per-node RANKS] update_cases.py OUT.pt CASE...
+
+Writes {case: (parameters, metrics)}. Every case is a fresh worker; the rows come in verl's order,
+so that a rank takes one contiguous chunk of them. `START` is the model before any update, and
+`plain_sft` and `plain_chord` are the constraint's term as a step written out in plain torch.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from tensordict import TensorDict
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import (
+    FSDPActorConfig,
+    FSDPEngineConfig,
+    FSDPOptimizerConfig,
+    HFModelConfig,
+    TrainingWorkerConfig,
+)
+from verl.workers.engine_workers import TrainingWorker
+from verl.workers.utils.losses import ppo_loss
+
+from recipe.cpu.micro_apps import draw_task
+from recipe.cpu.micro_corrupt import fenced
+from recipe.cpu.micro_tasks import Split, Style
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.constraint import Reduce, sft_weights
+from recipe.online_refiner.loss import constrained_loss
+from recipe.online_refiner.rows import constraint_row, interleaved, response_row
+
+Row = dict[str, torch.Tensor]
+Pair = tuple[list[int], list[int]]
+Outcome = tuple[torch.Tensor, dict[str, Any]]
+
+POLICY_ROWS, EXTRA_ROWS = 8, 4
+MAX_RESPONSE_TOKENS = 24
+FIELDS = ("advantages", "old_log_probs")
+LAMBDA = 0.5
+LEARNING_RATE = {"SGD": 0.1, "AdamW": 1e-3}
+TOKENS_A_MICRO_BATCH = 200
+BY_TOKENS = 0
+START = "start"
+# φ is small on this model, and rounding would show in a small step.
+CHORD_WEIGHT = 10.0
+CHORD = (("policy_share", 0.75), ("expert_phi", True))
+FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One update.
+
+    Attributes:
+        lambda_: weight of the constraint's rows; None leaves the rows out, for verl's own loss.
+        micro_batch: rows per forward pass; BY_TOKENS lets verl pack them.
+        policy_rows, extra_rows: which rows, in which order, before they are interleaved.
+    """
+
+    lambda_: float | None = LAMBDA
+    policy_term: bool = True
+    mini_batches: int = 1
+    epochs: int = 1
+    micro_batch: int = BY_TOKENS
+    remove_padding: bool = False
+    optimizer: str = "SGD"
+    loss_agg_mode: str = "token-mean"
+    settings: tuple[tuple[str, Any], ...] = ()
+    policy_rows: tuple[int, ...] = tuple(range(POLICY_ROWS))
+    extra_rows: tuple[int, ...] = tuple(range(EXTRA_ROWS))
+
+
+ADAM = Case(optimizer="AdamW", mini_batches=2, epochs=2, micro_batch=2)
+TWO = Case(mini_batches=2)
+CASES = {
+    "verl": replace(ADAM, lambda_=None),
+    "weightless": replace(ADAM, lambda_=0.0),
+    "verl_by_tokens": Case(lambda_=None),
+    "weightless_by_tokens": Case(lambda_=0.0),
+    "mixed": Case(),
+    "one_micro_batch": Case(micro_batch=POLICY_ROWS + EXTRA_ROWS),
+    "three_a_micro_batch": Case(micro_batch=3),
+    "one_a_micro_batch": Case(micro_batch=1),
+    "packed": Case(remove_padding=True),
+    "sequence_mean": Case(loss_agg_mode="seq-mean-token-mean"),
+    "chord": Case(lambda_=CHORD_WEIGHT, settings=CHORD),
+    "two_mini_batches": TWO,
+    "two_mini_batches_one_a_micro_batch": replace(TWO, micro_batch=1),
+    # The rows that two ranks see in each of their mini-batches, on one rank.
+    "two_mini_batches_as_on_two_ranks": replace(
+        TWO, policy_rows=(0, 1, 4, 5, 2, 3, 6, 7), extra_rows=(0, 2, 1, 3)
+    ),
+    "sft_alone": Case(policy_term=False),
+    "chord_alone": Case(lambda_=CHORD_WEIGHT, policy_term=False, settings=CHORD),
+}
+PLAIN_STEPS = {"plain_sft": (LAMBDA, False), "plain_chord": (CHORD_WEIGHT, True)}
+"""By name: the weight of the rows, and whether φ is on."""
+
+
+def pairs() -> list[Pair]:
+    """Prompt and response of the policy's rows, then of the constraint's: short programs."""
+    tokenizer = AutoTokenizer.from_pretrained(ensure_checkpoint())
+    rng = random.Random(0)
+    made = []
+    for index in range(POLICY_ROWS + EXTRA_ROWS):
+        task = draw_task(rng, Split.TRAIN)
+        answer = tokenizer.encode(fenced(task.program(Style.draw(rng))))
+        made.append((tokenizer.encode(task.statement(rng)), answer[: MAX_RESPONSE_TOKENS - index]))
+    return made
+
+
+def load_model() -> torch.nn.Module:
+    """The tiny model in fp32, as the worker starts from it."""
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+        ensure_checkpoint(), dtype=torch.float32, attn_implementation="sdpa"
+    )
+    return model
+
+
+def response_log_probs(
+    model: torch.nn.Module, prompt: Sequence[int], response: Sequence[int]
+) -> torch.Tensor:
+    """log π(response | prompt) per token, of one row without padding. Shape (U,)."""
+    ids = torch.tensor([[*prompt, *response]])
+    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits, dim=-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+
+
+def policy_row(pair: Pair, seed: int, model: torch.nn.Module, term: bool) -> Row:
+    row = response_row(*pair)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        log_probs = response_log_probs(model, *pair)
+    row["old_log_probs"] = log_probs + 0.1 * torch.randn(log_probs.shape, generator=generator)
+    row["advantages"] = torch.randn(log_probs.shape, generator=generator) * float(term)
+    row["refine_weight"] = torch.zeros_like(log_probs)
+    row["refine_number"] = torch.zeros_like(row["responses"])
+    return row
+
+
+def extra_row(pair: Pair, number: int, lambda_: float, rows: int) -> Row:
+    weights = sft_weights(torch.ones(1, len(pair[1])), lambda_, rows, Reduce.MEAN)[0]
+    return constraint_row(*pair, weights, number, FIELDS)
+
+
+def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
+    """All ranks' rows in the order in which verl deals them out."""
+    given = pairs()
+    policy = [policy_row(given[i], i, model, case.policy_term) for i in case.policy_rows]
+    if case.lambda_ is None:
+        return [{k: v for k, v in row.items() if "refine" not in k} for row in policy]
+    a_mini_batch = POLICY_ROWS // case.mini_batches
+    extra = [
+        extra_row(given[POLICY_ROWS + i], i + 1, case.lambda_, a_mini_batch)
+        for i in case.extra_rows
+    ]
+    order = interleaved(
+        range(len(policy)), range(len(policy), len(policy + extra)), ranks, case.mini_batches
+    )
+    return [(policy + extra)[index] for index in order]
+
+
+def batch_of(rows: Sequence[Row], case: Case, mini_batch_size: int) -> TensorDict:
+    """This rank's rows as the trainer sends them."""
+    fields = {
+        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
+        for name in rows[0]
+    }
+    batch = TensorDict(fields, batch_size=len(rows))
+    settings = {
+        "global_batch_size": POLICY_ROWS // case.mini_batches,
+        "mini_batch_size": mini_batch_size,
+        "epochs": case.epochs,
+        "dataloader_kwargs": {"shuffle": False},
+        "temperature": 1.0,
+        "calculate_entropy": False,
+        "use_dynamic_bsz": case.micro_batch == BY_TOKENS,
+        "micro_batch_size_per_gpu": case.micro_batch,
+        "max_token_len_per_gpu": TOKENS_A_MICRO_BATCH,
+    }
+    tu.assign_non_tensor(batch, **settings, **dict(case.settings))
+    return batch
+
+
+def worker_for(case: Case) -> TrainingWorker:
+    """verl's worker with the tiny model, as the trainer makes it on a CPU."""
+    worker = TrainingWorker(
+        TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=HFModelConfig(
+                path=str(ensure_checkpoint()),
+                override_config={"attn_implementation": "sdpa"},
+                use_remove_padding=case.remove_padding,
+                enable_gradient_checkpointing=False,
+            ),
+            engine_config=FSDPEngineConfig(
+                strategy="fsdp2", mixed_precision=FP32, use_torch_compile=False
+            ),
+            optimizer_config=FSDPOptimizerConfig(
+                optimizer=case.optimizer,
+                lr=LEARNING_RATE[case.optimizer],
+                weight_decay=0.0,
+                clip_grad=1e9,
+            ),
+            checkpoint_config=CheckpointConfig(),
+        )
+    )
+    worker.reset()
+    worker.set_loss_fn(partial(loss_of(case), config=actor_config(case)))
+    return worker
+
+
+def loss_of(case: Case) -> Callable[..., Any]:
+    return ppo_loss if case.lambda_ is None else constrained_loss
+
+
+def actor_config(case: Case) -> FSDPActorConfig:
+    return FSDPActorConfig(
+        strategy="fsdp2",
+        loss_agg_mode=case.loss_agg_mode,
+        rollout_n=1,
+        ppo_micro_batch_size_per_gpu=1,
+        use_dynamic_bsz=False,
+    )
+
+
+def flat_parameters(module: torch.nn.Module) -> torch.Tensor:
+    """All parameters gathered from the ranks, one after another. Shape (parameters,)."""
+    whole = [
+        value.full_tensor() if isinstance(value, DTensor) else value
+        for _, value in sorted(module.named_parameters())
+    ]
+    return torch.cat([value.detach().flatten().float() for value in whole])
+
+
+def run(case: Case, rank: int, ranks: int, model: torch.nn.Module) -> Outcome:
+    """The case's update by verl's engine; every rank takes part and gets the outcome."""
+    rows = rows_of(case, ranks, model)
+    chunk = len(rows) // ranks
+    batch = batch_of(rows[rank * chunk : (rank + 1) * chunk], case, len(rows) // case.mini_batches)
+    worker = worker_for(case)
+    output = worker.train_mini_batch(batch)
+    return flat_parameters(worker.engine.module), dict(tu.get(output, "metrics"))
+
+
+def plain_step(weight: float, phi: bool) -> Outcome:
+    """One SGD step on λ/rows · Σ_i mean_t φ_t·c_t, row by row; the metrics hold c_t."""
+    model = load_model()
+    log_probs = [response_log_probs(model, *pair) for pair in pairs()[POLICY_ROWS:]]
+    p = [row.detach().exp() for row in log_probs]
+    factors = [p_t * (1 - p_t) if phi else torch.ones_like(p_t) for p_t in p]
+    means = [-(row * factor).mean() for row, factor in zip(log_probs, factors, strict=True)]
+    (weight / POLICY_ROWS * torch.stack(means).sum()).backward()
+    torch.optim.SGD(model.parameters(), lr=LEARNING_RATE["SGD"]).step()
+    return flat_parameters(model), {"refine_ce": [(-row).tolist() for row in log_probs]}
+
+
+def outcome(name: str, rank: int, ranks: int, model: torch.nn.Module) -> Outcome:
+    if name == START:
+        return flat_parameters(model), {}
+    if name in PLAIN_STEPS:
+        return plain_step(*PLAIN_STEPS[name])
+    return run(CASES[name], rank, ranks, model)
+
+
+def main() -> None:
+    out, names = Path(sys.argv[1]), sys.argv[2:]
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    model = load_model()
+    outcomes = {name: outcome(name, rank, ranks, model) for name in names}
+    if rank == 0:
+        torch.save(outcomes, out)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
