@@ -144,3 +144,18 @@ def ngram_overrides(engine: str, draft_tokens: int = 8) -> dict[str, Any]:
         f"refiner.decoding=ngram does not know the engine {engine!r}; use rollout.name=vllm or "
         "sglang, or refiner.decoding=plain"
     )
+
+
+def copy_overrides(engine: str, draft_tokens: int = 16) -> dict[str, Any]:
+    """Like `ngram_overrides`, with our proposer for edited copies; vLLM only (`copy_proposer`)."""
+    if engine != "vllm":
+        raise ValueError(
+            f"our proposer for copies runs inside vLLM, not {engine!r}; use rollout.name=vllm, or "
+            "refiner.decoding=ngram"
+        )
+    speculative = {
+        "method": "custom_class",
+        "model": "refiner_worker.copy_proposer.CopyProposer",
+        "num_speculative_tokens": draft_tokens,
+    }
+    return {"engine_kwargs": {"vllm": {"speculative_config": speculative}}}

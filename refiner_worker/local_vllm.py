@@ -1,0 +1,90 @@
+"""One vLLM engine of this process's own, spoken to as verl's servers are: for tests and benchmarks.
+
+Neither Ray nor verl is needed, so what is measured is the engine and the decoding. On a machine
+without a GPU the environment and shims of `recipe.cpu` must be in place before vLLM is imported.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from vllm import SamplingParams, TokensPrompt
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+ShapeScores = Callable[..., None]
+"""verl's `extract_prompt_logprobs(output, num_prompt_logprobs, result_dict)`."""
+
+
+@dataclass(frozen=True)
+class LocalOutput:
+    """The part of verl's `TokenOutput` that the refiner reads."""
+
+    token_ids: list[int]
+    extra_fields: dict[str, Any] = field(default_factory=dict)
+
+
+class _Passes(StatLoggerBase):
+    """Counts how often a request was given tokens: once in each forward pass it took part in."""
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        self.count = 0
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+        if iteration_stats is not None:
+            self.count += len(iteration_stats.time_to_first_tokens_iter)
+            self.count += len(iteration_stats.inter_token_latencies_iter)
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
+
+
+class LocalVllm:
+    """A running engine; leave the `async with` to stop it.
+
+    Args:
+        model: a model's folder.
+        shape_scores: turns the engine's prompt log-probabilities into verl's form.
+        engine_args: vLLM's (`max_model_len`, `speculative_config`, …).
+    """
+
+    def __init__(self, model: str, shape_scores: ShapeScores, **engine_args: Any) -> None:
+        self._shape_scores = shape_scores
+        self._passes: list[_Passes] = []
+        self._engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(model=model, **engine_args), stat_loggers=[self._count_passes]
+        )
+
+    def _count_passes(self, vllm_config: Any, engine_index: int = 0) -> _Passes:
+        self._passes.append(_Passes(vllm_config, engine_index))
+        return self._passes[-1]
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes so far, summed over the requests that each of them served."""
+        return sum(one.count for one in self._passes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.shutdown()
+
+    async def generate(
+        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
+    ) -> LocalOutput:
+        """Answer one request as verl's vLLM server does."""
+        params = SamplingParams(**sampling_params)
+        prompt = TokensPrompt(prompt_token_ids=prompt_ids)
+        async for last in self._engine.generate(prompt, params, request_id):
+            output = last
+        fields: dict[str, Any] = {}
+        self._shape_scores(output, params.prompt_logprobs, fields)
+        return LocalOutput(list(output.outputs[0].token_ids), fields)

@@ -1,0 +1,279 @@
+# ruff: noqa: E402  (the environment must be set before verl and vLLM are imported)
+"""Ways to decode a refinement against plain decoding: calls, tokens per forward pass, wall time.
+
+    python scripts/bench_refine.py [--prompts 64] [--turns 5] [--json FILE]
+
+Everything comes from one run on real vLLM engines on the CPU with the tiny model; the contenders
+take turns, so that a busy machine slows all of them, and all prompts of a row are under way at
+once. Rollouts are right programs, programs with one slip, with the task misread, and programs for
+other tasks; they are sorted by what the refiner (greedy) made of them: a verbatim copy, one edit,
+many edits (half of it copied, or more), a rewrite. "mix" is what a training step sends: the
+policy's own samples that do not pass all tests, in the proportions in which they come.
+
+plain, verify   verify-then-resume on the same engine, once as it is by default, once without texts
+ngram           vLLM's n-gram speculation
+copy            speculation by refiner_worker.copy_proposer
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO_ROOT))
+
+from recipe.cpu.launch import restart_with_environment
+
+restart_with_environment()
+
+import verl  # noqa: F401  loads the CPU platform and its shims
+from rapidfuzz.distance import Levenshtein
+from transformers import AutoTokenizer
+from verl.workers.rollout.vllm_rollout.utils import extract_prompt_logprobs
+
+from recipe.cpu.micro_apps import MicroProblem, problems
+from recipe.cpu.micro_corrupt import corrupt, fenced, misread
+from recipe.cpu.micro_tasks import Split, Style
+from recipe.cpu.tiny_model_evaluate import as_judge_problem
+from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
+from refiner_worker.acceptance import Law
+from refiner_worker.decoding import VerifySettings
+from refiner_worker.diff import token_diff
+from refiner_worker.engine import Decoded, Engine, copy_overrides, ngram_overrides
+from refiner_worker.local_vllm import LocalVllm
+from refiner_worker.prompts import load_template, render
+from reward.extract import extract
+from reward.judge import Judge
+from reward.verdict import Verdict
+
+CHECKPOINT = REPO_ROOT / "recipe" / "cpu" / "checkpoint"
+TEMPLATE = load_template("micro-v1")
+MAX_PROMPT_TOKENS, MAX_ANSWER_TOKENS = 176, 64
+KINDS = ("verbatim", "one edit", "many edits", "rewritten")
+ENGINE_ARGS: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": MAX_PROMPT_TOKENS + MAX_ANSWER_TOKENS,
+    "max_num_seqs": 128,
+    "max_num_batched_tokens": 4096,
+    "kv_cache_memory_bytes": 64 << 20,
+    "distributed_executor_backend": "uni",
+}
+QUIET = {"detokenize": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One refinement to decode: the refiner's prompt, and the rollout with its end token."""
+
+    prompt_ids: list[int]
+    draft_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the refinements of one row; wall time of all of them together, median of turns."""
+
+    calls: float
+    passes: float
+    tokens_per_pass: float
+    wall_s: float
+    equal: float
+
+
+Decode = Callable[[Case], Awaitable[Decoded]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to decode, and the engine that counts its forward passes."""
+
+    decode: Decode
+    engine: LocalVllm
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=64, help="per row, all at once")
+    parser.add_argument("--pool", type=int, default=800, help="candidates the rows are drawn from")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    async with AsyncExitStack() as stack:
+        engines = {
+            name: await stack.enter_async_context(_engine(overrides))
+            for name, overrides in {
+                "plain": {},
+                "ngram": ngram_overrides("vllm"),
+                "copy": copy_overrides("vllm"),
+            }.items()
+        }
+        contenders = _contenders(engines, tokenizer)
+        rows = await _rows(contenders["plain"].decode, tokenizer, options.pool, options.prompts)
+        rows["mix"] = await _mix(Engine(engines["plain"], 1.0), tokenizer, options.prompts)
+        results = {
+            name: await _compare(contenders, cases, options.turns) for name, cases in rows.items()
+        }
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for name, figures in results.items():
+        _print_row(name, len(rows[name]), figures)
+    if options.json:
+        plain = {
+            row: {n: asdict(f) for n, f in figures.items()} for row, figures in results.items()
+        }
+        options.json.write_text(json.dumps(plain, indent=1))
+
+
+def _engine(overrides: dict[str, Any]) -> LocalVllm:
+    speculation = overrides.get("engine_kwargs", {}).get("vllm", {})
+    return LocalVllm(str(CHECKPOINT), extract_prompt_logprobs, **ENGINE_ARGS, **speculation)
+
+
+def _contenders(engines: dict[str, LocalVllm], tokenizer: Any) -> dict[str, Contender]:
+    how = VerifySettings(
+        Law(0.0), max_tokens=MAX_ANSWER_TOKENS, end_ids=frozenset({tokenizer.eos_token_id})
+    )
+
+    def plain(engine: LocalVllm, extra: dict[str, Any]) -> Contender:
+        client = Engine(engine, 0.0, extra)
+        return Contender(lambda case: client.plain(case.prompt_ids, MAX_ANSWER_TOKENS), engine)
+
+    def verify(engine: LocalVllm, extra: dict[str, Any]) -> Contender:
+        client = Engine(engine, 0.0, extra)
+        return Contender(lambda case: client.verify(case.prompt_ids, case.draft_ids, how), engine)
+
+    return {
+        "plain": plain(engines["plain"], {}),
+        "plain, no texts": plain(engines["plain"], QUIET),
+        "verify": verify(engines["plain"], {}),
+        "verify, no texts": verify(engines["plain"], QUIET),
+        "ngram, no texts": plain(engines["ngram"], QUIET),
+        "copy, no texts": plain(engines["copy"], QUIET),
+    }
+
+
+async def _rows(plain: Decode, tokenizer: Any, pool: int, count: int) -> dict[str, list[Case]]:
+    """Cases by what plain decoding makes of them."""
+    chosen = list(islice(problems(Split.TEST, seed=0), pool))
+    rng = random.Random(0)
+    rows: dict[str, list[Case]] = {kind: [] for kind in KINDS}
+    cases = [_case(tokenizer, p, _rollout(i, p, chosen, rng), rng) for i, p in enumerate(chosen)]
+    outputs = await asyncio.gather(*(plain(case) for case in cases))
+    for case, output in zip(cases, outputs, strict=True):
+        row = rows[_kind(case.draft_ids, output.token_ids)]
+        if len(row) < count:
+            row.append(case)
+    return rows
+
+
+def _rollout(
+    index: int, problem: MicroProblem, others: Sequence[MicroProblem], rng: random.Random
+) -> str:
+    style = Style.draw(rng)
+    if index % 4 == 0:
+        return fenced(problem.task.program(style))
+    if index % 4 == 1:
+        return corrupt(problem.task, style, rng)
+    if index % 4 == 2:
+        return corrupt(misread(misread(problem.task, rng), rng), style, rng)
+    return fenced(rng.choice(others).task.program(style))
+
+
+def _case(tokenizer: Any, problem: MicroProblem, answer: str, rng: random.Random) -> Case:
+    messages = policy_messages(problem.task, rng)
+    draft = tokenizer.encode(answer, add_special_tokens=False)
+    prompt = prompt_ids(tokenizer, render(TEMPLATE, messages, answer))
+    return Case(prompt[:MAX_PROMPT_TOKENS], [*draft, tokenizer.eos_token_id])
+
+
+def _kind(draft: Sequence[int], output: Sequence[int]) -> str:
+    diff = token_diff(draft, output)
+    if diff.edit_distance == 0:
+        return "verbatim"
+    if diff.copied_ratio < 0.5:
+        return "rewritten"
+    blocks = groupby(Levenshtein.opcodes(draft, output), key=lambda block: block.tag == "equal")
+    return "one edit" if sum(not equal for equal, _ in blocks) == 1 else "many edits"
+
+
+async def _mix(policy: Engine, tokenizer: Any, count: int) -> list[Case]:
+    """The policy's own samples, without those that pass: they are never refined."""
+    rng = random.Random(1)
+    chosen = list(islice(problems(Split.TRAIN, seed=1), 4 * count))
+    prompts = [prompt_ids(tokenizer, policy_messages(p.task, rng)) for p in chosen]
+    samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
+    answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
+    with Judge() as judge:
+        pending = [
+            judge.submit(as_judge_problem(problem), extract(answer))
+            for problem, answer in zip(chosen, answers, strict=True)
+        ]
+        passed = [future.result().verdict is Verdict.ACCEPTED for future in pending]
+    wrong = [(p, a) for p, a, ok in zip(chosen, answers, passed, strict=True) if not ok]
+    return [_case(tokenizer, problem, answer, rng) for problem, answer in wrong[:count]]
+
+
+async def _compare(
+    contenders: dict[str, Contender], cases: list[Case], turns: int
+) -> dict[str, Figures]:
+    """Every contender on every case, once to warm up, then in turns."""
+    if not cases:
+        return {}
+    runs: dict[str, list[tuple[float, list[Decoded], int]]] = {name: [] for name in contenders}
+    for _ in range(turns + 1):
+        for name, contender in contenders.items():
+            runs[name].append(await _run(contender, cases))
+    expected = [decoded.token_ids for decoded in runs["plain"][-1][1]]
+    return {name: _figures(kept[1:], expected) for name, kept in runs.items()}
+
+
+async def _run(contender: Contender, cases: list[Case]) -> tuple[float, list[Decoded], int]:
+    """Wall time, outputs and forward passes of all cases at once."""
+    before = contender.engine.forward_passes
+    started = time.perf_counter()
+    outputs = await asyncio.gather(*(contender.decode(case) for case in cases))
+    wall_s = time.perf_counter() - started
+    return wall_s, list(outputs), contender.engine.forward_passes - before
+
+
+def _figures(
+    runs: list[tuple[float, list[Decoded], int]], expected: list[tuple[int, ...]]
+) -> Figures:
+    _, outputs, passes = runs[-1]
+    count = len(outputs)
+    return Figures(
+        calls=sum(output.engine_calls for output in outputs) / count,
+        passes=passes / count,
+        tokens_per_pass=sum(len(output.token_ids) for output in outputs) / passes,
+        wall_s=statistics.median(wall_s for wall_s, _, _ in runs),
+        equal=sum(o.token_ids == e for o, e in zip(outputs, expected, strict=True)) / count,
+    )
+
+
+def _print_row(name: str, count: int, figures: dict[str, Figures]) -> None:
+    print(f"\n{name}, {count} refinements at once")
+    print(f"{'':18}{'calls':>8}{'passes':>8}{'tok/pass':>9}{'wall s':>8}", end="")
+    print(f"{'passes ÷':>10}{'wall ÷':>8}{'equal':>8}")
+    for contender, got in figures.items():
+        base = figures["plain"]
+        print(
+            f"{contender:18}{got.calls:8.2f}{got.passes:8.2f}{got.tokens_per_pass:9.2f}"
+            f"{got.wall_s:8.3f}{base.passes / got.passes:10.2f}{base.wall_s / got.wall_s:8.2f}"
+            f"{got.equal:8.1%}"
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,118 @@
+"""Plain and verify-then-resume decoding of the same refinements on one real engine, as JSON.
+
+Run by path in a process of its own, with the environment of `recipe.cpu`: vLLM starts its engine by
+importing the main module again, so the CPU shims must come with it.
+"""
+
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import verl  # noqa: F401  loads the CPU platform and its shims
+from transformers import AutoTokenizer
+from verl.workers.rollout.vllm_rollout.utils import extract_prompt_logprobs
+
+from recipe.cpu.micro_apps import problems
+from recipe.cpu.micro_corrupt import corrupt, fenced
+from recipe.cpu.micro_tasks import Split, Style
+from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
+from refiner_worker.acceptance import Law
+from refiner_worker.decoding import VerifySettings
+from refiner_worker.engine import Decoded, Engine
+from refiner_worker.local_vllm import LocalVllm
+from refiner_worker.prompts import load_template, render
+
+MAX_TOKENS = 64
+Case = tuple[list[int], list[int]]
+"""The refiner's prompt, and the rollout with its end token."""
+
+
+async def main(checkpoint: str, refinements: int, samples: int) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    cases = make_cases(tokenizer, refinements)
+    async with LocalVllm(
+        checkpoint,
+        extract_prompt_logprobs,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=256,
+        max_num_seqs=64,
+        kv_cache_memory_bytes=64 << 20,
+        distributed_executor_backend="uni",
+    ) as engine:
+        greedy = await decode(engine, 0.0, cases, tokenizer.eos_token_id)
+        sampled = await decode(engine, 1.0, cases[1:2] * samples, tokenizer.eos_token_id)
+        gaps = [
+            await gap_at_divergence(engine, case[0], plain, verified)
+            for case, (plain, verified) in zip(cases, greedy, strict=True)
+            if plain.token_ids != verified.token_ids
+        ]
+    copied = [
+        plain.token_ids == tuple(draft)
+        for (_, draft), (plain, _) in zip(cases, greedy, strict=True)
+    ]
+    report = {
+        "refinements": len(greedy),
+        "verbatim": sum(copied),
+        "gaps_nats": gaps,
+        "plain_tokens": sum(plain.generated_tokens for plain, _ in greedy),
+        "verify_tokens": sum(verified.generated_tokens for _, verified in greedy),
+        "most_calls": max(verified.engine_calls for _, verified in greedy),
+        "plain_samples": counts([plain for plain, _ in sampled]),
+        "verify_samples": counts([verified for _, verified in sampled]),
+    }
+    print(json.dumps(report))
+
+
+def make_cases(tokenizer: Any, count: int) -> list[Case]:
+    """Right programs and programs with a slip, in turn, for problems of the test split."""
+    rng = random.Random(0)
+    template = load_template("micro-v1")
+    cases: list[Case] = []
+    for index, problem in enumerate(islice(problems(Split.TEST, 0), count)):
+        style = Style.draw(rng)
+        right = fenced(problem.task.program(style))
+        answer = corrupt(problem.task, style, rng) if index % 2 else right
+        messages = render(template, policy_messages(problem.task, rng), answer)
+        draft = tokenizer.encode(answer, add_special_tokens=False)
+        cases.append((prompt_ids(tokenizer, messages), [*draft, tokenizer.eos_token_id]))
+    return cases
+
+
+async def decode(
+    engine: LocalVllm, temperature: float, cases: Sequence[Case], end_id: int
+) -> list[tuple[Decoded, Decoded]]:
+    """Each case decoded plainly and by verify-then-resume."""
+    how = VerifySettings(Law(temperature), MAX_TOKENS, frozenset({end_id}))
+    client = Engine(engine, temperature, {"detokenize": False})
+    plain = await asyncio.gather(*(client.plain(prompt, MAX_TOKENS) for prompt, _ in cases))
+    verified = await asyncio.gather(*(client.verify(prompt, draft, how) for prompt, draft in cases))
+    return list(zip(plain, verified, strict=True))
+
+
+async def gap_at_divergence(
+    engine: LocalVllm, prompt: list[int], plain: Decoded, verified: Decoded
+) -> float:
+    """How much likelier (nats) the best token is than the second where two outputs part."""
+    pairs = zip(plain.token_ids, verified.token_ids, strict=False)
+    shared = next(i for i, (a, b) in enumerate(pairs) if a != b)
+    output = await engine.generate(
+        "gap",
+        prompt_ids=[*prompt, *plain.token_ids[: shared + 1]],
+        sampling_params={"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 2},
+    )
+    best, second = output.extra_fields["prompt_logprobs"][-2]
+    return best - second
+
+
+def counts(outputs: Sequence[Decoded]) -> dict[str, int]:
+    return Counter(" ".join(map(str, output.token_ids)) for output in outputs)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
