@@ -18,6 +18,7 @@ from refiner_worker.acceptance import Law
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.engine import Decoded, Engine, Generator
 from refiner_worker.prompts import RefineTemplate, parse_refinement, render
+from refiner_worker.repetition import loops
 
 __all__ = ["Generator", "Outcome", "RefineLimits", "Refinement", "RefinerClient"]
 
@@ -25,12 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """How the refinement of one rollout ended."""
+    """How the refinement of one rollout ended.
+
+    TOO_LONG was not sent, since the prompt is over its budget. TRUNCATED did not end within the
+    limit; REPETITIVE neither, and was caught in a loop. EMPTY is an answer of blanks or nothing.
+    DEADLINE came too late, ENGINE_ERROR never.
+    """
 
     REFINED = "refined"
     VERBATIM = "verbatim"
     TOO_LONG = "too_long"
     TRUNCATED = "truncated"
+    REPETITIVE = "repetitive"
     EMPTY = "empty"
     DEADLINE = "deadline"
     ENGINE_ERROR = "engine_error"
@@ -164,7 +171,7 @@ class RefinerClient:
     def _read(self, output_ids: list[int], answer_ids: Sequence[int]) -> Refinement:
         ended = _ends(output_ids, self._eos)
         if not ended and len(output_ids) >= self._limits.max_response_tokens:
-            return Refinement(Outcome.TRUNCATED)
+            return Refinement(Outcome.REPETITIVE if loops(output_ids) else Outcome.TRUNCATED)
         text = self._text(output_ids)
         parsed = parse_refinement(self._template, text)
         if not parsed.strip():

@@ -94,6 +94,14 @@ def test_an_answer_cut_by_the_limit_is_dropped(
     assert got == Refinement(Outcome.TRUNCATED, generated_tokens=8, engine_calls=1)
 
 
+def test_an_endless_repetition_is_told_apart(
+    tokenizer: PreTrainedTokenizerFast, encode: Encode
+) -> None:
+    limits = RefineLimits(100, max_response_tokens=20, deadline_s=5.0, max_concurrency=2)
+    got = refine(tokenizer, FakeGenerator(lambda prompt: encode("ab" * 10)[:-1]), [], limits)
+    assert (got.outcome, got.generated_tokens) == (Outcome.REPETITIVE, 20)
+
+
 def test_an_empty_answer_is_told_apart(tokenizer: PreTrainedTokenizerFast, encode: Encode) -> None:
     got = refine(tokenizer, FakeGenerator(lambda prompt: encode(" ")), encode("ab"))
     assert got.outcome is Outcome.EMPTY
