@@ -74,7 +74,7 @@ run_pytest() {
     return "$status"
 }
 
-stage_unit() { run_pytest tests/unit --durations=5; }
+stage_unit() { run_pytest tests/unit --numprocesses=auto --dist=loadfile --durations=5; }
 stage_adversarial() { run_pytest tests/adversarial --durations=5; }
 stage_gpu() { run_pytest tests/gpu; }
 
