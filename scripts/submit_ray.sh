@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Submits a training to a running Ray cluster as a job of Ray's.
+set -euo pipefail
+
+REPO_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+usage() {
+    cat <<EOF
+usage: scripts/submit_ray.sh [options] KEY=VALUE ...
+
+  scripts/submit_ray.sh experiment=dynamic_dapo_apps hardware=gpu8x80 run.seed=1
+
+Sends this checkout to the cluster, starts python -m recipe.online_refiner.main there and follows its log. The same
+command resumes a run from its last checkpoint. Ctrl-C stops following, not the job.
+
+  --address URL   the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)
+  --id ID         the job's name (default: online-refiner-DATE-TIME)
+  --detach        return at once
+  --module NAME   another module than recipe.online_refiner.main, e.g. recipe.online_refiner.preflight
+  --dry-run       print what would be submitted
+
+A cluster that asks for a token (Ray's default where one is in ~/.ray) wants RAY_AUTH_MODE=token here as well.
+
+Needs the same environment (Python, verl, engine) on every node, and for data, models and runs storage that all nodes
+share. Passed on where they are set: ONLINE_REFINER_DATA and ONLINE_REFINER_RUNS (absolute: a job runs in a temporary
+copy of this folder; default data/ and runs/ of this checkout), HF_HOME, HF_HUB_OFFLINE and every name in
+ONLINE_REFINER_PASS_ON. Secrets are better set on the nodes: Ray shows a job's variables on its dashboard.
+EOF
+}
+
+fail() {
+    printf 'error: %s\n  fix: %s\n' "$1" "$2" >&2
+    exit 2
+}
+
+address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}"
+id="online-refiner-$(date +%Y%m%d-%H%M%S)"
+module=recipe.online_refiner.main
+options=()
+dry_run=false
+while (($#)); do
+    case "$1" in
+        -h | --help) usage && exit 0 ;;
+        --detach) options+=(--no-wait) ;;
+        --dry-run) dry_run=true ;;
+        --address | --id | --module)
+            (($# > 1)) || fail "$1 has no value" "$1 VALUE"
+            case "$1" in
+                --address) address="$2" ;;
+                --id) id="$2" ;;
+                *) module="$2" ;;
+            esac
+            shift
+            ;;
+        -*) fail "unknown option $1" "see --help" ;;
+        *) break ;;
+    esac
+    shift
+done
+(($#)) || fail "nothing to run" "name at least experiment=... and hardware=..."
+command -v ray >/dev/null || fail "ray is not on the PATH" "activate the environment that the cluster has"
+
+export ONLINE_REFINER_DATA="${ONLINE_REFINER_DATA:-$REPO_ROOT/data}"
+export ONLINE_REFINER_RUNS="${ONLINE_REFINER_RUNS:-$REPO_ROOT/runs}"
+for name in ONLINE_REFINER_DATA ONLINE_REFINER_RUNS; do
+    [[ "${!name}" == /* ]] || fail "$name=${!name} is relative" "an absolute path that all nodes share"
+done
+
+# runtime_env NAME...: JSON with the working directory, what of it stays here, and the variables that are set.
+runtime_env() {
+    python3 - "$REPO_ROOT" "$@" <<'PYTHON'
+import json, os, sys
+
+root, *names = sys.argv[1:]
+kept_here = [".git", ".venv", "venv", "build", "dist", "data", "runs", "outputs", "wandb", "tests", "docs", "docker"]
+caches = ["**/__pycache__", "**/.mypy_cache", "**/.ruff_cache", "**/.pytest_cache", "**/*.egg-info"]
+print(json.dumps({
+    "working_dir": root,
+    "excludes": [f"/{name}" for name in kept_here] + caches,
+    "env_vars": {name: os.environ[name] for name in names if os.environ.get(name)},
+}))
+PYTHON
+}
+
+read -ra extra <<<"${ONLINE_REFINER_PASS_ON:-}"
+environment="$(runtime_env ONLINE_REFINER_DATA ONLINE_REFINER_RUNS HF_HOME HF_HUB_OFFLINE \
+    ${extra[@]+"${extra[@]}"})"
+submit=(ray job submit --address "$address" --submission-id "$id" --runtime-env-json "$environment"
+    ${options[@]+"${options[@]}"} -- python -m "$module" "$@")
+if [[ "$dry_run" == true ]]; then
+    printf '%q ' "${submit[@]}"
+    echo
+    exit 0
+fi
+
+cat <<EOF
+follow  ray job logs --address $address --follow $id
+stop    ray job stop --address $address $id
+EOF
+exec "${submit[@]}"
