@@ -106,7 +106,9 @@ def group_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:
 
 
 def _carries(group: Sequence[RolloutRow]) -> bool:
-    return len(group) > 1 and any(row.episode is not None and row.episode.record.accepted for row in group)
+    return len(group) > 1 and any(
+        row.episode is not None and row.episode.record.accepted for row in group
+    )
 
 
 def _count(records: Sequence[RefineRecord], outcomes: set[str]) -> float:

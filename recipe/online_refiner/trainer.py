@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,11 @@ import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.single_controller.ray.base import RayResourcePool
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
-from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.online_refiner.advantage import penalised_by
-from recipe.online_refiner.budgets import refine_limits, refiner_model_length
 from recipe.online_refiner.episodes import EpisodeLog, RolloutRow
 from recipe.online_refiner.experts import expert_responses
 from recipe.online_refiner.injection import (
@@ -54,6 +50,7 @@ from recipe.online_refiner.queue_rows import (
     read_rollouts,
     stand_in_for_reference,
 )
+from recipe.online_refiner.refiner_servers import RefinerServers
 from recipe.online_refiner.rows import neutral_rewards
 from recipe.online_refiner.run_log import (
     EPISODES_FILE,
@@ -69,12 +66,9 @@ from recipe.online_refiner.schedules import (
     smoothed,
 )
 from recipe.online_refiner.settings import Inject, Kind, Settings, read_settings
-from refiner_worker.replicas import RefinerReplicas, ReplicaSettings
 
 logger = logging.getLogger(__name__)
 
-ACTOR_POOL = "global_pool"
-REFINER_POOL = "refiner_pool"
 STATE_FILE = "refine_state.json"
 EVICTED_GROUPS = "training/filter_groups/evicted_samples"
 """verl's count of groups without a signal that its dynamic sampling has thrown away."""
@@ -88,91 +82,47 @@ class OnlineRefinerTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig) -> None:
         self._settings: Settings = read_settings(config)
         self._run_dir = Path(self._settings.run.dir)
-        self._refiner: RefinerReplicas | None = None
-        self._early_launch: Future[RefinerReplicas] | None = None
+        self.refiner = RefinerServers(config, self._settings)
         self._rows: list[RolloutRow] = []
         self._kept: list[Kept] = []
         self._smoothed_ratio: float | None = None
         super().__init__(config)
 
-    # The refiner's life: launched after verl's own servers, which are asleep by then; awake while
-    # rollouts are made, asleep while the actor trains.
+    # The refiner's servers: verl's hooks around its own.
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        if self._settings.refines and self._settings.refiner.placement == "pool":
-            pool = self._settings.refiner.pool
-            spec = self.resource_pool_manager.resource_pool_spec
-            spec[REFINER_POOL] = [pool.n_gpus_per_node] * pool.nnodes
+        self.refiner.add_pool(self.resource_pool_manager.resource_pool_spec)
+
+    @property
+    def reward_loop_manager(self) -> Any:
+        """verl's reward loop, assigned in `_setup` just before the policy's servers start."""
+        return self._reward_loop_manager
+
+    @reward_loop_manager.setter
+    def reward_loop_manager(self, manager: Any) -> None:
+        self._reward_loop_manager = manager
+        self.refiner.launch_early(self.resource_pool_manager.resource_pool_dict)
 
     def _setup(self) -> None:
         super()._setup()
         if self._settings.adds_rows:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
-        if self._settings.refines:
-            launch = self._early_launch
-            self._refiner = launch.result() if launch is not None else self._launch_refiner()
-            self._refiner.sleep()
+        self.refiner.launch(self.resource_pool_manager.resource_pool_dict)
         self._episode_log = EpisodeLog(self._run_dir / EPISODES_FILE, self.tokenizer)
-
-    @property
-    def reward_loop_manager(self) -> Any:
-        """verl's reward loop, which `_setup` assigns just before it launches the policy's servers.
-
-        The refiner's servers are launched beside these where both have memory of their own; where
-        they share a GPU, only once the policy's are asleep.
-        """
-        return self._reward_loop_manager
-
-    @reward_loop_manager.setter
-    def reward_loop_manager(self, manager: Any) -> None:
-        self._reward_loop_manager = manager
-        own_memory = (
-            self._settings.refiner.placement == "pool" or self.config.trainer.device == "cpu"
-        )
-        if self._settings.refines and own_memory:
-            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refiner")
-            self._early_launch = thread.submit(self._launch_refiner)
-            thread.shutdown(wait=False)
-
-    def _launch_refiner(self) -> RefinerReplicas:
-        return RefinerReplicas(self.config, self._replica_settings(), self._refiner_resource_pool())
-
-    def _replica_settings(self) -> ReplicaSettings:
-        refiner = self._settings.refiner
-        return ReplicaSettings(
-            model_path=refiner.model_path or self.config.actor_rollout_ref.model.path,
-            max_model_len=refiner_model_length(refine_limits(self.config, self._settings)),
-            sleeps=refiner.placement == "colocated",
-            overrides=refiner.rollout,
-        )
-
-    def _refiner_resource_pool(self) -> RayResourcePool:
-        own = self._settings.refiner.placement == "pool"
-        pools = self.resource_pool_manager.resource_pool_dict
-        return pools[REFINER_POOL if own else ACTOR_POOL]
-
-    def refiner_client(self) -> LLMServerClient | None:
-        """The client that the agent loops refine through; None where nothing is refined."""
-        return self._refiner.client() if self._refiner is not None else None
 
     def on_init_end(self) -> None:
         super().on_init_end()
-        self._wake_refiner()
+        self.refiner.wake_up()
 
     def on_step_end(self) -> None:
         super().on_step_end()
-        self._wake_refiner()
+        self.refiner.wake_up()
 
     def on_sample_end(self) -> None:
         super().on_sample_end()
-        if self._refiner is not None:
-            self._refiner.sleep()
-
-    def _wake_refiner(self) -> None:
-        if self._refiner is not None:
-            self._refiner.wake_up()
+        self.refiner.sleep()
 
     # The constraint's part of a step.
 

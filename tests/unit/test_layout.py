@@ -24,6 +24,7 @@ VERL_FACING = {
     "recipe.online_refiner.main",
     "recipe.online_refiner.mixed_update",
     "recipe.online_refiner.queue_rows",
+    "recipe.online_refiner.refiner_servers",
     "recipe.online_refiner.runner",
     "recipe.online_refiner.trainer",
     "refiner_worker.replicas",
