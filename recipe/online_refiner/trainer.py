@@ -58,6 +58,7 @@ from recipe.online_refiner.run_log import (
     RecordedTracking,
     drop_after,
 )
+from recipe.online_refiner.save_request import is_save_requested, mark_saved
 from recipe.online_refiner.schedules import (
     Schedule,
     adaptive_lambda,
@@ -86,6 +87,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         self._rows: list[RolloutRow] = []
         self._kept: list[Kept] = []
         self._smoothed_ratio: float | None = None
+        self._saved_step = 0
         super().__init__(config)
 
     # The refiner's servers: verl's hooks around its own.
@@ -117,6 +119,10 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         self.refiner.wake_up()
 
     def on_step_end(self) -> None:
+        if is_save_requested(self._run_dir):
+            if self._saved_step != self.global_steps:
+                self._save_checkpoint()
+            mark_saved(self._run_dir)
         super().on_step_end()
         self.refiner.wake_up()
 
@@ -332,6 +338,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         # Before super(), which writes the tracker file last: a checkpoint that counts is complete.
         (folder / STATE_FILE).write_text(json.dumps(self._state(), indent=2), encoding="utf-8")
         super()._save_checkpoint()
+        self._saved_step = self.global_steps
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
