@@ -90,12 +90,12 @@ class RefinerClient:
         template: what the refiner is asked.
         limits: bounds on one refinement.
         temperature: of the refiner; 0 is greedy.
-        decoding: how refinements are decoded. `ngram` sends what `plain` sends: the speculation
-            is the servers' (`engine.ngram_overrides`).
+        decoding: how refinements are decoded. `ngram` and `copy` send what `plain` sends: the
+            speculation is the servers' (`engine.server_overrides`).
         end_ids: tokens beside the tokenizer's EOS that end an output (the model's generation
             config may name some); used by `verify`.
         sampling_extra: sampling parameters that only this engine understands, sent with each
-            request (vLLM: {"detokenize": False} spares it texts that nobody reads).
+            request (`engine.sampling_extra`).
     """
 
     def __init__(

@@ -29,13 +29,15 @@ from refiner_worker.acceptance import Coin, Law, Ruling, TokenScore
 class Decoding(StrEnum):
     """How refinements are decoded (`refiner.decoding`).
 
-    `plain` and `ngram` are one request each; `ngram` lets the engine draft from the prompt, see
-    `engine.ngram_overrides`.
+    `plain`, `ngram` and `copy` are one request each. With `ngram` and `copy` the engine drafts
+    from the prompt, where the rollout stands (`engine.server_overrides`): by its own n-grams, or
+    by our proposer for edited copies (`copy_proposer.py`).
     """
 
     PLAIN = "plain"
     VERIFY = "verify"
     NGRAM = "ngram"
+    COPY = "copy"
 
     @classmethod
     def _missing_(cls, value: object) -> None:

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from refiner_worker.acceptance import Law, TokenScore
-from refiner_worker.decoding import Reply, Request, VerifySettings, advance, begin, next_request
+from refiner_worker.decoding import (
+    Decoding,
+    Reply,
+    Request,
+    VerifySettings,
+    advance,
+    begin,
+    next_request,
+)
 
 EXCLUDING_BIAS = -1e9
 """Added to a logit, leaves the token a probability of exactly 0 in float32 at any temperature."""
@@ -117,45 +125,61 @@ def _reply(output: Any, request: Request) -> Reply:
     return Reply(tuple(output.token_ids), scores)
 
 
-def ngram_overrides(engine: str, draft_tokens: int = 8) -> dict[str, Any]:
-    """Keys of verl's rollout config that make the refiner's servers draft from their prompt.
+def server_overrides(
+    decoding: Decoding | str, engine: str, draft_tokens: int | None = None
+) -> dict[str, Any]:
+    """Keys of verl's rollout config that the refiner's servers need for a way of decoding.
 
     Args:
+        decoding: `ngram` and `copy` speculate inside the engine; the others need nothing.
         engine: verl's `rollout.name`, vllm or sglang.
-        draft_tokens: most tokens drafted in one step.
+        draft_tokens: most tokens drafted in one step; None for 8 (`ngram`) or 16 (`copy`, which
+            drafts fewer where it is unsure).
 
-    Raises ValueError for any other engine.
+    Raises ValueError where the engine cannot do it.
     """
-    if engine == "vllm":
-        speculative = {
-            "method": "ngram",
-            "num_speculative_tokens": draft_tokens,
-            "prompt_lookup_min": 2,
-            "prompt_lookup_max": 4,
-        }
-        return {"engine_kwargs": {"vllm": {"speculative_config": speculative}}}
-    if engine == "sglang":
-        speculative = {
-            "speculative_algorithm": "NGRAM",
-            "speculative_num_draft_tokens": draft_tokens,
-        }
-        return {"engine_kwargs": {"sglang": speculative}}
-    raise ValueError(
-        f"refiner.decoding=ngram does not know the engine {engine!r}; use rollout.name=vllm or "
-        "sglang, or refiner.decoding=plain"
-    )
-
-
-def copy_overrides(engine: str, draft_tokens: int = 16) -> dict[str, Any]:
-    """Like `ngram_overrides`, with our proposer for edited copies; vLLM only (`copy_proposer`)."""
-    if engine != "vllm":
+    decoding = Decoding(decoding)
+    if decoding not in _SPECULATION:
+        return {}
+    if engine not in _SPECULATION[decoding]:
         raise ValueError(
-            f"our proposer for copies runs inside vLLM, not {engine!r}; use rollout.name=vllm, or "
-            "refiner.decoding=ngram"
+            f"refiner.decoding={decoding} cannot be set up on rollout.name={engine}; it is known "
+            f"on {', '.join(_SPECULATION[decoding])}; or use refiner.decoding=plain"
         )
+    drafted = draft_tokens or _DRAFT_TOKENS[decoding]
+    return {"engine_kwargs": {engine: _SPECULATION[decoding][engine](drafted)}}
+
+
+def sampling_extra(engine: str) -> dict[str, Any]:
+    """Sampling parameters that spare the engine work whose result nobody reads."""
+    return {"detokenize": False} if engine == "vllm" else {}
+
+
+def _vllm_ngram(draft_tokens: int) -> dict[str, Any]:
+    speculative = {
+        "method": "ngram",
+        "num_speculative_tokens": draft_tokens,
+        "prompt_lookup_min": 2,
+        "prompt_lookup_max": 4,
+    }
+    return {"speculative_config": speculative}
+
+
+def _vllm_copy(draft_tokens: int) -> dict[str, Any]:
     speculative = {
         "method": "custom_class",
         "model": "refiner_worker.copy_proposer.CopyProposer",
         "num_speculative_tokens": draft_tokens,
     }
-    return {"engine_kwargs": {"vllm": {"speculative_config": speculative}}}
+    return {"speculative_config": speculative}
+
+
+def _sglang_ngram(draft_tokens: int) -> dict[str, Any]:
+    return {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": draft_tokens}
+
+
+_SPECULATION = {
+    Decoding.NGRAM: {"vllm": _vllm_ngram, "sglang": _sglang_ngram},
+    Decoding.COPY: {"vllm": _vllm_copy},
+}
+_DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.COPY: 16}

@@ -13,6 +13,7 @@ policy's own samples that do not pass all tests, in the proportions in which the
 plain, verify   verify-then-resume on the same engine, once as it is by default, once without texts
 ngram           vLLM's n-gram speculation
 copy            speculation by refiner_worker.copy_proposer
+first token     the prompts alone: the floor under all of them
 """
 
 import argparse
@@ -48,9 +49,9 @@ from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_evaluate import as_judge_problem
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
 from refiner_worker.acceptance import Law
-from refiner_worker.decoding import VerifySettings
+from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.diff import token_diff
-from refiner_worker.engine import Decoded, Engine, copy_overrides, ngram_overrides
+from refiner_worker.engine import Decoded, Engine, sampling_extra, server_overrides
 from refiner_worker.local_vllm import LocalVllm
 from refiner_worker.prompts import load_template, render
 from reward.extract import extract
@@ -70,7 +71,7 @@ ENGINE_ARGS: dict[str, Any] = {
     "kv_cache_memory_bytes": 64 << 20,
     "distributed_executor_backend": "uni",
 }
-QUIET = {"detokenize": False}
+QUIET = sampling_extra("vllm")
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,12 @@ async def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     async with AsyncExitStack() as stack:
         engines = {
-            name: await stack.enter_async_context(_engine(overrides))
-            for name, overrides in {
-                "plain": {},
-                "ngram": ngram_overrides("vllm"),
-                "copy": copy_overrides("vllm"),
-            }.items()
+            decoding: await stack.enter_async_context(_engine(decoding))
+            for decoding in (Decoding.PLAIN, Decoding.NGRAM, Decoding.COPY)
         }
         contenders = _contenders(engines, tokenizer)
         rows = await _rows(contenders["plain"].decode, tokenizer, options.pool, options.prompts)
-        rows["mix"] = await _mix(Engine(engines["plain"], 1.0), tokenizer, options.prompts)
+        rows["mix"] = await _mix(Engine(engines[Decoding.PLAIN], 1.0), tokenizer, options.prompts)
         results = {
             name: await _compare(contenders, cases, options.turns) for name, cases in rows.items()
         }
@@ -136,31 +133,34 @@ async def main() -> None:
         options.json.write_text(json.dumps(plain, indent=1))
 
 
-def _engine(overrides: dict[str, Any]) -> LocalVllm:
-    speculation = overrides.get("engine_kwargs", {}).get("vllm", {})
+def _engine(decoding: Decoding) -> LocalVllm:
+    speculation = server_overrides(decoding, "vllm").get("engine_kwargs", {}).get("vllm", {})
     return LocalVllm(str(CHECKPOINT), extract_prompt_logprobs, **ENGINE_ARGS, **speculation)
 
 
-def _contenders(engines: dict[str, LocalVllm], tokenizer: Any) -> dict[str, Contender]:
+def _contenders(engines: dict[Decoding, LocalVllm], tokenizer: Any) -> dict[str, Contender]:
     how = VerifySettings(
         Law(0.0), max_tokens=MAX_ANSWER_TOKENS, end_ids=frozenset({tokenizer.eos_token_id})
     )
 
-    def plain(engine: LocalVllm, extra: dict[str, Any]) -> Contender:
+    def plain(
+        engine: LocalVllm, extra: dict[str, Any], max_tokens: int = MAX_ANSWER_TOKENS
+    ) -> Contender:
         client = Engine(engine, 0.0, extra)
-        return Contender(lambda case: client.plain(case.prompt_ids, MAX_ANSWER_TOKENS), engine)
+        return Contender(lambda case: client.plain(case.prompt_ids, max_tokens), engine)
 
     def verify(engine: LocalVllm, extra: dict[str, Any]) -> Contender:
         client = Engine(engine, 0.0, extra)
         return Contender(lambda case: client.verify(case.prompt_ids, case.draft_ids, how), engine)
 
     return {
-        "plain": plain(engines["plain"], {}),
-        "plain, no texts": plain(engines["plain"], QUIET),
-        "verify": verify(engines["plain"], {}),
-        "verify, no texts": verify(engines["plain"], QUIET),
-        "ngram, no texts": plain(engines["ngram"], QUIET),
-        "copy, no texts": plain(engines["copy"], QUIET),
+        "plain": plain(engines[Decoding.PLAIN], {}),
+        "plain, no texts": plain(engines[Decoding.PLAIN], QUIET),
+        "verify": verify(engines[Decoding.PLAIN], {}),
+        "verify, no texts": verify(engines[Decoding.PLAIN], QUIET),
+        "ngram, no texts": plain(engines[Decoding.NGRAM], QUIET),
+        "copy, no texts": plain(engines[Decoding.COPY], QUIET),
+        "first token only": plain(engines[Decoding.PLAIN], QUIET, max_tokens=1),
     }
 
 

@@ -211,5 +211,5 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
 
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"'fast'.*plain, verify, ngram"):
+    with pytest.raises(ValueError, match=r"'fast'.*plain, verify, ngram, copy"):
         RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+from importlib import import_module
 from typing import Any
 
 import pytest
 
 from refiner_worker.acceptance import Law
+from refiner_worker.copy_proposer import CopyProposer
 from refiner_worker.decoding import VerifySettings
-from refiner_worker.engine import EXCLUDING_BIAS, Decoded, Engine, ngram_overrides
+from refiner_worker.engine import EXCLUDING_BIAS, Decoded, Engine, server_overrides
 from refiner_worker.fake import Distribution, TableGenerator
 
 END = 0
@@ -74,9 +76,21 @@ def test_plain_decoding_is_one_request() -> None:
     assert len(generator.calls) == 1
 
 
-def test_ngram_speculation_is_a_matter_of_the_servers() -> None:
-    speculative = ngram_overrides("vllm")["engine_kwargs"]["vllm"]["speculative_config"]
-    assert (speculative["method"], speculative["num_speculative_tokens"]) == ("ngram", 8)
-    assert ngram_overrides("sglang")["engine_kwargs"]["sglang"]["speculative_algorithm"] == "NGRAM"
-    with pytest.raises(ValueError, match="'trtllm'"):
-        ngram_overrides("trtllm")
+def test_speculation_is_a_matter_of_the_servers() -> None:
+    ngram = server_overrides("ngram", "vllm")["engine_kwargs"]["vllm"]["speculative_config"]
+    assert (ngram["method"], ngram["num_speculative_tokens"]) == ("ngram", 8)
+    sglang = server_overrides("ngram", "sglang", draft_tokens=4)["engine_kwargs"]["sglang"]
+    assert sglang == {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": 4}
+    assert server_overrides("plain", "vllm") == server_overrides("verify", "sglang") == {}
+
+
+def test_our_proposer_is_found_by_the_name_given_to_vllm() -> None:
+    copy = server_overrides("copy", "vllm")["engine_kwargs"]["vllm"]["speculative_config"]
+    module, _, name = copy["model"].rpartition(".")
+    assert getattr(import_module(module), name) is CopyProposer
+
+
+@pytest.mark.parametrize(("decoding", "engine"), [("copy", "sglang"), ("ngram", "trtllm")])
+def test_speculation_that_an_engine_does_not_know_is_refused(decoding: str, engine: str) -> None:
+    with pytest.raises(ValueError, match=f"refiner.decoding={decoding}.*rollout.name={engine}"):
+        server_overrides(decoding, engine)
