@@ -1,0 +1,379 @@
+"""What the constraint itself costs, as a share of the actor's update, on verl's own engine.
+
+    eval "$(python -m recipe.cpu)" && python scripts/bench_constraint.py [--rollouts 40] [--turns 9]
+
+Everything comes from one run, in this process's CPU seconds, so that a busy machine hardly shows.
+The contenders take turns, and ratios are of the same turn (their median). `update` is verl's update
+of all rollouts without constraint; `step` adds the forward passes for old and reference log-probs,
+so it is all that the actor does in a step but generate. Neither Ray nor TransferQueue takes part:
+what travels between processes is in a run's own `timing_s/constraint_ce`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from torch.nn.utils.rnn import pad_sequence
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import (
+    FSDPActorConfig,
+    FSDPEngineConfig,
+    FSDPOptimizerConfig,
+    HFModelConfig,
+    TrainingWorkerConfig,
+)
+from verl.workers.engine_workers import TrainingWorker
+
+import recipe.online_refiner
+from recipe.cpu.micro_apps import draw_task
+from recipe.cpu.micro_corrupt import fenced
+from recipe.cpu.micro_tasks import Split, Style
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.episodes import Episode, RefineRecord, RolloutRow
+from recipe.online_refiner.injection import (
+    Kept,
+    kept_refinements,
+    penalties,
+    penalty_on_rollouts,
+    weighed_responses,
+    with_cross_entropy,
+)
+from recipe.online_refiner.loss import constrained_loss
+from recipe.online_refiner.rows import constraint_row, response_row
+from recipe.online_refiner.settings import ConstraintSettings, Inject
+
+Row = dict[str, torch.Tensor]
+
+CONFIG = Path(recipe.online_refiner.__file__).parent / "config" / "online_refiner.yaml"
+KEPT_PERCENT = (0, 10, 50, 100)
+FIELDS = ("advantages", "old_log_probs", "ref_log_prob")
+TOKENS_A_MICRO_BATCH = 4096
+FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+HEAD = """\
+| kept | penalty: rows forwarded | forward / update | Python / update | all / step \
+| sft: rows in the update / passes beside it | rows / update | Python / update | all / step |
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
+SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+
+
+@dataclass
+class Forwarded:
+    """What went through the model while it was counted."""
+
+    rows: int = 0
+    tokens: int = 0
+    evaluations: int = 0
+    """Passes without a gradient: beside an update, passes that only the metrics would need."""
+
+
+class Engine:
+    """verl's worker with the tiny model on one rank, its updates and its forward passes."""
+
+    def __init__(self) -> None:
+        os.environ.update(SINGLE_PROCESS)
+        self._worker = TrainingWorker(_worker_config())
+        self._worker.reset()
+        actor = FSDPActorConfig(
+            strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1, use_dynamic_bsz=False
+        )
+        self._worker.set_loss_fn(partial(constrained_loss, config=actor))
+
+    def update(self, rows: Sequence[Row], rollouts: int) -> dict[str, Any]:
+        """One optimizer step; the rows beyond `rollouts` are the constraint's."""
+        batch = _batch(rows, global_batch_size=rollouts, mini_batch_size=len(rows))
+        metrics: dict[str, Any] = tu.get(self._worker.train_mini_batch(batch), "metrics")
+        return metrics
+
+    def log_probs(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """log π of each response token, by a forward pass. None is made without rows."""
+        if not rows:
+            return []
+        output = self._worker.infer_batch(_batch(rows, compute_loss=False))
+        sequences = output["log_probs"].unbind()
+        return [
+            sequence[-len(row["responses"]) - 1 : -1]
+            for sequence, row in zip(sequences, rows, strict=True)
+        ]
+
+    @contextmanager
+    def counting(self) -> Iterator[Forwarded]:
+        """Counts what goes through the model within the block; padding is no token."""
+        seen = Forwarded()
+
+        def count(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            seen.evaluations += not torch.is_grad_enabled()
+            seen.rows += kwargs["input_ids"].shape[0]
+            seen.tokens += int(kwargs["attention_mask"].sum())
+
+        hook = self._worker.engine.module.register_forward_pre_hook(count, with_kwargs=True)
+        try:
+            yield seen
+        finally:
+            hook.remove()
+
+
+def _worker_config() -> TrainingWorkerConfig:
+    return TrainingWorkerConfig(
+        model_type="language_model",
+        model_config=HFModelConfig(
+            path=str(ensure_checkpoint()),
+            override_config={"attn_implementation": "sdpa"},
+            use_remove_padding=False,
+            enable_gradient_checkpointing=False,
+        ),
+        engine_config=FSDPEngineConfig(
+            strategy="fsdp2", mixed_precision=FP32, use_torch_compile=False
+        ),
+        optimizer_config=FSDPOptimizerConfig(lr=1e-6),
+        checkpoint_config=CheckpointConfig(),
+    )
+
+
+def _batch(rows: Sequence[Row], **settings: Any) -> TensorDict:
+    fields = {
+        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
+        for name in rows[0]
+    }
+    batch = TensorDict(fields, batch_size=len(rows))
+    tu.assign_non_tensor(
+        batch,
+        temperature=1.0,
+        calculate_entropy=False,
+        use_dynamic_bsz=True,
+        max_token_len_per_gpu=TOKENS_A_MICRO_BATCH,
+        dataloader_kwargs={"shuffle": False},
+        **settings,
+    )
+    return batch
+
+
+def rollouts(count: int, kept: int) -> list[RolloutRow]:
+    """Answers to short problems, the first `kept` of them with an accepted refinement."""
+    tokenizer = HFModelConfig(path=str(ensure_checkpoint())).tokenizer
+    rng = random.Random(0)
+    made = []
+    for index in range(count):
+        task = draw_task(rng, Split.TRAIN)
+        prompt = tuple(tokenizer.encode(task.statement(rng)))
+        answer = tuple(tokenizer.encode(fenced(task.program(Style.draw(rng)))))
+        refined = tuple(tokenizer.encode(fenced(task.program(Style.draw(rng)))))
+        made.append(_rollout(str(index), prompt, answer, refined, accepted=index < kept))
+    return made
+
+
+def _rollout(
+    key: str,
+    prompt: tuple[int, ...],
+    answer: tuple[int, ...],
+    refined: tuple[int, ...],
+    accepted: bool,
+) -> RolloutRow:
+    record = RefineRecord(
+        outcome="edited",
+        reward=-0.3,
+        judged_at_s=0.0,
+        finished_at_s=0.0,
+        refined_reward=1.0 if accepted else -0.3,
+        accepted=accepted,
+        token_ids=refined,
+        copied=(0,) * len(refined),
+        sources=tuple((step, step + 1) for step in range(len(refined))),
+    )
+    return RolloutRow(
+        key=key,
+        uid=key,
+        prompt_ids=prompt,
+        answer_ids=answer,
+        reward=-0.3,
+        judged=True,
+        reference="",
+        episode=Episode(key, key, prompt, answer, record),
+    )
+
+
+def settings(inject: Inject) -> ConstraintSettings:
+    """The shipped configuration's section `constraint`, with λ = 1."""
+    section = OmegaConf.to_container(OmegaConf.load(CONFIG).constraint)
+    assert isinstance(section, dict)
+    return ConstraintSettings.model_validate(section | {"inject": inject, "lambda": 1.0})
+
+
+def policy_rows(rows: Sequence[RolloutRow], weigh: bool) -> list[Row]:
+    """The rollouts as verl's actor reads them; with the constraint's fields where it has rows."""
+    made = []
+    for row in rows:
+        fields = response_row(row.prompt_ids, row.answer_ids)
+        shape = fields["responses"].shape
+        fields |= {name: torch.full(shape, -1.0) for name in FIELDS}
+        if weigh:
+            fields["refine_weight"] = torch.zeros(shape)
+            fields["refine_number"] = torch.zeros_like(fields["responses"])
+        made.append(fields)
+    return made
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds that `work` took, and what it returned."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def penalise(kept: Sequence[Kept], section: ConstraintSettings) -> None:
+    """What the trainer computes once c_t is known, for the rewards or the advantages."""
+    if kept:
+        mask_BT = pad_sequence([torch.ones(len(k.episode.answer_ids)) for k in kept], True)
+        penalty_on_rollouts(kept, mask_BT, section)
+    penalties(kept, section, section.lambda_)
+
+
+def constraint_rows(kept: Sequence[Kept], section: ConstraintSettings, count: int) -> list[Row]:
+    """The rows that the differentiable term adds to the update."""
+    responses = weighed_responses(kept, section, section.lambda_, count)
+    return [
+        constraint_row(r.prompt_ids, r.response_ids, r.weights, number, FIELDS)
+        for number, r in enumerate(responses, start=1)
+    ]
+
+
+def penalty_turn(engine: Engine, rows: Sequence[RolloutRow]) -> tuple[float, float]:
+    """Seconds of the forward pass for c_t, and of everything else that the penalties need."""
+    section = settings(Inject.ADVANTAGE)
+    before, kept = timed(lambda: kept_refinements(rows, section))
+    inputs_s, inputs = timed(
+        lambda: [response_row(k.episode.prompt_ids, k.episode.record.token_ids) for k in kept]
+    )
+    forward, log_probs = timed(lambda: engine.log_probs(inputs))
+    measured = with_cross_entropy(kept, [-values for values in log_probs])
+    after, _ = timed(lambda: penalise(measured, section))
+    return forward, before + inputs_s + after
+
+
+def sft_turn(engine: Engine, rows: Sequence[RolloutRow]) -> tuple[float, float]:
+    """Seconds of the update with the rows, and of making them."""
+    section = settings(Inject.SFT)
+    python, extra = timed(
+        lambda: constraint_rows(kept_refinements(rows, section), section, len(rows))
+    )
+    policy = policy_rows(rows, weigh=bool(extra))
+    update, _ = timed(lambda: engine.update([*policy, *extra], len(rows)))
+    return update, python
+
+
+def counts(engine: Engine, rows: Sequence[RolloutRow], kept: int) -> tuple[Forwarded, Forwarded]:
+    """What the two ways forward: the pass for c_t, and the update with the rows."""
+    with engine.counting() as by_penalty:
+        penalty_turn(engine, rows)
+    with engine.counting() as by_update:
+        sft_turn(engine, rows)
+    refined = [row.episode for row in rows[:kept] if row.episode is not None]
+    expected = sum(len(e.prompt_ids) + len(e.record.token_ids) for e in refined)
+    policy = sum(len(row.prompt_ids) + len(row.answer_ids) for row in rows)
+    # What is claimed of the cost, whatever the clock says.
+    assert (by_penalty.rows, by_penalty.tokens) == (kept, expected), by_penalty
+    assert (by_update.rows, by_update.tokens) == (len(rows) + kept, policy + expected), by_update
+    assert by_update.evaluations == 0, by_update
+    return by_penalty, by_update
+
+
+class Cost(NamedTuple):
+    """CPU seconds that the constraint takes in one turn."""
+
+    penalty_forward: float
+    penalty_python: float
+    sft_rows: float
+    sft_python: float
+
+
+class Turn(NamedTuple):
+    """One turn at one kept fraction: CPU seconds of an update without constraint, and so on."""
+
+    update: float
+    forward: float
+    cost: Cost
+
+    @property
+    def step(self) -> float:
+        """Old and reference log-probs and the update."""
+        return 2 * self.forward + self.update
+
+
+def take_turn(engine: Engine, rows: Sequence[RolloutRow], plain_first: bool) -> Turn:
+    plain = policy_rows(rows, weigh=False)
+    if plain_first:
+        update, _ = timed(lambda: engine.update(plain, len(plain)))
+    mixed, sft_python = sft_turn(engine, rows)
+    if not plain_first:
+        update, _ = timed(lambda: engine.update(plain, len(plain)))
+    forward, _ = timed(lambda: engine.log_probs(plain))
+    penalty_forward, penalty_python = penalty_turn(engine, rows)
+    return Turn(update, forward, Cost(penalty_forward, penalty_python, mixed - update, sft_python))
+
+
+def median_shares(turns: Sequence[Turn], whole: Callable[[Turn], float]) -> Cost:
+    """Each part's share of `whole`, the median over the turns."""
+    parts = [[part / whole(turn) for part in turn.cost] for turn in turns]
+    return Cost(*(statistics.median(column) for column in zip(*parts, strict=True)))
+
+
+def report(percent: int, turns: Sequence[Turn], forwarded: tuple[Forwarded, Forwarded]) -> str:
+    """A row of the table below `HEAD`."""
+    by_penalty, by_update = forwarded
+    of_update = median_shares(turns, lambda turn: turn.update)
+    of_step = median_shares(turns, lambda turn: turn.step)
+    cells = [
+        f"{percent} %",
+        by_penalty.rows,
+        f"{of_update.penalty_forward:.0%}",
+        f"{of_update.penalty_python:.1%}",
+        f"{of_step.penalty_forward + of_step.penalty_python:.0%}",
+        f"{by_update.rows} / {by_update.evaluations}",
+        f"{of_update.sft_rows:.0%}",
+        f"{of_update.sft_python:.1%}",
+        f"{of_step.sft_rows + of_step.sft_python:.0%}",
+    ]
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=40, help="rollouts in an update")
+    parser.add_argument("--turns", type=int, default=9)
+    options = parser.parse_args()
+    engine = Engine()
+    kept = {percent: options.rollouts * percent // 100 for percent in KEPT_PERCENT}
+    batches = {percent: rollouts(options.rollouts, count) for percent, count in kept.items()}
+    # Also the warm-up: the first pass of each shape is slow.
+    forwarded = {percent: counts(engine, rows, kept[percent]) for percent, rows in batches.items()}
+    turns = {
+        percent: [take_turn(engine, rows, turn % 2 == 0) for turn in range(options.turns)]
+        for percent, rows in batches.items()
+    }
+    every = [turn for some in turns.values() for turn in some]
+    update = statistics.median(turn.update for turn in every)
+    forward = statistics.median(turn.forward for turn in every)
+    print(f"{options.rollouts} rollouts: update {update:.2f} s of CPU, forward {forward:.2f} s\n")
+    print(HEAD)
+    for percent in batches:
+        print(report(percent, turns[percent], forwarded[percent]))
+
+
+if __name__ == "__main__":
+    main()
