@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
                 "split": pa.string(),
                 "subset": pa.string(),
                 "turns": pa.int64(),
+                "conversation": pa.string(),
             }
         ),
     }
@@ -194,6 +195,8 @@ def to_row(conversation: Conversation, split: str, index: int) -> dict[str, Any]
             "split": split,
             "subset": conversation.subset,
             "turns": len(conversation.messages),
+            # Again, as JSON: verl gives reward functions no prompt.
+            "conversation": json.dumps(conversation.messages),
         },
     }
 

@@ -100,6 +100,7 @@ def test_a_conversation_keeps_its_messages_and_its_source(tmp_path: Path) -> Non
             "split": "train",
             "subset": "Capybara",
             "turns": 4,
+            "conversation": json.dumps(told),
         },
     }
 
