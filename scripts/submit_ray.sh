@@ -19,7 +19,7 @@ command resumes a run from its last checkpoint. Ctrl-C stops following, not the 
   --module NAME   another module than recipe.online_refiner.main, e.g. recipe.online_refiner.preflight
   --dry-run       print what would be submitted
 
-A cluster that asks for a token (Ray's default where one is in ~/.ray) wants RAY_AUTH_MODE=token here as well.
+Where the cluster asks for a token, it is taken from RAY_AUTH_TOKEN or ~/.ray/auth_token, as Ray's own heads do.
 
 Needs the same environment (Python, verl, engine) on every node, and for data, models and runs storage that all nodes
 share. Passed on where they are set: ONLINE_REFINER_DATA and ONLINE_REFINER_RUNS (absolute: a job runs in a temporary
@@ -60,6 +60,10 @@ done
 (($#)) || fail "nothing to run" "name at least experiment=... and hardware=..."
 command -v ray >/dev/null || fail "ray is not on the PATH" "activate the environment that the cluster has"
 
+# Ray 2.60's head asks for a token where it finds one, but its job client sends none unless told to.
+if [[ -z "${RAY_AUTH_MODE:-}" && (-n "${RAY_AUTH_TOKEN:-}" || -f "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}") ]]; then
+    export RAY_AUTH_MODE=token
+fi
 export ONLINE_REFINER_DATA="${ONLINE_REFINER_DATA:-$REPO_ROOT/data}"
 export ONLINE_REFINER_RUNS="${ONLINE_REFINER_RUNS:-$REPO_ROOT/runs}"
 for name in ONLINE_REFINER_DATA ONLINE_REFINER_RUNS; do
@@ -94,7 +98,7 @@ if [[ "$dry_run" == true ]]; then
 fi
 
 cat <<EOF
-follow  ray job logs --address $address --follow $id
-stop    ray job stop --address $address $id
+follow  ${RAY_AUTH_MODE:+RAY_AUTH_MODE=$RAY_AUTH_MODE }ray job logs --address $address --follow $id
+stop    ${RAY_AUTH_MODE:+RAY_AUTH_MODE=$RAY_AUTH_MODE }ray job stop --address $address $id
 EOF
 exec "${submit[@]}"

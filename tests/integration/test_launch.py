@@ -91,6 +91,7 @@ def environment(**more: str) -> dict[str, str]:
             "PATH": f"{python}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPO_ROOT),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
             "HF_HUB_OFFLINE": "1",
         }
         | more
@@ -177,7 +178,11 @@ def cluster(tmp_path: Path) -> Iterator[str]:
                "--disable-usage-stats"]  # fmt: skip
     with (tmp_path / "ray.log").open("w") as log:
         head = subprocess.Popen(
-            command, env=environment(), stdout=log, stderr=log, start_new_session=True
+            command,
+            env=environment(RAY_AUTH_MODE="token"),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         yield f"http://127.0.0.1:{dashboard}"
