@@ -14,16 +14,25 @@ METHODS = {
     "dynamic": "the dynamic constraint of an online refiner",
     "chord": "CHORD (arXiv 2508.11408)",
 }
-# The config's keys that a reader asks for, in the order of the card.
+# The config's keys that a reader asks for, in the order of the card: first those that the kind of
+# constraint reads, then the algorithm's.
+CONSTRAINT_SETTINGS = {
+    "static_kl": ("static_kl.coef", "static_kl.where"),
+    "dynamic": (
+        "inject", "lambda_end", "schedule", "filter", "reduce", "align", "tokens",
+        "keep_refined_groups",
+    ),
+    "chord": (
+        "chord.warmup_steps", "chord.decay_steps", "chord.peak", "chord.valley", "chord.phi",
+    ),
+}  # fmt: skip
 SETTINGS = (
-    "constraint.kind", "constraint.inject", "constraint.lambda", "constraint.schedule",
-    "constraint.filter", "constraint.reduce", "constraint.align", "constraint.tokens",
     "algorithm.adv_estimator", "data.train_batch_size",
     "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.actor.ppo_epochs",
-    "actor_rollout_ref.rollout.n",
-    "actor_rollout_ref.rollout.temperature", "actor_rollout_ref.actor.optim.lr",
-    "actor_rollout_ref.actor.clip_ratio_low", "actor_rollout_ref.actor.clip_ratio_high",
-    "data.max_prompt_length", "data.max_response_length",
+    "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.temperature",
+    "actor_rollout_ref.actor.optim.lr", "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high", "data.max_prompt_length",
+    "data.max_response_length",
 )  # fmt: skip
 
 
@@ -44,13 +53,12 @@ def model_card(
     parts = [
         _front_matter(base),
         f"# {name}",
-        f"Trained by online-refiner with {method}, after [Enhancing Reinforcement Learning "
-        f"Fine-Tuning with an Online Refiner]({PAPER}), from "
-        f"`{_public(base) or 'a model unknown'}`.",
+        f"Trained from `{_public(base) or 'a model unknown'}` with {method}, by online-refiner "
+        f"(after [Enhancing Reinforcement Learning Fine-Tuning with an Online Refiner]({PAPER})).",
         "## Training",
         _training(step, run, config),
         "## Settings",
-        _settings(config),
+        _settings(str(run.get("kind")), config),
     ]
     if run.get("versions"):
         versions = [f"{package} {number}" for package, number in run["versions"].items()]
@@ -89,6 +97,8 @@ def _training(step: int, run: Mapping[str, Any], config: Mapping[str, Any]) -> s
     names = files if isinstance(files, list) else [files] if files else []
     rows = {
         "steps": f"{step} of {run['total_steps']}" if run.get("total_steps") else str(step),
+        "constraint": run.get("kind"),
+        "λ at the first step": run.get("lambda") if run.get("kind") == "dynamic" else None,
         "arm": run.get("arm"),
         "setting": run.get("setting"),
         "seed": run.get("seed"),
@@ -101,8 +111,9 @@ def _training(step: int, run: Mapping[str, Any], config: Mapping[str, Any]) -> s
     return table(["", ""], shown)
 
 
-def _settings(config: Mapping[str, Any]) -> str:
-    values = [(key, lookup(config, key)) for key in SETTINGS]
+def _settings(kind: str, config: Mapping[str, Any]) -> str:
+    keys = [f"constraint.{key}" for key in CONSTRAINT_SETTINGS.get(kind, ())]
+    values = [(key, lookup(config, key)) for key in (*keys, *SETTINGS)]
     rows = [[f"`{key}`", str(value)] for key, value in values if value is not None]
     return table(["key", "value"], rows) if rows else "The run's configuration was not found."
 

@@ -95,7 +95,7 @@ class VllmEngine:
             stop=list(request.stop),
             seed=request.seed,
         )
-        self._engine.add_request(number, {"prompt_token_ids": ids}, params)
+        self._engine.add_request(number, {"type": "token", "prompt_token_ids": ids}, params)
         return True
 
 
@@ -110,14 +110,19 @@ def _completion(output: Any) -> Completion:
 
 
 def _vllm_engine(model: str, tokenizer: str | None, options: Mapping[str, Any]) -> Any:
-    """vLLM's engine; its log is kept to warnings, unless VLLM_LOGGING_LEVEL says otherwise."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    """vLLM's engine; its log is kept to errors, unless VLLM_LOGGING_LEVEL says otherwise."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     try:
         from vllm import EngineArgs, LLMEngine
+        from vllm.platforms import current_platform
     except ImportError as error:
         raise EvaluationError(
             f"vLLM cannot be imported ({error}); install it, or give a running server as --endpoint"
         ) from error
+    if current_platform.is_cpu():
+        # A prompt that is prefilled in parts has its random generator set back, which torch's CPU
+        # generator cannot do (vLLM 0.28): with a seed a sample would end the engine.
+        options = {"enable_chunked_prefill": False, **options}
     try:
         arguments = EngineArgs(model=model, tokenizer=tokenizer, **options)
         return LLMEngine.from_engine_args(arguments)

@@ -17,6 +17,7 @@ RUN = {
     "setting": "apps",
     "seed": 3,
     "kind": "dynamic",
+    "lambda": 1e-4,
     "total_steps": 150,
     "commit": "abc123",
     "versions": {"verl": "0.9.1"},
@@ -27,7 +28,7 @@ CONFIG = {
         "model": {"path": "Qwen/Qwen2.5-Coder-1.5B-Instruct"},
         "rollout": {"n": 8},
     },
-    "constraint": {"kind": "dynamic", "lambda": 1e-4},
+    "constraint": {"inject": "sft", "lambda": None, "static_kl": {"coef": 0.01}},
     "data": {"train_files": ["/home/someone/secret/train.parquet"]},
 }
 
@@ -42,11 +43,28 @@ def test_the_card_states_method_data_seed_scores_and_commit() -> None:
         tuple(c.strip() for c in row.split("|")[1:-1]) for row in card.splitlines() if "|" in row
     }
     assert {("steps", "100 of 150"), ("seed", "3"), ("commit", "abc123")} <= rows
-    assert {("`constraint.lambda`", "0.0001"), ("`actor_rollout_ref.rollout.n`", "8")} <= rows
+    assert {("λ at the first step", "0.0001"), ("`actor_rollout_ref.rollout.n`", "8")} <= rows
+    assert ("`constraint.inject`", "sft") in rows
     assert ("finished", "not finished") in rows
     assert "verl 0.9.1" in card
     assert any(row[:3] == ("humaneval", "chat", "1") for row in rows)
     assert "the dynamic constraint of an online refiner" in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "hidden"),
+    [
+        ("none", "no constraint", "`constraint."),
+        ("static_kl", "| `constraint.static_kl.coef`", "`constraint.inject`"),
+        ("dynamic", "| `constraint.inject`", "static_kl"),
+    ],
+)
+def test_only_the_settings_that_the_kind_of_constraint_reads_are_shown(
+    kind: str, shown: str, hidden: str
+) -> None:
+    card = model_card("tuned", 1, RUN | {"kind": kind}, CONFIG, {})
+    assert shown in card
+    assert hidden not in card.partition("## Settings")[2]
 
 
 def test_paths_of_the_training_machine_stay_private() -> None:

@@ -267,7 +267,9 @@ def test_a_plus_sets_test_program_is_judged_to_its_last_input(
     record = samples["humaneval"] | {"test": PLUS_TEST}
     problems = load_problems(Benchmark.HUMANEVAL_PLUS, write_lines("plus.jsonl", record))
     engine = table_engine({"HumanEval/7": [body]})
-    asked = Plan("m", Sampling(), (problems,), ("bigcode_unstripped",), (1,), None, JudgeConfig())
+    asked = Plan(
+        "m", Sampling(), (problems,), ("bigcode_unstripped",), (1,), None, JudgeConfig(workers=1)
+    )
     (found,) = evaluate(asked, lambda: engine, Folder(tmp_path / "out"))
     assert found.pass_at[1].value == float(right)
     assert found.format.value == 1.0
