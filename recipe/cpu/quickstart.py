@@ -152,9 +152,16 @@ def run(training: Training, command: list[str]) -> None:
     if process.returncode != 0 or last_step(metrics) < training.steps:
         raise TrainingFailed(
             f"  {training.arm} seed {training.seed} ended with exit status {process.returncode} "
-            f"after step {last_step(metrics)} of {training.steps}; the first error in {log_path} "
-            "says why. Run the same command again to go on from its last checkpoint."
+            f"after step {last_step(metrics)} of {training.steps}: {_reason(log_path)}. The whole "
+            f"log: {log_path}. Run the same command again to go on from its last checkpoint."
         )
+
+
+def _reason(log_path: Path) -> str:
+    """The last line of the log that names an error; training logs are long and end in others."""
+    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return named[-1] if named else "no error is named in it"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,7 @@ from recipe.online_refiner.schedules import Schedule
 from recipe.online_refiner.settings import Inject, Kind, Settings
 from recipe.online_refiner.verl_keys import ESTIMATORS, refined_name
 
+ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
 ADDED_ROWS = "constraint.inject=sft and constraint.kind=chord add rows to the actor's mini-batches"
 
 
@@ -56,11 +57,11 @@ def _check_added_rows(config: DictConfig) -> Iterator[str]:
             f"distillation.enabled=True: {why} and replace its loss, and verl's distillation has "
             "one of its own. Fix: distillation.enabled=False"
         )
-    replay = OmegaConf.select(config, "actor_rollout_ref.actor.router_replay.mode")
+    replay = OmegaConf.select(config, ROUTER_REPLAY)
     if replay not in (None, "disabled"):
         yield (
-            f"actor_rollout_ref.actor.router_replay.mode={replay!r}: {why}, and no rollout "
-            "recorded their experts. Fix: actor_rollout_ref.actor.router_replay.mode=disabled"
+            f"{ROUTER_REPLAY}={replay!r}: {why}, and no rollout "
+            f"recorded their experts. Fix: {ROUTER_REPLAY}=disabled"
         )
 
 
@@ -112,7 +113,7 @@ def _has_references(path: str) -> bool:
         return True  # _check_files says what is wrong with it
 
 
-def warnings_on(config: DictConfig, settings: Settings) -> list[str]:
+def constraint_warnings(config: DictConfig, settings: Settings) -> list[str]:
     """What will run, and may not mean what its reader thinks."""
     found = []
     if settings.injects(Inject.REWARD) and config.algorithm.adv_estimator != "gae":

@@ -135,7 +135,7 @@ def roles(config: DictConfig, settings: Settings, shapes: Shapes, level: Level |
     of = pools(config, settings)
     unit = "CPU ranks" if config.trainer.device == "cpu" else "GPUs"
     engine, kind = actor.rollout.name, actor.actor.strategy
-    policy = f"{actor.model.path} ({_billions(shapes)})"
+    policy = f"{actor.model.path} ({_parameters(shapes)})"
     shared = ("global_pool", f"{of['global_pool']} {unit}")
     rows: list[Row] = [
         ("role", "model", "pool", "where", "how"),
@@ -213,8 +213,11 @@ def disk_rows(config: DictConfig, disk: Disk | None) -> list[Row]:
     ]
 
 
-def _billions(shapes: Shapes) -> str:
-    return "?" if shapes.policy is None else f"{shapes.policy.parameters / 1e9:.2f} B"
+def _parameters(shapes: Shapes) -> str:
+    if shapes.policy is None:
+        return "?"
+    billions = shapes.policy.parameters / 1e9
+    return f"{billions:.2f} B" if billions >= 0.1 else f"{1000 * billions:.1f} M"
 
 
 def _split(config: DictConfig) -> str:

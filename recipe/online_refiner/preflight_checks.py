@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.online_refiner.constraint_checks import constraint_warnings
 from recipe.online_refiner.settings import Settings
 from reward.config import JudgeConfig, JudgeConfigError
 
@@ -315,6 +316,7 @@ RULES: tuple[Rule, ...] = (
 
 def warnings_on(config: DictConfig, settings: Settings) -> Iterator[str]:
     """What will run, and may surprise."""
+    yield from constraint_warnings(config, settings)
     if config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={config.trainer.save_freq}: nothing is saved, and a run that is "

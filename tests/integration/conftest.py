@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from recipe.cpu import environment
 
-LIMIT_S = 420.0
+LIMIT_S = 600.0
 MARK = "ONLINE_REFINER_TEST_RUN"
 OVERRIDES = (
     "hardware=cpu_debug",
@@ -119,12 +120,28 @@ class Training:
 @pytest.fixture
 def training(tmp_path: Path) -> Iterator[Callable[..., Training]]:
     """Makes a training from overrides; what is left of it after the test is killed."""
+    with trainings_in(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def module_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Training]]:
+    """As `training`, for trainings that several tests of a module wait for."""
+    with trainings_in(tmp_path_factory.mktemp("module")) as make:
+        yield make
+
+
+@contextmanager
+def trainings_in(folder: Path) -> Iterator[Callable[..., Training]]:
+    """Makes trainings in a folder; what is left of them afterwards is killed."""
     made: list[Training] = []
 
     def make(*overrides: str) -> Training:
-        made.append(Training(tmp_path / f"run{len(made)}", overrides))
+        made.append(Training(folder / f"run{len(made)}", overrides))
         return made[-1]
 
-    yield make
-    for one in made:
-        one.kill()
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.kill()

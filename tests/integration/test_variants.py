@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,49 +12,82 @@ import pytest
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.tiny_model import ensure_checkpoint
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
-Train = Callable[..., dict[int, dict[str, Any]]]
+Metrics = dict[int, dict[str, Any]]
+
+DAPO = (
+    "algorithm=dapo",
+    *("constraint.lambda=0.1", "constraint.schedule=adaptive", "constraint.align=edit"),
+)
+VARIANTS = {
+    "ppo_reward": (
+        "algorithm=ppo",
+        *("constraint.inject=reward", "constraint.lambda=0.5"),
+        # With γ = λ = 1 the returns are the sums of the penalised rewards.
+        *("algorithm.lam=1.0", "data.train_batch_size=32"),
+        "actor_rollout_ref.actor.ppo_mini_batch_size=32",
+        "actor_rollout_ref.rollout.n=1",
+    ),
+    "dapo_sft": (*DAPO, "constraint.inject=sft"),
+    "dapo_advantage": (*DAPO, "constraint.inject=advantage"),
+    "chord_phi": (
+        "constraint.kind=chord",
+        *("constraint.chord.peak=0.1", "constraint.chord.valley=0.1"),
+        *("constraint.chord.decay_steps=0", "constraint.chord.phi=true"),
+    ),
+    "static_kl": (
+        *("algorithm=grpo", "actor_rollout_ref.rollout.n=4"),
+        *("constraint.kind=static_kl", "constraint.static_kl.where=reward"),
+        *("constraint.static_kl.coef=0.05", "monitor.kl_every_steps=2"),
+    ),
+}
+AT_ONCE = 2
+"""A training's start is a chain of imports on one core."""
 
 
-@pytest.fixture
-def train(tmp_path: Path, training: Callable[..., Any]) -> Train:
-    """Trains two steps with the given overrides; the metrics by step."""
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, module_training: Callable[..., Any]
+) -> Iterator[Callable[[str], Metrics]]:
+    """Two steps of each variant, two trainings at once; the metrics by step."""
+    train_file, val_file = prepare_micro_apps(tmp_path_factory.mktemp("data"), 64, 16)
 
-    def run(*overrides: str) -> dict[int, dict[str, Any]]:
-        train_file, val_file = prepare_micro_apps(tmp_path / "data", 64, 16)
-        made = training(
+    def run(overrides: tuple[str, ...]) -> Metrics:
+        made = module_training(
             f"data.train_files={train_file}",
             f"data.val_files={val_file}",
             f"actor_rollout_ref.model.path={ensure_checkpoint()}",
-            "trainer.save_freq=-1",
-            "trainer.total_training_steps=2",
+            *("trainer.save_freq=-1", "trainer.total_training_steps=2"),
             *overrides,
         )
         made.start()
         made.finish()
-        metrics: dict[int, dict[str, Any]] = made.metrics()
-        assert sorted(metrics) == [1, 2]
-        for data in metrics.values():
-            assert math.isfinite(data["actor/grad_norm"])
-            assert data["monitor/rollout_logprob_diff_max"] < 1e-4
+        metrics: Metrics = made.metrics()
         return metrics
 
-    return run
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = {name: pool.submit(run, overrides) for name, overrides in VARIANTS.items()}
+        yield lambda name: runs[name].result()
+        for started in runs.values():
+            started.cancel()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_both_steps_are_finite_and_the_engines_agree(
+    trained: Callable[[str], Metrics], name: str
+) -> None:
+    metrics = trained(name)
+    assert sorted(metrics) == [1, 2]
+    for data in metrics.values():
+        assert math.isfinite(data["actor/grad_norm"])
+        assert data["monitor/rollout_logprob_diff_max"] < 1e-4
 
 
 def test_ppo_with_a_critic_takes_the_penalty_from_the_rewards_but_logs_them_raw(
-    train: Train,
+    trained: Callable[[str], Metrics],
 ) -> None:
-    metrics = train(
-        "algorithm=ppo",
-        "constraint.inject=reward",
-        "constraint.lambda=0.5",
-        # A critic that knows nothing and λ = γ = 1: returns are the sums of the penalised rewards.
-        *("algorithm.lam=1.0", "data.train_batch_size=32"),
-        "actor_rollout_ref.actor.ppo_mini_batch_size=32",
-        "actor_rollout_ref.rollout.n=1",
-    )
+    metrics = trained("ppo_reward")
     for data in metrics.values():
         assert math.isfinite(data["critic/vf_loss"])
         assert data["critic/rewards/mean"] == data["critic/score/mean"]
@@ -66,13 +99,9 @@ def test_ppo_with_a_critic_takes_the_penalty_from_the_rewards_but_logs_them_raw(
 
 @pytest.mark.parametrize("inject", ["sft", "advantage"])
 def test_dapo_keeps_or_replaces_groups_and_carries_the_constraint(
-    train: Train, inject: str
+    trained: Callable[[str], Metrics], inject: str
 ) -> None:
-    metrics = train(
-        "algorithm=dapo",
-        f"constraint.inject={inject}",
-        *("constraint.lambda=0.1", "constraint.schedule=adaptive", "constraint.align=edit"),
-    )
+    metrics = trained(f"dapo_{inject}")
     for data in metrics.values():
         ratio = data["constraint/improvement_ratio"]
         assert ratio > 0.05
@@ -87,12 +116,8 @@ def test_dapo_keeps_or_replaces_groups_and_carries_the_constraint(
         assert moved > 0, "the penalty lowers the advantages, not the returns"
 
 
-def test_chord_trains_on_reference_solutions_by_phi(train: Train) -> None:
-    metrics = train(
-        "constraint.kind=chord",
-        *("constraint.chord.peak=0.1", "constraint.chord.valley=0.1"),
-        *("constraint.chord.decay_steps=0", "constraint.chord.phi=true"),
-    )
+def test_chord_trains_on_reference_solutions_by_phi(trained: Callable[[str], Metrics]) -> None:
+    metrics = trained("chord_phi")
     for data in metrics.values():
         assert data["constraint/mu"] == pytest.approx(0.1)
         assert data["constraint/expert_total"] == 8
@@ -101,14 +126,10 @@ def test_chord_trains_on_reference_solutions_by_phi(train: Train) -> None:
         assert 0 < data["actor/sft_loss"] < 0.1 * 0.25 * 2 * data["constraint/expert_ce_mean"]
 
 
-def test_static_kl_in_the_reward_is_watched_every_other_step(train: Train) -> None:
-    metrics = train(
-        "algorithm=grpo",
-        "actor_rollout_ref.rollout.n=4",
-        *("constraint.kind=static_kl", "constraint.static_kl.where=reward"),
-        "constraint.static_kl.coef=0.05",
-        "monitor.kl_every_steps=2",
-    )
+def test_static_kl_in_the_reward_is_watched_at_each_step(
+    trained: Callable[[str], Metrics],
+) -> None:
+    metrics = trained("static_kl")
     for data in metrics.values():
         # Static KL needs the reference at each step, however rarely the KL is to be watched.
         assert "monitor/kl_to_reference" in data

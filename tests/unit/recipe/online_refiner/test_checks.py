@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.checks import check
-from recipe.online_refiner.constraint_checks import warnings_on
+from recipe.online_refiner.constraint_checks import constraint_warnings
 from recipe.online_refiner.settings import ConfigError, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
@@ -73,10 +73,10 @@ def test_a_single_fault_is_named_with_its_fix(
 
 def test_a_penalty_that_group_normalisation_cancels_is_warned_about(composed: Compose) -> None:
     config = composed("constraint.inject=reward")
-    (warning,) = warnings_on(config, read_settings(config))
+    (warning,) = constraint_warnings(config, read_settings(config))
     assert "constraint.inject=reward" in warning and "constraint.inject=advantage" in warning
     config = composed("constraint.inject=reward", "algorithm.adv_estimator=gae")
-    assert warnings_on(config, read_settings(config)) == []
+    assert constraint_warnings(config, read_settings(config)) == []
 
 
 def test_malformed_data_is_refused_by_file(composed: Compose, tmp_path: Path) -> None:
