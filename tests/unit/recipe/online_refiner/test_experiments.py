@@ -37,7 +37,12 @@ SIZES: dict[str, tuple[Any, ...]] = {
     "Qwen/Qwen2.5-Coder-32B-Instruct": (5120, 64, 27648, 40, 8, 152064, False),
 }
 # May be filled freely: they are open dictionaries in verl or in ours, or the preflight's own.
-OPEN = ("reward.custom_reward_function.reward_kwargs", "refiner.rollout.", "machine")
+OPEN = (
+    "reward.reward_kwargs",
+    "reward.custom_reward_function.reward_kwargs",
+    "refiner.rollout.",
+    "machine",
+)
 
 Composed = Callable[..., DictConfig]
 
