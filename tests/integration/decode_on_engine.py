@@ -22,8 +22,8 @@ from recipe.cpu.micro_corrupt import corrupt, fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
 from refiner_worker.acceptance import Law
-from refiner_worker.decoding import VerifySettings
-from refiner_worker.engine import Decoded, Engine
+from refiner_worker.decoding import Decoding, VerifySettings
+from refiner_worker.engine import Decoded, Engine, sampling_extra, server_overrides
 from refiner_worker.local_vllm import LocalVllm
 from refiner_worker.prompts import load_template, render
 
@@ -35,16 +35,11 @@ Case = tuple[list[int], list[int]]
 async def main(checkpoint: str, refinements: int, samples: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     cases = make_cases(tokenizer, refinements)
-    async with LocalVllm(
-        checkpoint,
-        extract_prompt_logprobs,
-        dtype="float32",
-        enforce_eager=True,
-        max_model_len=256,
-        max_num_seqs=64,
-        kv_cache_memory_bytes=64 << 20,
-        distributed_executor_backend="uni",
-    ) as engine:
+    async with start(checkpoint, Decoding.COPY) as engine:
+        client = Engine(engine, 0.0, sampling_extra("vllm"))
+        copied = await asyncio.gather(*(client.plain(prompt, MAX_TOKENS) for prompt, _ in cases))
+        copy_passes = engine.forward_passes
+    async with start(checkpoint, Decoding.PLAIN) as engine:
         greedy = await decode(engine, 0.0, cases, tokenizer.eos_token_id)
         sampled = await decode(engine, 1.0, cases[1:2] * samples, tokenizer.eos_token_id)
         gaps = [
@@ -52,13 +47,12 @@ async def main(checkpoint: str, refinements: int, samples: int) -> None:
             for case, (plain, verified) in zip(cases, greedy, strict=True)
             if plain.token_ids != verified.token_ids
         ]
-    copied = [
-        plain.token_ids == tuple(draft)
-        for (_, draft), (plain, _) in zip(cases, greedy, strict=True)
-    ]
+    outputs = [plain.token_ids for plain, _ in greedy]
     report = {
         "refinements": len(greedy),
-        "verbatim": sum(copied),
+        "verbatim": sum(o == tuple(draft) for (_, draft), o in zip(cases, outputs, strict=True)),
+        "copy_unequal": sum(c.token_ids != o for c, o in zip(copied, outputs, strict=True)),
+        "copy_passes": copy_passes,
         "gaps_nats": gaps,
         "plain_tokens": sum(plain.generated_tokens for plain, _ in greedy),
         "verify_tokens": sum(verified.generated_tokens for _, verified in greedy),
@@ -67,6 +61,21 @@ async def main(checkpoint: str, refinements: int, samples: int) -> None:
         "verify_samples": counts([verified for _, verified in sampled]),
     }
     print(json.dumps(report))
+
+
+def start(checkpoint: str, decoding: Decoding) -> LocalVllm:
+    """An engine set up for a way of decoding."""
+    return LocalVllm(
+        checkpoint,
+        extract_prompt_logprobs,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=256,
+        max_num_seqs=64,
+        kv_cache_memory_bytes=64 << 20,
+        distributed_executor_backend="uni",
+        **server_overrides(decoding, "vllm").get("engine_kwargs", {}).get("vllm", {}),
+    )
 
 
 def make_cases(tokenizer: Any, count: int) -> list[Case]:
@@ -89,7 +98,7 @@ async def decode(
 ) -> list[tuple[Decoded, Decoded]]:
     """Each case decoded plainly and by verify-then-resume."""
     how = VerifySettings(Law(temperature), MAX_TOKENS, frozenset({end_id}))
-    client = Engine(engine, temperature, {"detokenize": False})
+    client = Engine(engine, temperature, sampling_extra("vllm"))
     plain = await asyncio.gather(*(client.plain(prompt, MAX_TOKENS) for prompt, _ in cases))
     verified = await asyncio.gather(*(client.verify(prompt, draft, how) for prompt, draft in cases))
     return list(zip(plain, verified, strict=True))
