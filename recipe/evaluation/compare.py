@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.judging import Judged
@@ -50,6 +51,22 @@ def compare(arms: Evaluations, k: int) -> str:
     if not found:
         raise EvaluationError(f"--pass-at {k}: no folder has so many samples of every problem")
     return "\n\n".join(found)
+
+
+def unequal(conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each condition that is not the same in all arms that have it."""
+    keys = dict.fromkeys(key for known in conditions.values() for key in known)
+    lines = []
+    for key in keys:
+        values = {arm: known[key] for arm, known in conditions.items() if key in known}
+        if len(set(values.values())) > 1:
+            shown = ", ".join(f"{arm} {_short(value)}" for arm, value in values.items())
+            lines.append(f"Not the same for all, so scores do not compare: {key} ({shown})")
+    return lines
+
+
+def _short(value: Any) -> str:
+    return str(value)[:12]
 
 
 def gain(arm: str, benchmark: str, before: Sequence[Judged], after: Sequence[Judged]) -> Gain:

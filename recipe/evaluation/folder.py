@@ -78,6 +78,14 @@ class Folder:
         ]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
+    def conditions(self) -> dict[str, Any]:
+        """What must be equal for scores to compare: sampling, and the benchmarks' hashes."""
+        place = self.path / "evaluation.json"
+        known = _read(place) if place.exists() else {}
+        found = {key: known.get(key) for key in ("temperature", "top_p", "max_tokens")}
+        hashes = known.get("benchmarks", {})
+        return found | {f"file of {name}": entry["sha256"] for name, entry in hashes.items()}
+
     def judged(self) -> dict[tuple[str, str], list[Judged]]:
         """The verdicts by (benchmark, protocol), of every file there is; nothing is changed.
 

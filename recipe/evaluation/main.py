@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipe.evaluation.compare import compare
+from recipe.evaluation.compare import compare, unequal
 from recipe.evaluation.engines import EndpointEngine, VllmEngine
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
@@ -89,12 +89,16 @@ def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
             f"--engine {' '.join(options.engine)}: means vLLM in this process; leave it out with "
             "--endpoint"
         )
+    if options.concurrency < 1:
+        raise EvaluationError(f"--concurrency {options.concurrency}: use 1 or more requests")
     return lambda: EndpointEngine(
         options.endpoint, options.model, options.tokenizer, concurrency=options.concurrency
     )
 
 
 def _compare(options: argparse.Namespace) -> str:
+    if options.pass_at < 1:
+        raise EvaluationError(f"--pass-at {options.pass_at}: use 1 or more")
     pairs = [_pair(word, "folder", "NAME=DIR") for word in options.folders]
     names = [name for name, _ in pairs]
     for name, path in pairs:
@@ -102,7 +106,10 @@ def _compare(options: argparse.Namespace) -> str:
             raise EvaluationError(f"{name}={path}: the name {name} is given twice; use another")
         if not Path(path).is_dir():
             raise EvaluationError(f"{name}={path}: no such folder; give an evaluation's --out")
-    text = compare({name: Folder(Path(path)).judged() for name, path in pairs}, options.pass_at)
+    folders = {name: Folder(Path(path)) for name, path in pairs}
+    tables = compare({arm: folder.judged() for arm, folder in folders.items()}, options.pass_at)
+    notes = unequal({arm: folder.conditions() for arm, folder in folders.items()})
+    text = "\n\n".join([*notes, tables])
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
     return text

@@ -176,6 +176,7 @@ def command(samples: Samples, write_lines: WriteLines, tmp_path: Path) -> list[s
         (["--limit", "0"], "--limit 0: use 1 or more problems"),
         (["--set", "timeout=3"], "judge setting timeout=3 is unknown"),
         (["--model", "/absent"], "--model /absent: no folder with a config.json"),
+        (["--endpoint", "http://x", "--concurrency", "0"], "--concurrency 0: use 1 or more"),
         (["--endpoint", "localhost"], "--endpoint localhost: not a URL"),
         (["--endpoint", "http://x", "--engine", "a=1"], "--engine a=1: means vLLM in this"),
     ],
@@ -194,6 +195,7 @@ def test_compare_names_folders_without_verdicts(
 ) -> None:
     for words, message in (
         (["base"], "write NAME=DIR"),
+        ([f"base={tmp_path}", "--pass-at", "0"], "--pass-at 0: use 1 or more"),
         ([f"base={tmp_path}/absent"], "no such folder; give an evaluation's --out"),
         ([f"base={tmp_path}"], "no verdicts there; make them with"),
         ([f"a={tmp_path}", f"a={tmp_path}"], "the name a is given twice"),

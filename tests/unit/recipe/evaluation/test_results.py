@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from recipe.evaluation.compare import compare, gain
+from recipe.evaluation.compare import compare, gain, unequal
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.judging import Judged
 from recipe.evaluation.passk import Estimate, wilson
@@ -104,6 +104,17 @@ def test_compare_refuses_a_k_that_nobody_has() -> None:
     base = {("mbpp", "chat"): [verdict("1", 0, True)]}
     with pytest.raises(EvaluationError, match="--pass-at 10: no folder has so many samples"):
         compare({"base": base}, 10)
+
+
+def test_evaluations_under_other_conditions_are_called_out() -> None:
+    base = {"temperature": 0.0, "top_p": 1.0, "file of mbpp": "a" * 64}
+    tuned = {"temperature": 0.8, "top_p": 1.0, "file of mbpp": "b" * 64, "file of apps": "c"}
+    assert unequal({"base": base, "dapo": base | {"file of apps": "c"}}) == []
+    assert unequal({"base": base, "tuned": tuned}) == [
+        "Not the same for all, so scores do not compare: temperature (base 0.0, tuned 0.8)",
+        "Not the same for all, so scores do not compare: file of mbpp "
+        "(base aaaaaaaaaaaa, tuned bbbbbbbbbbbb)",
+    ]
 
 
 @pytest.mark.parametrize(
