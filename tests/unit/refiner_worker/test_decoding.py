@@ -252,7 +252,7 @@ def output_of(
 
 
 LIMIT = 4
-DRAFTS = [draft for length in range(LIMIT + 2) for draft in product((1, 2), repeat=length)]
+DRAFTS = [draft for length in range(LIMIT + 1) for draft in product((1, 2), repeat=length)]
 FEW_DRAFTS = [(1, 2, 1), (2, 1, 1), (1, 1, 2, 2, 1)]
 
 
@@ -269,10 +269,9 @@ def assert_exact(
         assert got == pytest.approx(expected, abs=tolerance), draft
 
 
-@pytest.mark.parametrize("calls", [3, 4, 12])
-@pytest.mark.parametrize("rejoin", [1, 2])
+@pytest.mark.parametrize(("calls", "rejoin"), [(3, 1), (4, 2), (12, 1), (12, 2)])
 def test_every_outputs_probability_is_that_of_plain_sampling(calls: int, rejoin: int) -> None:
-    """All random events enumerated, for all 63 drafts of up to 5 tokens over two letters."""
+    """All random events enumerated, for all 31 drafts of up to 4 tokens over two letters."""
     assert_exact(SAMPLED, 1e-12, max_calls=calls, rejoin_tokens=rejoin, free_tokens=1)
 
 
