@@ -39,6 +39,7 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             load_template(settings.refiner.template),
             limits,
             settings.refiner.temperature,
+            settings.refiner.decoding,
         )
         self._refining = Refining(
             client, settings.constraint.filter, settings.refiner.perfect_reward

@@ -12,6 +12,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from recipe.online_refiner.schedules import Schedule
 from recipe.online_refiner.settings import Inject, Kind, Settings
 from recipe.online_refiner.verl_keys import ESTIMATORS, refined_name
+from refiner_worker.acceptance import Law
+from refiner_worker.engine import Decoding, server_overrides
 
 ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
 ADDED_ROWS = "constraint.inject=sft and constraint.kind=chord add rows to the actor's mini-batches"
@@ -37,6 +39,8 @@ def check_combinations(config: DictConfig, settings: Settings) -> Iterator[str]:
         )
     if settings.adds_rows:
         yield from _check_added_rows(config)
+    if settings.refines:
+        yield from _check_decoding(config, settings)
 
 
 def _check_added_rows(config: DictConfig) -> Iterator[str]:
@@ -63,6 +67,17 @@ def _check_added_rows(config: DictConfig) -> Iterator[str]:
             f"{ROUTER_REPLAY}={replay!r}: {why}, and no rollout "
             f"recorded their experts. Fix: {ROUTER_REPLAY}=disabled"
         )
+
+
+def _check_decoding(config: DictConfig, settings: Settings) -> Iterator[str]:
+    refiner = settings.refiner
+    engine = OmegaConf.create(refiner.rollout).get("name") or config.actor_rollout_ref.rollout.name
+    try:
+        server_overrides(refiner.decoding, engine)
+        if refiner.decoding is Decoding.VERIFY:
+            Law(refiner.temperature, vocabulary_size=2)
+    except ValueError as error:
+        yield f"refiner.decoding={refiner.decoding}: {error}. Fix: refiner.decoding=plain"
 
 
 def check_injection(config: DictConfig, settings: Settings) -> Iterator[str]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from verl.single_controller.ray.base import RayResourcePool
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
 from recipe.online_refiner.settings import Settings
+from refiner_worker.engine import server_overrides
 from refiner_worker.replicas import RefinerReplicas, ReplicaSettings
 
 ACTOR_POOL = "global_pool"
@@ -66,7 +68,10 @@ class RefinerServers:
             model_path=refiner.model_path or self._config.actor_rollout_ref.model.path,
             max_model_len=refiner_model_length(refine_limits(self._config, self._settings)),
             sleeps=refiner.placement == "colocated",
-            overrides=refiner.rollout,
+            overrides=_merged(
+                server_overrides(refiner.decoding, self._config.actor_rollout_ref.rollout.name),
+                refiner.rollout,
+            ),
         )
 
     def client(self) -> LLMServerClient | None:
@@ -82,3 +87,9 @@ class RefinerServers:
         """Give the GPU memory up."""
         if self._replicas is not None:
             self._replicas.sleep()
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str, Any]:
+    merged = OmegaConf.to_container(OmegaConf.merge(dict(below), dict(above)))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}

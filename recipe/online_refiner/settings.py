@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from recipe.online_refiner.constraint import Align, Filter, Reduce, Tokens
 from recipe.online_refiner.schedules import Schedule
+from refiner_worker.engine import Decoding
 
 
 class ConfigError(ValueError):
@@ -106,6 +107,7 @@ class RefinerSettings(_Section):
     model_path: str | None
     template: str
     temperature: float = Field(ge=0)
+    decoding: Decoding
     perfect_reward: float | None
     max_prompt_length: int | None = Field(ge=1)
     max_concurrency: int = Field(ge=1)

@@ -56,6 +56,8 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["data.train_batch_size=2"], "ppo_mini_batch_size=4"),
         (["actor_rollout_ref.model.path=/nowhere/model"], "actor_rollout_ref.model.path"),
         (["refiner.model_path=./nowhere"], "refiner.model_path"),
+        (["refiner.decoding=verify", "refiner.temperature=0.005"], "refiner.decoding=verify"),
+        (["refiner.decoding=copy", "refiner.rollout.name=sglang"], "refiner.decoding=copy"),
         (["refiner.template=code-v9"], "refiner.template='code-v9'"),
         (["data.max_prompt_length=2"], "data.max_prompt_length=2"),
         (["data.max_response_length=99999"], "max_response_length"),

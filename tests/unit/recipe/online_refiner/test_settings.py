@@ -69,6 +69,7 @@ def test_only_the_dynamic_kind_injects(
         (["refiner.deadline_s=0"], "refiner.deadline_s=0"),
         (["refiner.temperature=-0.1"], "refiner.temperature=-0.1"),
         (["refiner.placement=nowhere"], "'colocated' or 'pool'"),
+        (["refiner.decoding=fast"], "'plain', 'verify', 'ngram' or 'copy'"),
         (["refiner.pool.nnodes=0"], "refiner.pool.nnodes=0"),
         (["refiner.max_concurrency=0"], "refiner.max_concurrency=0"),
         (["run.seed=-1"], "run.seed=-1"),
