@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
 
-INTEGRATION_LIMIT_S="${INTEGRATION_LIMIT_S:-1200}"
+INTEGRATION_LIMIT_S="${INTEGRATION_LIMIT_S:-2400}"
 PYTEST_NOTHING_SELECTED=5
 summary=()
 failures=0
@@ -18,7 +18,7 @@ Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then ru
   lint         ruff, ruff format, mypy, codespell, shellcheck
   unit         tests/unit: no Ray, no network, about a minute
   adversarial  tests/adversarial: programs that attack the sandbox
-  integration  tests/integration: real verl, Ray and vLLM on the CPU, one cluster at a time
+  integration  tests/integration: real verl, Ray and vLLM on the CPU, about 12 GiB of memory
   gpu          tests/gpu, where there is a CUDA device
 A stage that fails ends the run before the next slower one. The exit status is 0 only if nothing failed.
 
@@ -86,8 +86,9 @@ stage_integration() {
         return "$PYTEST_NOTHING_SELECTED"
     fi
     take_turn
-    timeout --kill-after=30 "$INTEGRATION_LIMIT_S" "$VENV_PYTHON" -m pytest tests/integration --durations=0 \
-        ${pytest_arguments[@]+"${pytest_arguments[@]}"} 9>&-
+    # Two trainings at once: each has a cluster of its own, and starts in a chain of imports on one core.
+    timeout --kill-after=30 "$INTEGRATION_LIMIT_S" "$VENV_PYTHON" -m pytest tests/integration \
+        --numprocesses=2 --dist=loadfile --durations=0 ${pytest_arguments[@]+"${pytest_arguments[@]}"} 9>&-
 }
 
 # run_stage NAME: runs stage_NAME, times it and adds a line to the summary.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,35 +42,30 @@ VARIANTS = {
         *("constraint.static_kl.coef=0.05", "monitor.kl_every_steps=2"),
     ),
 }
-AT_ONCE = 2
-"""A training's start is a chain of imports on one core."""
 
 
 @pytest.fixture(scope="module")
 def trained(
     tmp_path_factory: pytest.TempPathFactory, module_training: Callable[..., Any]
-) -> Iterator[Callable[[str], Metrics]]:
-    """Two steps of each variant, two trainings at once; the metrics by step."""
+) -> Callable[[str], Metrics]:
+    """The metrics by step of two steps of a variant, which is trained when first asked for."""
     train_file, val_file = prepare_micro_apps(tmp_path_factory.mktemp("data"), 64, 16)
 
-    def run(overrides: tuple[str, ...]) -> Metrics:
+    @functools.cache
+    def metrics_of(name: str) -> Metrics:
         made = module_training(
             f"data.train_files={train_file}",
             f"data.val_files={val_file}",
             f"actor_rollout_ref.model.path={ensure_checkpoint()}",
             *("trainer.save_freq=-1", "trainer.total_training_steps=2"),
-            *overrides,
+            *VARIANTS[name],
         )
         made.start()
         made.finish()
         metrics: Metrics = made.metrics()
         return metrics
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {name: pool.submit(run, overrides) for name, overrides in VARIANTS.items()}
-        yield lambda name: runs[name].result()
-        for started in runs.values():
-            started.cancel()
+    return metrics_of
 
 
 @pytest.mark.parametrize("name", VARIANTS)
