@@ -1,8 +1,9 @@
-"""Whole optimizer steps with the constraint's rows, by verl's own engine (FSDP2 on the CPU).
+"""Whole optimizer steps with the constraint's rows, by verl's own engines.
 
-The cases are in `update_cases.py`, which runs once on one rank and once on two. Updates that only
-differ in how the rows are cut into forward passes agree up to fp32 rounding, since the padding and
-the order of summation change with the cut; `TOLERANCE` is relative to the length of the step.
+FSDP2 on the CPU (`update_cases.py`), on one rank and on two; and the Megatron engine on two, with
+Megatron-Core stood in for (`megatron_cases.py`). Updates that only differ in how the
+rows are cut into forward passes agree up to fp32 rounding, since the padding and the order of
+summation change with the cut; `TOLERANCE` is relative to the length of the step.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from recipe.cpu import environment
 
 pytestmark = pytest.mark.timeout(300)
 
-SCRIPT = Path(__file__).with_name("update_cases.py")
+FSDP = Path(__file__).with_name("update_cases.py")
+MEGATRON = Path(__file__).with_name("megatron_cases.py")
 LIMIT_S = 240.0
 TOLERANCE = 1e-4
 ON_ONE_RANK = (
@@ -35,6 +37,8 @@ ON_ONE_RANK = (
 )
 ON_TWO_RANKS = ("mixed", "one_a_micro_batch", "sequence_mean", "chord", "two_mini_batches")
 
+MEGATRON_CUTS = ("all_a_micro_batch", "three_a_micro_batch", "by_tokens", "per_token")
+
 Outcomes = dict[str, tuple[torch.Tensor, dict[str, Any]]]
 
 
@@ -43,10 +47,12 @@ def launcher(ranks: int) -> list[str]:
 
 
 @contextmanager
-def started(out: Path, ranks: int, cases: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    script: Path, out: Path, ranks: int, cases: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """The script under way; whatever is left of it afterwards is killed."""
     process = subprocess.Popen(
-        [sys.executable, *launcher(ranks), str(SCRIPT), str(out), *cases],
+        [sys.executable, *launcher(ranks), str(script), str(out), *cases],
         env=os.environ | environment() | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -71,9 +77,17 @@ def outcomes(process: subprocess.Popen[bytes], out: Path) -> Outcomes:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcomes, Outcomes]:
     """The outcomes on one rank and on two, which are computed at the same time."""
-    one, two = (tmp_path_factory.mktemp(name) / "outcomes.pt" for name in ("one", "two"))
-    with started(one, 1, ON_ONE_RANK) as first, started(two, 2, ON_TWO_RANKS) as second:
+    folder = tmp_path_factory.mktemp("fsdp")
+    one, two = folder / "one.pt", folder / "two.pt"
+    with started(FSDP, one, 1, ON_ONE_RANK) as first, started(FSDP, two, 2, ON_TWO_RANKS) as second:
         return outcomes(first, one), outcomes(second, two)
+
+
+@pytest.fixture(scope="module")
+def megatron(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    out = tmp_path_factory.mktemp("megatron") / "two.pt"
+    with started(MEGATRON, out, 2, ["plain", *MEGATRON_CUTS]) as process:
+        return outcomes(process, out)
 
 
 @pytest.fixture
@@ -154,6 +168,22 @@ def test_each_rows_cross_entropy_is_reported_once(
 ) -> None:
     seen = request.getfixturevalue(ranks)["mixed"][1]["refine_ce"]
     plain = one_rank["plain_sft"][1]["refine_ce"]
-    assert sorted(number for number, _ in seen) == [1, 2, 3, 4]
+    assert_reports(seen, dict(enumerate(plain, start=1)))
+
+
+def assert_reports(seen: list[tuple[int, list[float]]], plain: dict[int, list[float]]) -> None:
+    assert sorted(number for number, _ in seen) == sorted(plain)
     for number, values in seen:
-        assert values == pytest.approx(plain[number - 1], rel=1e-4, abs=1e-5)
+        assert values == pytest.approx(plain[number], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("case", MEGATRON_CUTS)
+def test_verls_megatron_engine_makes_the_plain_step_and_reports_each_row_once(
+    megatron: Outcomes, case: str
+) -> None:
+    """However the rows are cut, and in the regime in which Megatron divides by tokens."""
+    expected, plain = megatron["plain"]
+    got, metrics = megatron[case]
+    assert torch.allclose(got, expected, atol=1e-6)
+    assert metrics["sft_loss"] == [pytest.approx(plain["sft_loss"], rel=1e-5)]
+    assert_reports(metrics["refine_ce"], dict(plain["refine_ce"]))
