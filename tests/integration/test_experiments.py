@@ -33,14 +33,7 @@ TINY = (
 )
 
 
-@pytest.mark.parametrize(
-    ("experiment", "logged"),
-    [
-        ("ppo_apps_dynamic", "constraint/lambda"),
-        ("dynamic_dapo_apps_sft", "constraint/lambda"),
-        ("chord_phi_apps", "constraint/mu"),
-    ],
-)
+@pytest.mark.parametrize(("experiment", "logged"), [("ppo_apps_dynamic", "constraint/lambda")])
 def test_an_experiment_trains_the_tiny_model(
     experiment: str, logged: str, tmp_path: Path, training: Callable[..., Any]
 ) -> None:
