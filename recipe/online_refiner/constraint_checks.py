@@ -76,6 +76,8 @@ def _check_decoding(config: DictConfig, settings: Settings) -> Iterator[str]:
         server_overrides(refiner.decoding, engine)
         if refiner.decoding is Decoding.VERIFY:
             Law(refiner.temperature, vocabulary_size=2)
+            if refiner.temperature > 0 and config.actor_rollout_ref.rollout.full_determinism:
+                raise ValueError("requests with equal seeds do not draw independently")
     except ValueError as error:
         yield f"refiner.decoding={refiner.decoding}: {error}. Fix: refiner.decoding=plain"
 

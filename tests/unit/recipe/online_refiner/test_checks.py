@@ -57,6 +57,13 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["actor_rollout_ref.model.path=/nowhere/model"], "actor_rollout_ref.model.path"),
         (["refiner.model_path=./nowhere"], "refiner.model_path"),
         (["refiner.decoding=verify", "refiner.temperature=0.005"], "refiner.decoding=verify"),
+        (
+            [
+                *("refiner.decoding=verify", "refiner.temperature=1"),
+                "actor_rollout_ref.rollout.full_determinism=true",
+            ],
+            "draw independently",
+        ),
         (["refiner.decoding=copy", "refiner.rollout.name=sglang"], "refiner.decoding=copy"),
         (["refiner.template=code-v9"], "refiner.template='code-v9'"),
         (["data.max_prompt_length=2"], "data.max_prompt_length=2"),
