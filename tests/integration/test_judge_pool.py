@@ -23,7 +23,7 @@ SETTINGS = {"workers": 2, "pool_actors": 2, "timeout_s": 5.0, "audit_fraction": 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers lack this module
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=100_000_000)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=100_000_000)
     yield
     ray.shutdown()
 
