@@ -19,29 +19,15 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from recipe.data.apps_records import Limits, Malformed, PromptStyle, Row, problem_id, to_row
+from recipe.data.apps_records import Limits, PromptStyle, Row, problem_id, to_row
 from recipe.data.files import write_json, write_json_lines, write_parquet
+from recipe.data.rows import Malformed, row_schema
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
 
 __all__ = ["Limits", "PrepareOptions", "PromptStyle", "SourceError", "convert", "prepare"]
 
-SCHEMA = pa.schema(
-    {
-        "data_source": pa.string(),
-        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "ability": pa.string(),
-        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
-        "extra_info": pa.struct(
-            {
-                "index": pa.int64(),
-                "problem_id": pa.string(),
-                "split": pa.string(),
-                "difficulty": pa.string(),
-                "starter_code": pa.string(),
-                "reference_solution": pa.string(),
-            }
-        ),
-    }
+SCHEMA = row_schema(
+    difficulty=pa.string(), starter_code=pa.string(), reference_solution=pa.string()
 )
 
 

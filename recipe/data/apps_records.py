@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from recipe.data.rows import Malformed
+
 Record = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -28,10 +30,6 @@ class PromptStyle(Enum):
 
     APPS = "apps"  # question, starter code, how input comes, and the form of the answer
     BARE = "bare"  # question and starter code only, for a model that was taught the rest
-
-
-class Malformed(ValueError):
-    """A record that cannot be trained on; the message is the reason in the quarantine file."""
 
 
 @dataclass(frozen=True)

@@ -25,35 +25,15 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from recipe.data.files import write_json, write_json_lines, write_parquet
+from recipe.data.rows import Malformed, row_schema
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
 
 DATA_SOURCE = "prompt_collection"
 SPLITS = ("train", "validation")
 UNNAMED_SUBSET = "unnamed"
-SCHEMA = pa.schema(
-    {
-        "data_source": pa.string(),
-        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "ability": pa.string(),
-        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
-        "extra_info": pa.struct(
-            {
-                "index": pa.int64(),
-                "problem_id": pa.string(),
-                "split": pa.string(),
-                "subset": pa.string(),
-                "turns": pa.int64(),
-                "conversation": pa.string(),
-            }
-        ),
-    }
-)
+SCHEMA = row_schema(subset=pa.string(), turns=pa.int64(), conversation=pa.string())
 
 Message = dict[str, str]
-
-
-class Malformed(ValueError):
-    """A record that cannot be trained on; the message is the reason in the quarantine file."""
 
 
 @dataclass(frozen=True)

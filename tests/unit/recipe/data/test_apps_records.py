@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from recipe.data.apps_records import Limits, Malformed, PromptStyle, reference_solution, to_row
+from recipe.data.apps_records import Limits, PromptStyle, reference_solution, to_row
+from recipe.data.rows import Malformed
 
 STDIN = {"inputs": ["1 2\n"], "outputs": ["3\n"]}
 CALL = {"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}
