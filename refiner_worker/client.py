@@ -9,76 +9,39 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from refiner_worker.acceptance import Law
+from refiner_worker.blocks import plan_blocks
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.engine import Decoded, Engine, Generator
-from refiner_worker.prompts import RefineTemplate, parse_refinement, render
-from refiner_worker.repetition import loops
+from refiner_worker.outcome import Outcome, RefineLimits, Refinement
+from refiner_worker.prompts import RefineTemplate, problem_text, render
+from refiner_worker.reading import AnswerReader
+from refiner_worker.script import is_foreign
 
-__all__ = ["Generator", "Outcome", "RefineLimits", "Refinement", "RefinerClient"]
+__all__ = ["Generator", "Outcome", "RefineLimits", "RefineTask", "Refinement", "RefinerClient"]
 
 logger = logging.getLogger(__name__)
 
 
-class Outcome(StrEnum):
-    """How the refinement of one rollout ended.
-
-    TOO_LONG was not sent, since the prompt is over its budget. TRUNCATED did not end within the
-    limit; REPETITIVE neither, and was caught in a loop. EMPTY is an answer of blanks or nothing.
-    DEADLINE came too late, ENGINE_ERROR never.
-    """
-
-    REFINED = "refined"
-    VERBATIM = "verbatim"
-    TOO_LONG = "too_long"
-    TRUNCATED = "truncated"
-    REPETITIVE = "repetitive"
-    EMPTY = "empty"
-    DEADLINE = "deadline"
-    ENGINE_ERROR = "engine_error"
-
-    @property
-    def failed(self) -> bool:
-        """Whether no usable refinement came of it."""
-        return self not in (Outcome.REFINED, Outcome.VERBATIM)
-
-
 @dataclass(frozen=True)
-class RefineLimits:
-    """Bounds on one refinement.
+class RefineTask:
+    """One answer to refine.
 
     Attributes:
-        max_prompt_tokens: longest refiner prompt (template, problem and answer together).
-        max_response_tokens: longest refinement; what does not end within it is dropped.
-        deadline_s: seconds from asking to answer, waiting in the queue included.
-        max_concurrency: refinements of this client under way at once.
+        messages: the prompt s0 as chat messages.
+        answer_ids: T token ids of the rollout a, with or without EOS.
+        feedback: what the judge says of it, for templates that tell the refiner.
+        until_s: the event loop's time after which the step no longer wants it; None for never.
     """
 
-    max_prompt_tokens: int
-    max_response_tokens: int
-    deadline_s: float
-    max_concurrency: int
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """One refined response: token ids as the policy would have written them, EOS included.
-
-    `token_ids` is empty where the outcome has failed and equals the answer where it is verbatim.
-    `generated_tokens`, `engine_calls` and `scored_tokens` count what the engine did for it,
-    whatever became of it; see `engine.Decoded`. All are 0 where no answer came in time.
-    """
-
-    outcome: Outcome
-    token_ids: tuple[int, ...] = ()
-    generated_tokens: int = 0
-    engine_calls: int = 0
-    scored_tokens: int = 0
+    messages: Sequence[Mapping[str, str]]
+    answer_ids: Sequence[int]
+    feedback: str = ""
+    until_s: float | None = None
 
 
 class RefinerClient:
@@ -93,7 +56,7 @@ class RefinerClient:
         decoding: how refinements are decoded. `ngram` and `copy` send what `plain` sends: the
             speculation is the servers' (`engine.server_overrides`).
         end_ids: tokens beside the tokenizer's EOS that end an output (the model's generation
-            config may name some); used by `verify`.
+            config may name some).
         sampling_extra: sampling parameters that only this engine understands, sent with each
             request (`engine.sampling_extra`).
     """
@@ -113,86 +76,129 @@ class RefinerClient:
         self._tokenizer = tokenizer
         self._template = template
         self._limits = limits
+        self._reader = AnswerReader(tokenizer, template, end_ids)
         self._slots = asyncio.Semaphore(limits.max_concurrency)
         self._verify: VerifySettings | None = None
         if Decoding(decoding) is Decoding.VERIFY:
             self._verify = VerifySettings(
                 # The model's last layer may be padded beyond the tokenizer; twice is ample.
                 law=Law(temperature, vocabulary_size=2 * len(tokenizer)),
-                max_tokens=limits.max_response_tokens,
-                end_ids=frozenset({tokenizer.eos_token_id, *end_ids}),
+                max_tokens=limits.max_output_tokens,
+                end_ids=self._reader.end_ids,
             )
 
-    async def refine(
-        self, messages: Sequence[Mapping[str, str]], answer_ids: Sequence[int]
-    ) -> Refinement:
-        """Refine one answer to a chat prompt.
-
-        Args:
-            messages: the prompt s0 as chat messages.
-            answer_ids: T token ids of the rollout a, with or without EOS.
-        """
-        prompt_ids = await asyncio.to_thread(self._prompt_ids, messages, answer_ids)
-        if len(prompt_ids) > self._limits.max_prompt_tokens:
-            return Refinement(Outcome.TOO_LONG)
+    async def refine(self, task: RefineTask) -> Refinement:
+        """Refine one answer; see `RefineTask`."""
+        ends_s = asyncio.get_running_loop().time() + self._limits.deadline_s
+        late = Outcome.DEADLINE
+        if task.until_s is not None and task.until_s < ends_s:
+            ends_s, late = task.until_s, Outcome.STEP_DEADLINE
+        spent = _Spent()
         try:
-            async with asyncio.timeout(self._limits.deadline_s), self._slots:
-                decoded = await self._decode(prompt_ids, answer_ids)
+            async with asyncio.timeout_at(ends_s), self._slots:
+                refinement = await self._refined(task, spent)
         except TimeoutError:
-            return Refinement(Outcome.DEADLINE)
+            return spent.on(Refinement(late))
         except Exception:
             # The engine is another process on another machine: it can fail in any way, and a
             # failed refinement must not take the rollout with it.
             logger.exception("the refiner's engine failed on one sample; it goes on unrefined")
-            return Refinement(Outcome.ENGINE_ERROR)
-        return replace(
-            self._read(list(decoded.token_ids), answer_ids),
-            generated_tokens=decoded.generated_tokens,
-            engine_calls=decoded.engine_calls,
-            scored_tokens=decoded.scored_tokens,
-        )
+            return spent.on(Refinement(Outcome.ENGINE_ERROR))
+        return spent.on(self._in_known_letters(task, refinement))
 
-    async def _decode(self, prompt_ids: list[int], answer_ids: Sequence[int]) -> Decoded:
-        if self._verify is not None:
-            return await self._engine.verify(prompt_ids, answer_ids, self._verify)
-        return await self._engine.plain(prompt_ids, self._limits.max_response_tokens)
+    async def _refined(self, task: RefineTask, spent: "_Spent") -> Refinement:
+        if self._limits.block_tokens is not None:
+            return await self._by_blocks(task, self._limits.block_tokens, spent)
+        prompt_ids = await asyncio.to_thread(self._prompt_ids, task, task.answer_ids)
+        if len(prompt_ids) > self._limits.max_prompt_tokens:
+            return Refinement(Outcome.TOO_LONG)
+        output_ids = await self._decode(prompt_ids, task.answer_ids, spent)
+        return self._reader.answer(output_ids, task.answer_ids, self._limits.max_output_tokens)
+
+    async def _by_blocks(self, task: RefineTask, block_tokens: int, spent: "_Spent") -> Refinement:
+        """Refine block after block, each given what the refiner made of those before it."""
+        read, limits = self._reader, self._limits
+        blocks = plan_blocks(read.without_end(task.answer_ids), block_tokens, read.ends_line)
+        written: tuple[int, ...] = ()
+        for index, block in enumerate(blocks):
+            if len(blocks) > 1 and not read.text(block).strip():
+                written += block
+                continue
+            prompt_ids = await asyncio.to_thread(self._prompt_ids, task, block, written)
+            if len(prompt_ids) > limits.max_prompt_tokens:
+                return Refinement(Outcome.TOO_LONG)
+            refined = read.block(
+                await self._decode(prompt_ids, block, spent),
+                block,
+                limits.max_output_tokens,
+                first=index == 0,
+                last=index == len(blocks) - 1,
+            )
+            if refined.outcome.failed:
+                return refined
+            written += refined.token_ids
+        if read.text(written) == read.text(task.answer_ids):
+            return Refinement(Outcome.VERBATIM, tuple(task.answer_ids))
+        return read.ended(written, limits.max_response_tokens)
+
+    async def _decode(
+        self, prompt_ids: list[int], draft_ids: Sequence[int], spent: "_Spent"
+    ) -> tuple[int, ...]:
+        if self._verify is None:
+            decoded = await self._engine.plain(prompt_ids, self._limits.max_output_tokens)
+        else:
+            decoded = await self._engine.verify(prompt_ids, draft_ids, self._verify)
+        spent.add(decoded)
+        return decoded.token_ids
 
     def _prompt_ids(
-        self, messages: Sequence[Mapping[str, str]], answer_ids: Sequence[int]
+        self, task: RefineTask, answer_ids: Sequence[int], written: Sequence[int] = ()
+    ) -> list[int]:
+        """The refiner's prompt; of what is written already as much of the end as fits."""
+        prompt_ids = self._prompt_of(task, answer_ids, written)
+        while written and len(prompt_ids) > self._limits.max_prompt_tokens:
+            written = written[len(prompt_ids) - self._limits.max_prompt_tokens :]
+            prompt_ids = self._prompt_of(task, answer_ids, written)
+        return prompt_ids
+
+    def _prompt_of(
+        self, task: RefineTask, answer_ids: Sequence[int], written: Sequence[int]
     ) -> list[int]:
         refine_messages = render(
-            self._template, [dict(message) for message in messages], self._text(answer_ids)
+            self._template,
+            [dict(message) for message in task.messages],
+            self._reader.text(answer_ids),
+            before=self._reader.text(written),
+            feedback=task.feedback,
         )
         text = self._tokenizer.apply_chat_template(
             refine_messages, add_generation_prompt=True, tokenize=False
         )
         return self._tokenizer.encode(text, add_special_tokens=False)
 
-    def _read(self, output_ids: list[int], answer_ids: Sequence[int]) -> Refinement:
-        ended = _ends(output_ids, self._eos)
-        if not ended and len(output_ids) >= self._limits.max_response_tokens:
-            return Refinement(Outcome.REPETITIVE if loops(output_ids) else Outcome.TRUNCATED)
-        text = self._text(output_ids)
-        parsed = parse_refinement(self._template, text)
-        if not parsed.strip():
-            return Refinement(Outcome.EMPTY)
-        if parsed == self._text(answer_ids):
-            return Refinement(Outcome.VERBATIM, tuple(answer_ids))
-        if parsed != text:
-            output_ids = self._tokenizer.encode(parsed, add_special_tokens=False)
-        if not _ends(output_ids, self._eos):
-            output_ids = [*output_ids, self._eos]
-        if len(output_ids) > self._limits.max_response_tokens:
-            return Refinement(Outcome.TRUNCATED)
-        return Refinement(Outcome.REFINED, tuple(output_ids))
-
-    @property
-    def _eos(self) -> int:
-        return self._tokenizer.eos_token_id
-
-    def _text(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    def _in_known_letters(self, task: RefineTask, refinement: Refinement) -> Refinement:
+        if refinement.outcome is not Outcome.REFINED:
+            return refinement
+        sources = problem_text(task.messages), self._reader.text(task.answer_ids)
+        if is_foreign(self._reader.text(refinement.token_ids), *sources):
+            return Refinement(Outcome.WRONG_SCRIPT)
+        return refinement
 
 
-def _ends(token_ids: Sequence[int], eos: int) -> bool:
-    return bool(token_ids) and token_ids[-1] == eos
+class _Spent:
+    """What the engine has done for one refinement so far."""
+
+    def __init__(self) -> None:
+        self._parts: list[Decoded] = []
+
+    def add(self, decoded: Decoded) -> None:
+        self._parts.append(decoded)
+
+    def on(self, refinement: Refinement) -> Refinement:
+        """The refinement with these costs."""
+        return replace(
+            refinement,
+            generated_tokens=sum(part.generated_tokens for part in self._parts),
+            engine_calls=sum(part.engine_calls for part in self._parts),
+            scored_tokens=sum(part.scored_tokens for part in self._parts),
+        )

@@ -31,9 +31,11 @@ class Decoding(StrEnum):
 
     `plain`, `ngram` and `copy` are one request each. With `ngram` and `copy` the engine drafts
     from the prompt, where the rollout stands (`engine.server_overrides`): by its own n-grams, or
-    by our proposer for edited copies (`copy_proposer.py`).
+    by our proposer for edited copies (`copy_proposer.py`). `auto` stands for one of the others
+    until the engine is known (`choice.py`).
     """
 
+    AUTO = "auto"
     PLAIN = "plain"
     VERIFY = "verify"
     NGRAM = "ngram"

@@ -131,14 +131,16 @@ def server_overrides(
     """Keys of verl's rollout config that the refiner's servers need for a way of decoding.
 
     Args:
-        decoding: `ngram` and `copy` speculate inside the engine; the others need nothing.
+        decoding: `ngram` and `copy` speculate inside the engine; `plain` and `verify` need nothing.
         engine: verl's `rollout.name`, vllm or sglang.
         draft_tokens: most tokens drafted in one step; None for 8 (`ngram`) or 16 (`copy`, which
             drafts fewer where it is unsure).
 
-    Raises ValueError where the engine cannot do it.
+    Raises ValueError where the engine cannot do it, and for `auto`, which is no way of decoding.
     """
     decoding = Decoding(decoding)
+    if decoding is Decoding.AUTO:
+        raise ValueError("refiner.decoding=auto must be resolved for an engine first (`choose`)")
     if decoding not in _SPECULATION:
         return {}
     if engine not in _SPECULATION[decoding]:

@@ -1,8 +1,10 @@
 """What the refiner is asked, and how its answer is read back.
 
 A template is a YAML file with `name`, `version`, `system` (or null), `user`, and optionally
-`answer_open` and `answer_close`. `user` holds `{problem}` and `{answer}`; both are replaced
-literally, in one pass, since problems and programs hold braces of their own. The built-in
+`answer_open` and `answer_close`. `user` holds `{problem}` and `{answer}`, and `{before}` where
+answers are refined block by block (the part of the refinement written already), and `{feedback}`
+where the refiner is told what the judge said. They are replaced literally, in one pass, since
+problems and programs hold braces of their own. The built-in
 templates are our reconstructions from the method's description ("repeat what is right, change only
 what is wrong"): the wording of arXiv 2603.18088, appendix A.3, was not available.
 
@@ -25,7 +27,9 @@ import yaml
 Message = dict[str, str]
 
 PLACEHOLDERS = ("{problem}", "{answer}")
-_PLACEHOLDER = re.compile(r"\{problem\}|\{answer\}")
+BEFORE, FEEDBACK = "{before}", "{feedback}"
+"""Placeholders of templates for `refiner.block_tokens` and for `refiner.feedback`."""
+_PLACEHOLDER = re.compile("|".join(map(re.escape, (*PLACEHOLDERS, BEFORE, FEEDBACK))))
 _KEYS = ("name", "version", "system", "user", "answer_open", "answer_close")
 
 
@@ -51,6 +55,10 @@ class RefineTemplate:
             raise ValueError(
                 f"template {self.name!r}: give both `answer_open` and `answer_close`, or neither"
             )
+
+    def takes(self, placeholder: str) -> bool:
+        """Whether the refiner is shown what stands for `placeholder`."""
+        return placeholder in self.user
 
 
 def builtin_templates() -> list[str]:
@@ -79,13 +87,26 @@ def load_template(name_or_path: str | Path) -> RefineTemplate:
 
 
 def render(
-    template: RefineTemplate, prompt_messages: Sequence[Mapping[str, Any]], answer: str
+    template: RefineTemplate,
+    prompt_messages: Sequence[Mapping[str, Any]],
+    answer: str,
+    before: str = "",
+    feedback: str = "",
 ) -> list[Message]:
     """Messages for `tokenizer.apply_chat_template(..., add_generation_prompt=True)`.
 
-    `prompt_messages` is the policy's own prompt (s0), `answer` its answer without the
-    end-of-sequence token."""
-    values = {"{problem}": problem_text(prompt_messages), "{answer}": answer}
+    Args:
+        prompt_messages: the policy's own prompt (s0).
+        answer: its answer without the end-of-sequence token, or one block of it.
+        before: what has been refined so far; empty where the answer is refined in one piece.
+        feedback: what the judge says of the answer.
+    """
+    values = {
+        "{problem}": problem_text(prompt_messages),
+        "{answer}": answer,
+        BEFORE: before,
+        FEEDBACK: feedback,
+    }
     user = _PLACEHOLDER.sub(lambda match: values[match.group()], template.user)
     messages = [{"role": "user", "content": user}]
     if template.system is not None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # verl adds these where a reward model is served beside the function.
 _VERL_KEYS = frozenset({"reward_router_address", "reward_model_tokenizer"})
 _PARSED_PROBLEMS = 4096
+SHOWN_CHARACTERS = 300
+"""Of each part of a failing test that is shown."""
 
 _lock = threading.Lock()
 _judges: dict[JudgeConfig, Judge] = {}
@@ -53,7 +55,7 @@ async def compute_score(
     Returns:
         `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, and `judge_failed`:
         1.0 where the judge or the problem, not the answer, was at fault. The score is 0.0 then and
-        must not be trained on.
+        must not be trained on. With `show_failing_test` also `failing_test`, see that function.
 
     Raises:
         JudgeConfigError: unknown or impossible settings.
@@ -68,12 +70,17 @@ async def compute_score(
     try:
         problem = _problem(ground_truth, problem_id, shown, config.min_tests)
     except MalformedProblem as error:
-        return _malformed(str(error))
+        # Every answer has the same keys: verl puts the extras of a batch into columns.
+        return _malformed(str(error)) | ({"failing_test": ""} if config.show_failing_test else {})
     code = extract(solution_str, Extraction(config.extraction))
     if _uses_ray(config):
-        return as_dict(await _ray_pool(config).judge(problem, code))
-    judge = await asyncio.to_thread(_judge, config)
-    return as_dict(await judge.judge_async(problem, code))
+        result = await _ray_pool(config).judge(problem, code)
+    else:
+        judge = await asyncio.to_thread(_judge, config)
+        result = await judge.judge_async(problem, code)
+    if config.show_failing_test:
+        return as_dict(result) | {"failing_test": failing_test(problem, result)}
+    return as_dict(result)
 
 
 def as_dict(result: JudgeResult) -> dict[str, Any]:
@@ -87,6 +94,30 @@ def as_dict(result: JudgeResult) -> dict[str, Any]:
         "level": result.level,
         "judge_failed": float(result.judge_failed),
     }
+
+
+def failing_test(problem: Problem, result: JudgeResult) -> str:
+    """The first test that the program does not pass, as text for a reader.
+
+    Its verdict, what the program is given, and what it should answer, each cut to SHOWN_CHARACTERS.
+    Empty where all tests are passed, or none could be run.
+    """
+    for test, outcome in zip(problem.tests, result.outcomes, strict=False):
+        if outcome.verdict in (Verdict.COMPILE_ERROR, Verdict.INTERNAL_ERROR):
+            return ""
+        if outcome.verdict == Verdict.ACCEPTED:
+            continue
+        given = test.given.decode("utf-8", "replace")
+        parts = [f"verdict: {outcome.verdict}".replace("_", " "), f"input:\n{_cut(given)}"]
+        if test.expected is not None:
+            parts.append(f"expected:\n{_cut(str(test.expected))}")
+        return "\n".join(parts)
+    return ""
+
+
+def _cut(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} …"
 
 
 def _malformed(reason: str) -> dict[str, Any]:

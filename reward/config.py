@@ -44,6 +44,8 @@ class JudgeConfig:
         retries: new attempts after a failure of the judge itself.
         recycle_after: programs after which a zygote is replaced.
         packages: third-party packages that programs may import, comma-separated.
+        show_failing_test: let `compute_score` return the first failing test, expected output
+            included, for a refiner that may see it (`refiner.feedback: failing_test`).
         pool: where `compute_score` judges: process (here), ray (actors shared by all processes of a
             node), or auto, which is ray where Ray is running.
         pool_actors: Ray actors per node, the workers shared out among them; 0 means one per 16.
@@ -72,6 +74,7 @@ class JudgeConfig:
     retries: int = 2
     recycle_after: int = 2000
     packages: str = "numpy"
+    show_failing_test: bool = False
     pool: str = "auto"
     pool_actors: int = 0
     pool_queue: int = 8

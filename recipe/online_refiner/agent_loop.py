@@ -12,10 +12,13 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from recipe.online_refiner.episodes import ROW_KEY
+from recipe.online_refiner.feedback import FAILING_TEST_KEY, Feedback, feedback_text
+from recipe.online_refiner.refiner_engine import end_ids, engine_name
 from recipe.online_refiner.refining import Refining, Rollout, Score
 from recipe.online_refiner.settings import Settings
 from recipe.online_refiner.verl_keys import REFINABLE
 from refiner_worker.client import Generator, RefineLimits, RefinerClient
+from refiner_worker.engine import sampling_extra
 from refiner_worker.prompts import load_template
 
 JUDGE_FAILED_KEY = "judge_failed"
@@ -30,31 +33,41 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         # shipped so, would call super() on a copy of its class that this object is no instance of.
         super().__init__(*args, **kwargs)
         self._refining: Refining | None = None
+        self._feedback = Feedback.NONE
 
     def set_refiner(self, generator: Generator, settings: Settings, limits: RefineLimits) -> None:
         """Refine from now on. Called once, before the first rollout."""
+        refiner = settings.refiner
         client = RefinerClient(
             generator,
             self.tokenizer,
-            load_template(settings.refiner.template),
+            load_template(refiner.template),
             limits,
-            settings.refiner.temperature,
-            settings.refiner.decoding,
+            refiner.temperature,
+            refiner.decoding,
+            end_ids=end_ids(refiner.model_path or self.model_config.local_path),
+            sampling_extra=sampling_extra(engine_name(self.config, settings)),
         )
+        self._feedback = refiner.feedback
         self._refining = Refining(
-            client, settings.constraint.filter, settings.refiner.perfect_reward
+            client, settings.constraint.filter, refiner.perfect_reward, refiner.step_deadline_s
         )
 
     async def _agent_loop_postprocess(
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
     ) -> None:
         outputs = output if isinstance(output, list) else [output]
-        if outputs and not validate:
+        if outputs:
             await self._compute_score(outputs, kwargs=kwargs)
-            await self._refine(outputs[-1], kwargs)
+            extras = outputs[-1].extra_fields.get("reward_extra_info", {})
+            feedback = feedback_text(self._feedback, extras)
+            # The test is for the refiner alone: logs and dumps would show the expected output.
+            extras.pop(FAILING_TEST_KEY, None)
+            if not validate:
+                await self._refine(outputs[-1], feedback, kwargs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
 
-    async def _refine(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> None:
+    async def _refine(self, output: AgentLoopOutput, feedback: str, kwargs: dict[str, Any]) -> None:
         score = _score_of(output)
         if not score.judged:
             output.response_mask = [0] * len(output.response_ids)
@@ -73,7 +86,13 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             await self._compute_score([refined], kwargs=kwargs)
             return _score_of(refined)
 
-        rollout = Rollout(list(kwargs["raw_prompt"]), output.response_ids, score)
+        rollout = Rollout(
+            list(kwargs["raw_prompt"]),
+            output.response_ids,
+            score,
+            feedback,
+            step=int(kwargs["global_steps"]),
+        )
         record = await self._refining.refine(rollout, judge)
         output.extra_fields[ROW_KEY] = record.to_row()
         self._tell_group_filter(output, record.accepted, int(kwargs["session_id"]))

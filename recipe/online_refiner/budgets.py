@@ -20,9 +20,10 @@ def refine_limits(config: DictConfig, settings: Settings) -> RefineLimits:
         max_response_tokens=config.data.max_response_length,
         deadline_s=settings.refiner.deadline_s,
         max_concurrency=settings.refiner.max_concurrency,
+        block_tokens=settings.refiner.block_tokens,
     )
 
 
 def refiner_model_length(limits: RefineLimits) -> int:
     """The context that the refiner's servers need, in tokens."""
-    return limits.max_prompt_tokens + limits.max_response_tokens
+    return limits.max_prompt_tokens + limits.max_output_tokens

@@ -23,6 +23,7 @@ from recipe.online_refiner.constraint_checks import (
     paths_of,
 )
 from recipe.online_refiner.settings import ConfigError, Settings
+from recipe.online_refiner.template_checks import check_template_use
 from refiner_worker.prompts import load_template, render
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
@@ -110,9 +111,12 @@ def _check_model(config: DictConfig, settings: Settings) -> Iterator[str]:
 
 def _check_template(config: DictConfig, settings: Settings) -> Iterator[str]:
     try:
-        load_template(settings.refiner.template)
+        template = load_template(settings.refiner.template)
     except (ValueError, OSError) as error:
         yield f"refiner.template={settings.refiner.template!r}: {error}"
+        return
+    if settings.refines:
+        yield from check_template_use(config, settings, template)
 
 
 _RULES: tuple[Callable[[DictConfig, Settings], Iterator[str]], ...] = (

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from recipe.online_refiner.refiner_engine import decoding_choice, engine_name
 from recipe.online_refiner.schedules import Schedule
 from recipe.online_refiner.settings import Inject, Kind, Settings
 from recipe.online_refiner.verl_keys import ESTIMATORS, refined_name
@@ -71,9 +72,8 @@ def _check_added_rows(config: DictConfig) -> Iterator[str]:
 
 def _check_decoding(config: DictConfig, settings: Settings) -> Iterator[str]:
     refiner = settings.refiner
-    engine = OmegaConf.create(refiner.rollout).get("name") or config.actor_rollout_ref.rollout.name
     try:
-        server_overrides(refiner.decoding, engine)
+        server_overrides(decoding_choice(config, settings).decoding, engine_name(config, settings))
         if refiner.decoding is Decoding.VERIFY:
             Law(refiner.temperature, vocabulary_size=2)
             if refiner.temperature > 0 and config.actor_rollout_ref.rollout.full_determinism:

@@ -31,6 +31,8 @@ class RefineRecord:
         sources: U half-open ranges of tokens of a that each token copies or replaces.
         edit_distance: token edits from a to a'.
         generated_tokens: tokens that the refiner's engine decoded.
+        engine_calls: requests that the refiner's engine answered.
+        scored_tokens: tokens of a that `verify` decoding had scored in a prefill.
         judged_at_s: wall-clock time at which a was judged (Unix seconds).
         finished_at_s: wall-clock time at which the refinement was settled.
         verdict: the judge's word on a, empty where it has none.
@@ -49,6 +51,8 @@ class RefineRecord:
     sources: tuple[tuple[int, int], ...] = ()
     edit_distance: int = 0
     generated_tokens: int = 0
+    engine_calls: int = 0
+    scored_tokens: int = 0
     verdict: str = ""
     refined_verdict: str = ""
 
@@ -134,6 +138,10 @@ class EpisodeLog:
             "verdict": record.verdict,
             "refined_verdict": record.refined_verdict,
             "accepted": record.accepted,
+            "outcome": record.outcome,
+            "generated_tokens": record.generated_tokens,
+            "engine_calls": record.engine_calls,
+            "scored_tokens": record.scored_tokens,
             "verbatim": record.outcome == "verbatim",
             "answer_tokens": self._tokens(episode.answer_ids),
             "refined_tokens": self._tokens(record.token_ids),

@@ -25,6 +25,7 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Counts and means of one step's refinements, over the rollouts that were up for refinement.
 
     `constraint/improvement_ratio` is the paper's: the share of all rollouts with R(a') > R(a).
+    `refiner/failed_total` is the sum of one counter for each way to fail.
     """
     records = [episode.record for episode in episodes]
     if not records:
@@ -38,7 +39,10 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         "refiner/verbatim_total": _count(records, {str(Outcome.VERBATIM)}),
         "refiner/failed_total": _count(records, _FAILURES),
         "refiner/generated_tokens_total": float(sum(r.generated_tokens for r in records)),
+        "refiner/engine_calls_total": float(sum(r.engine_calls for r in records)),
+        "refiner/scored_tokens_total": float(sum(r.scored_tokens for r in records)),
     }
+    metrics |= {f"refiner/{name}_total": _count(records, {name}) for name in sorted(_FAILURES)}
     if refined:
         tokens = sum(len(record.copied) for record in refined)
         copied = sum(sum(record.copied) for record in refined)

@@ -36,6 +36,7 @@ from recipe.online_refiner.preflight_sizes import (
     estimate,
     read_shapes,
 )
+from recipe.online_refiner.refiner_engine import decoding_choice
 from recipe.online_refiner.settings import ConfigError, Kind, Settings, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 from reward.config import JudgeConfig, JudgeConfigError
@@ -182,6 +183,8 @@ def sizes_of(config: DictConfig, settings: Settings) -> list[Row]:
     ]  # fmt: skip
     if settings.refines:
         length = refiner_model_length(limits)
+        choice = decoding_choice(config, settings)
+        rows.insert(4, ("refinements", f"decoded by {choice.decoding} ({choice.why})"))
         rows.insert(4, ("refiner's context", f"{limits.max_prompt_tokens} + answer = {length}"))
     return rows
 

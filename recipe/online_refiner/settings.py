@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from recipe.online_refiner.constraint import Align, Filter, Reduce, Tokens
+from recipe.online_refiner.feedback import Feedback
 from recipe.online_refiner.schedules import Schedule
 from refiner_worker.engine import Decoding
 
@@ -108,10 +109,13 @@ class RefinerSettings(_Section):
     template: str
     temperature: float = Field(ge=0)
     decoding: Decoding
+    feedback: Feedback
+    block_tokens: int | None = Field(ge=1)
     perfect_reward: float | None
     max_prompt_length: int | None = Field(ge=1)
     max_concurrency: int = Field(ge=1)
     deadline_s: float = Field(gt=0)
+    step_deadline_s: float | None = Field(gt=0)
     rollout: dict[str, Any]
 
 

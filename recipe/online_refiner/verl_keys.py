@@ -3,6 +3,8 @@
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.online_refiner.settings import Inject, Kind, Settings
+from recipe.online_refiner.feedback import Feedback
+from recipe.online_refiner.refiner_engine import decoding_choice
 
 ESTIMATORS = (
     "grpo",
@@ -19,6 +21,9 @@ ESTIMATORS = (
 
 OVERLONG_PART = 5
 """DAPO penalises lengths in the last fifth before the limit: 4,096 of 20,480 tokens."""
+
+SHOW_TEST = "show_failing_test"
+"""The judge's key by which it tells the first failing test."""
 
 REFINABLE = "refinable_"
 """Prefix of the group filter's metric where an accepted refinement keeps a group."""
@@ -40,6 +45,8 @@ def keeps_refined_groups(config: DictConfig, settings: Settings) -> bool:
 
 def apply_settings(config: DictConfig, settings: Settings) -> None:
     """Set verl's keys for the constraint, in place. Everything else stays the user's.
+
+    `refiner.decoding: auto` is resolved here, once, so that every process decodes alike.
 
     Monitoring the KL makes verl compute the reference's log-probs by a KL loss whose coefficient
     is 0: the reference is forwarded, and the gradient is exactly the one without it.
@@ -65,3 +72,8 @@ def apply_settings(config: DictConfig, settings: Settings) -> None:
         overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
         if overlong is not None and overlong.len is None:
             overlong.len = max(1, config.data.max_response_length // OVERLONG_PART)
+        if settings.refines:
+            config.refiner.decoding = str(decoding_choice(config, settings).decoding)
+        if settings.refines and settings.refiner.feedback is Feedback.FAILING_TEST:
+            function = config.reward.custom_reward_function
+            function.reward_kwargs = {**(function.get("reward_kwargs") or {}), SHOW_TEST: True}

@@ -8,7 +8,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from refiner_worker.client import Generator, Outcome, RefineLimits, Refinement, RefinerClient
+from refiner_worker.client import (
+    Generator,
+    Outcome,
+    RefineLimits,
+    Refinement,
+    RefinerClient,
+    RefineTask,
+)
 from refiner_worker.fake import Distribution, FakeGenerator, TableGenerator
 from refiner_worker.prompts import RefineTemplate
 
@@ -54,7 +61,7 @@ def refine(
 ) -> Refinement:
     async def call() -> Refinement:
         client = RefinerClient(generator, tokenizer, template, limits, 0.0, decoding)
-        return await client.refine(MESSAGES, answer)
+        return await client.refine(RefineTask(MESSAGES, answer))
 
     return asyncio.run(call())
 
@@ -141,6 +148,60 @@ def test_a_hanging_engine_ends_at_the_deadline(
     assert refine(tokenizer, generator, encode("ab"), limits).outcome is Outcome.DEADLINE
 
 
+def test_the_steps_deadline_ends_a_refinement_before_its_own_and_is_told_apart(
+    tokenizer: PreTrainedTokenizerFast, encode: Encode
+) -> None:
+    async def call() -> Refinement:
+        generator = FakeGenerator(lambda prompt: encode("ac"), gate=asyncio.Event())
+        client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
+        until_s = asyncio.get_running_loop().time() + 0.05
+        return await client.refine(RefineTask(MESSAGES, encode("ab"), until_s=until_s))
+
+    assert asyncio.run(call()).outcome is Outcome.STEP_DEADLINE
+
+
+def test_an_answer_in_letters_of_neither_prompt_nor_rollout_is_told_apart(
+    tokenizer: PreTrainedTokenizerFast, encode: Encode
+) -> None:
+    generator = FakeGenerator(lambda prompt: encode("жук"))
+    got = refine(tokenizer, generator, encode("ab"), RefineLimits(100, 16, 5.0, 2))
+    assert got == Refinement(Outcome.WRONG_SCRIPT, generated_tokens=7, engine_calls=1)
+
+
+def test_another_end_token_of_the_model_ends_an_answer_too(
+    tokenizer: PreTrainedTokenizerFast, encode: Encode
+) -> None:
+    """The output fills the limit of 8 tokens, and its last one is such an end token."""
+    stop = tokenizer.encode("!", add_special_tokens=False)
+    output = [*encode("abcdefg")[:-1], *stop]
+
+    async def call() -> Refinement:
+        engine = FakeGenerator(lambda prompt: output)
+        client = RefinerClient(engine, tokenizer, TEMPLATE, LIMITS, 0.0, end_ids=stop)
+        return await client.refine(RefineTask(MESSAGES, encode("ab")))
+
+    got = asyncio.run(call())
+    assert (got.outcome, got.token_ids) == (Outcome.REFINED, tuple(output))
+
+
+def test_the_refiner_is_told_what_its_template_shows_and_each_request_carries_the_extra(
+    tokenizer: PreTrainedTokenizerFast, encode: Encode
+) -> None:
+    engine = always(encode("ac"), tokenizer)
+    template = RefineTemplate("told", 1, None, "{problem}|{answer}|{feedback}")
+
+    async def call() -> Refinement:
+        client = RefinerClient(
+            engine, tokenizer, template, LIMITS, 0.0, sampling_extra={"detokenize": False}
+        )
+        return await client.refine(RefineTask(MESSAGES, encode("ab"), feedback="1 of 2"))
+
+    assert asyncio.run(call()).token_ids == tuple(encode("ac"))
+    ((length, parameters),) = engine.calls
+    assert length == len("sum|ab|1 of 2>")
+    assert parameters["detokenize"] is False
+
+
 def test_no_more_than_the_allowed_number_are_under_way(
     tokenizer: PreTrainedTokenizerFast, encode: Encode
 ) -> None:
@@ -148,7 +209,9 @@ def test_no_more_than_the_allowed_number_are_under_way(
         gate = asyncio.Event()
         generator = FakeGenerator(lambda prompt: encode("ac"), gate=gate)
         client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
-        tasks = [asyncio.create_task(client.refine(MESSAGES, encode("ab"))) for _ in range(5)]
+        tasks = [
+            asyncio.create_task(client.refine(RefineTask(MESSAGES, encode("ab")))) for _ in range(5)
+        ]
         while len(generator.requests) < 2:
             await asyncio.sleep(0)
         gate.set()
@@ -211,5 +274,5 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
 
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"'fast'.*plain, verify, ngram, copy"):
+    with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, copy"):
         RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")

@@ -20,8 +20,19 @@ PROMPT = [{"role": "user", "content": "Print {answer} of the dict {0: 1}."}]
 ANSWER = "```python\nprint({'{problem}': f'{1}'})\n```"
 
 
-def test_builtin_templates_are_the_documented_three() -> None:
-    assert builtin_templates() == ["code-v1", "dialogue-v1", "micro-v1"]
+def test_builtin_templates_are_the_documented_ones() -> None:
+    assert builtin_templates() == [
+        *("code-blocks-v1", "code-feedback-v1", "code-v1", "dialogue-v1", "micro-v1")
+    ]
+
+
+def test_what_precedes_a_block_and_what_the_judge_says_stand_where_the_template_has_them() -> None:
+    template = RefineTemplate("all", 1, None, "{problem}|{before}|{answer}|{feedback}")
+    (message,) = render(template, PROMPT[:1], "{before}", before="{feedback}", feedback="2 of 5")
+    assert message["content"] == f"{PROMPT[0]['content']}|{{feedback}}|{{before}}|2 of 5"
+    assert load_template("code-blocks-v1").takes("{before}")
+    assert load_template("code-feedback-v1").takes("{feedback}")
+    assert not load_template("code-v1").takes("{feedback}")
 
 
 @pytest.mark.parametrize("name", builtin_templates())

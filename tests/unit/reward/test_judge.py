@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from reward.apps import compute_score
+from reward.apps import SHOWN_CHARACTERS, compute_score, failing_test
 from reward.config import JudgeConfig, JudgeConfigError
 from reward.judge import Judge
-from reward.problem import parse_input_output, parse_problem
+from reward.problem import Problem, parse_input_output, parse_problem
 from reward.verdict import Verdict as V
 
 SUM = parse_input_output(
@@ -222,3 +222,37 @@ def test_a_broken_sandbox_is_an_internal_error_after_the_retries(
         result = judge.judge(SUM, RIGHT)
     assert (result.verdict, result.score, result.judge_failed) == (V.INTERNAL_ERROR, 0.0, True)
     assert "did not start" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "shown"),
+    [
+        (SUM, RIGHT, ""),
+        (SUM, "print(1)", "verdict: wrong answer\ninput:\n1 2\nexpected:\n3"),
+        (SUM, RIGHT + "if a > 4: 1/0", "verdict: runtime error\ninput:\n5 6\nexpected:\n11"),
+        (SUM, "a b", ""),  # no test was run
+        (
+            CALL,
+            "def f(a, b): return 2",
+            "verdict: wrong answer\ninput:\n[1, [1, 2]]\nexpected:\n3",
+        ),
+    ],
+)
+def test_the_first_failing_test_is_told_to_whoever_may_know_it(
+    judge: Judge, problem: Problem, code: str, shown: str
+) -> None:
+    assert failing_test(problem, judge.judge(problem, code)) == shown
+
+
+def test_a_long_test_is_told_in_part(judge: Judge) -> None:
+    long = parse_input_output({"inputs": ["1" * 5000], "outputs": ["2" * 5000]})
+    shown = failing_test(long, judge.judge(long, "print(0)"))
+    assert f"input:\n{'1' * SHOWN_CHARACTERS} …\nexpected:\n{'2' * SHOWN_CHARACTERS} …" in shown
+
+
+@pytest.mark.parametrize("show", [False, True])
+@pytest.mark.parametrize("truth", ["{}", '{"inputs": ["1"], "outputs": ["2"]}'])
+def test_every_answer_has_the_same_keys(show: bool, truth: str) -> None:
+    settings = {"pool": "process", "workers": 1, "show_failing_test": show}
+    got = asyncio.run(compute_score("apps", "nothing", truth, **settings))
+    assert ("failing_test" in got) is show

@@ -66,6 +66,24 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         ),
         (["refiner.decoding=copy", "refiner.rollout.name=sglang"], "refiner.decoding=copy"),
         (["refiner.template=code-v9"], "refiner.template='code-v9'"),
+        (["refiner.feedback=verdict"], "refiner.template=code-feedback-v1"),
+        (["refiner.template=code-feedback-v1"], "refiner.feedback=none"),
+        (["refiner.block_tokens=32"], "refiner.template=code-blocks-v1"),
+        (["refiner.template=code-blocks-v1"], "refiner.block_tokens=null"),
+        (
+            [
+                *("refiner.feedback=failing_test", "refiner.template=code-feedback-v1"),
+                "reward.custom_reward_function.path=pkg://reward.dialogue",
+            ],
+            "refiner.feedback=failing_test",
+        ),
+        (
+            [
+                *("refiner.feedback=verdict", "refiner.template=code-feedback-v1"),
+                "reward.custom_reward_function.path=pkg://reward.dialogue",
+            ],
+            "gives a score and no verdict",
+        ),
         (["data.max_prompt_length=2"], "data.max_prompt_length=2"),
         (["data.max_response_length=99999"], "max_response_length"),
         (["refiner.max_prompt_length=3"], "refiner.max_prompt_length=3"),

@@ -32,10 +32,16 @@ def episode(
         copied=copied,
         edit_distance=copied.count(0),
         generated_tokens=len(copied),
+        engine_calls=1,
+        scored_tokens=2,
     )
     return Episode("g", "p", (1,), (2,), record, cross_entropy)
 
 
+OTHER_FAILURES = (
+    *("too_long", "truncated", "repetitive", "empty", "wrong_script"),
+    *("step_deadline", "engine_error"),
+)
 EPISODES = [
     episode("skipped_perfect", 1.0),
     episode("verbatim", -0.3, -0.3, (1, 1)),
@@ -55,6 +61,11 @@ def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
         "refiner/verbatim_total": 1.0,
         "refiner/failed_total": 2.0,
         "refiner/generated_tokens_total": 8.0,
+        "refiner/engine_calls_total": 6.0,
+        "refiner/scored_tokens_total": 12.0,
+        "refiner/deadline_total": 1.0,
+        "refiner/unjudged_total": 1.0,
+        **dict.fromkeys((f"refiner/{name}_total" for name in OTHER_FAILURES), 0.0),
         "refiner/copied_token_ratio": pytest.approx(5 / 8),
         "refiner/edit_distance_mean": pytest.approx((0 + 1 + 2) / 3),
         "refiner/reward_gain_mean": pytest.approx((0.0 + 1.3 - 0.7) / 3),

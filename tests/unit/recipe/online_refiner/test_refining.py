@@ -7,8 +7,8 @@ import pytest
 
 from recipe.online_refiner.constraint import Filter
 from recipe.online_refiner.episodes import RefineRecord
-from recipe.online_refiner.refining import Refining, Rollout, Score
-from refiner_worker.client import Outcome, Refinement
+from recipe.online_refiner.refining import Refining, Rollout, Score, StepClock
+from refiner_worker.client import Outcome, Refinement, RefineTask
 
 MESSAGES = [{"role": "user", "content": "sum"}]
 
@@ -18,10 +18,14 @@ class ScriptedClient:
 
     def __init__(self, refinement: Refinement) -> None:
         self._refinement = refinement
-        self.calls = 0
+        self.tasks: list[RefineTask] = []
 
-    async def refine(self, messages: object, answer_ids: Sequence[int]) -> Refinement:
-        self.calls += 1
+    @property
+    def calls(self) -> int:
+        return len(self.tasks)
+
+    async def refine(self, task: RefineTask) -> Refinement:
+        self.tasks.append(task)
         return self._refinement
 
 
@@ -50,7 +54,9 @@ def run(
     return asyncio.run(refining.refine(Rollout(MESSAGES, [1, 2, 3], score), judge))
 
 
-REFINED = Refinement(Outcome.REFINED, (1, 9, 3), generated_tokens=3)
+REFINED = Refinement(
+    Outcome.REFINED, (1, 9, 3), generated_tokens=3, engine_calls=2, scored_tokens=1
+)
 VERBATIM = Refinement(Outcome.VERBATIM, (1, 2, 3), generated_tokens=3)
 
 
@@ -62,6 +68,7 @@ def test_a_better_refinement_is_accepted_with_its_diff() -> None:
     assert (record.reward, record.refined_reward) == (-0.3, 1.0)
     assert (record.verdict, record.refined_verdict) == ("wrong_answer", "accepted")
     assert (record.copied, record.divergence, record.edit_distance) == ((1, 0, 1), 1, 1)
+    assert (record.generated_tokens, record.engine_calls, record.scored_tokens) == (3, 2, 1)
     assert record.finished_at_s >= record.judged_at_s
 
 
@@ -108,6 +115,35 @@ def test_a_failed_refinement_leaves_the_rollout_unconstrained(outcome: Outcome) 
     record = run(ScriptedClient(Refinement(outcome)), judge, Score(-1.0), Filter.OFF)
     assert (record.outcome, record.accepted, judge.calls) == (str(outcome), False, 0)
     assert (record.token_ids, record.edit_distance) == ((), 0)
+
+
+def test_all_rollouts_of_a_step_share_its_end_and_the_next_step_has_its_own() -> None:
+    async def ends() -> list[float | None]:
+        clock = StepClock(60.0)
+        first = [clock.until_s(3)]
+        await asyncio.sleep(0.01)
+        return [*first, clock.until_s(3), clock.until_s(4), clock.until_s(3)]
+
+    first, same, second, late = asyncio.run(ends())
+    assert first is not None and second is not None and first == same < second == late
+    assert StepClock(None).until_s(3) is None
+
+
+def test_a_refinement_is_dropped_where_its_verdict_comes_after_the_steps_end() -> None:
+    async def call() -> tuple[RefineRecord, list[RefineTask]]:
+        async def never(token_ids: Sequence[int]) -> Score:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        client = ScriptedClient(REFINED)
+        refining = Refining(client, Filter.OFF, 1.0, step_deadline_s=0.05)  # type: ignore[arg-type]
+        rollout = Rollout(MESSAGES, [1, 2, 3], Score(-0.3), feedback="told", step=1)
+        return await refining.refine(rollout, never), client.tasks
+
+    record, (task,) = asyncio.run(call())
+    assert (record.outcome, record.accepted, record.token_ids) == ("step_deadline", False, ())
+    assert (record.generated_tokens, record.refined_reward) == (3, None)
+    assert task.feedback == "told" and task.until_s is not None
 
 
 def test_records_survive_the_way_through_a_row() -> None:

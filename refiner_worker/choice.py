@@ -1,0 +1,73 @@
+"""What `refiner.decoding: auto` stands for: the fastest way for the engine at hand.
+
+It never breaks a run that plain decoding would survive, and never changes what is sampled: where an
+engine cannot speculate, or not exactly, or is set up to do so already, the choice is `plain`.
+
+The order is that of wall times measured on vLLM's CPU build (docs/refiner.md); nothing was measured
+on a GPU or on SGLang, where the same order is assumed. Ours.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+
+from refiner_worker.decoding import Decoding
+
+COPY_RELEASES = ("0.28",)
+"""vLLM's releases whose interface for proposers `copy_proposer.py` is written for."""
+
+
+@dataclass(frozen=True)
+class EngineAtHand:
+    """What the choice depends on.
+
+    Attributes:
+        name: verl's `rollout.name`.
+        version: of the engine's package; None where it is not installed here.
+        device: cuda, rocm, cpu, or another.
+        temperature: of the refiner; 0 is greedy.
+        obstacle: why this engine must not be told to speculate; empty where nothing forbids it.
+    """
+
+    name: str
+    version: str | None
+    device: str
+    temperature: float
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way of decoding and, for people, the reason."""
+
+    decoding: Decoding
+    why: str
+
+
+def choose(engine: EngineAtHand) -> Choice:
+    """The fastest way of decoding that the engine is known to do exactly."""
+    if engine.obstacle:
+        return Choice(Decoding.PLAIN, engine.obstacle)
+    if engine.name == "vllm":
+        return _on_vllm(engine.version)
+    if engine.name == "sglang":
+        return _on_sglang(engine.device, engine.temperature)
+    return Choice(Decoding.PLAIN, f"nothing faster is known for {engine.name}")
+
+
+def _on_vllm(version: str | None) -> Choice:
+    if version is None:
+        return Choice(Decoding.NGRAM, "vLLM, of a release that is not known here")
+    if not any(version.startswith(f"{release}.") for release in COPY_RELEASES):
+        known = " and ".join(COPY_RELEASES)
+        return Choice(Decoding.NGRAM, f"vLLM {version}; our proposer is written for {known}")
+    if importlib.util.find_spec("numba") is None:
+        return Choice(Decoding.NGRAM, f"vLLM {version}; our proposer needs numba, not installed")
+    return Choice(Decoding.COPY, f"vLLM {version} takes our proposer")
+
+
+def _on_sglang(device: str, temperature: float) -> Choice:
+    if device not in ("cuda", "rocm"):
+        return Choice(Decoding.PLAIN, f"SGLang does not speculate by n-grams on {device}")
+    if device == "rocm" and temperature > 0:
+        return Choice(Decoding.PLAIN, "SGLang verifies drafts greedily on ROCm, whatever is asked")
+    return Choice(Decoding.NGRAM, "SGLang")

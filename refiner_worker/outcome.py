@@ -1,0 +1,73 @@
+"""What one refinement may cost, and what becomes of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How the refinement of one rollout ended.
+
+    TOO_LONG was not sent, since the prompt is over its budget. TRUNCATED did not end within the
+    limit; REPETITIVE neither, and was caught in a loop. EMPTY is an answer of blanks or nothing,
+    WRONG_SCRIPT one in letters that neither prompt nor rollout uses. DEADLINE came too late for its
+    own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
+    """
+
+    REFINED = "refined"
+    VERBATIM = "verbatim"
+    TOO_LONG = "too_long"
+    TRUNCATED = "truncated"
+    REPETITIVE = "repetitive"
+    EMPTY = "empty"
+    WRONG_SCRIPT = "wrong_script"
+    DEADLINE = "deadline"
+    STEP_DEADLINE = "step_deadline"
+    ENGINE_ERROR = "engine_error"
+
+    @property
+    def failed(self) -> bool:
+        """Whether no usable refinement came of it."""
+        return self not in (Outcome.REFINED, Outcome.VERBATIM)
+
+
+@dataclass(frozen=True)
+class RefineLimits:
+    """Bounds on one refinement.
+
+    Attributes:
+        max_prompt_tokens: longest refiner prompt (template, problem and answer together).
+        max_response_tokens: longest refinement; what does not end within it is dropped.
+        deadline_s: seconds from asking to answer, waiting in the queue included.
+        max_concurrency: refinements of this client under way at once.
+        block_tokens: longest block of an answer that is refined at a time; None for all of it.
+    """
+
+    max_prompt_tokens: int
+    max_response_tokens: int
+    deadline_s: float
+    max_concurrency: int
+    block_tokens: int | None = None
+
+    @property
+    def max_output_tokens(self) -> int:
+        """Longest output of one request: a block may grow to twice its size (ours)."""
+        if self.block_tokens is None:
+            return self.max_response_tokens
+        return min(2 * self.block_tokens, self.max_response_tokens)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One refined response: token ids as the policy would have written them, EOS included.
+
+    `token_ids` is empty where the outcome has failed and equals the answer where it is verbatim.
+    `generated_tokens`, `engine_calls` and `scored_tokens` count what the engine did for it,
+    whatever became of it, without the call that was under way when it failed or came too late; see
+    `engine.Decoded`.
+    """
+
+    outcome: Outcome
+    token_ids: tuple[int, ...] = ()
+    generated_tokens: int = 0
+    engine_calls: int = 0
+    scored_tokens: int = 0

@@ -1,0 +1,75 @@
+"""How the refiner's engine is told to decode: what `auto` becomes, and what forbids speculation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.refiner_engine import decoding_choice, end_ids, engine_name
+from recipe.online_refiner.settings import read_settings
+from recipe.online_refiner.verl_keys import apply_settings
+
+Compose = Callable[..., DictConfig]
+
+
+def decoding(config: DictConfig) -> tuple[str, str]:
+    choice = decoding_choice(config, read_settings(config))
+    return str(choice.decoding), choice.why
+
+
+def test_auto_is_resolved_once_and_for_every_process(composed: Compose) -> None:
+    """The tests' environment has vLLM 0.28, which takes our proposer."""
+    config = composed()
+    settings = read_settings(config)
+    assert settings.refiner.decoding == "auto"
+    apply_settings(config, settings)
+    assert read_settings(config).refiner.decoding == "copy"
+
+
+def test_what_is_configured_is_not_second_guessed(composed: Compose) -> None:
+    assert decoding(composed("refiner.decoding=verify")) == ("verify", "as configured")
+
+
+def test_a_run_that_does_not_refine_resolves_nothing(composed: Compose) -> None:
+    config = composed("constraint.kind=none")
+    apply_settings(config, read_settings(config))
+    assert config.refiner.decoding == "auto"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            "actor_rollout_ref.rollout.engine_kwargs.vllm.speculative_config={method: suffix}",
+            "speculate already",
+        ),
+        ("refiner.rollout={engine_kwargs: {vllm: {async_scheduling: true}}}", "asynchronous"),
+        ("refiner.rollout={pipeline_model_parallel_size: 2}", "pipeline"),
+        ("actor_rollout_ref.rollout.mtp={enable: true, enable_rollout: true}", "MTP"),
+        ("actor_rollout_ref.rollout.disaggregation.enabled=true", "apart"),
+        ("refiner.rollout={name: sglang}", "on cpu"),
+    ],
+)
+def test_auto_stays_plain_where_speculation_could_break_the_run(
+    composed: Compose, change: str, why: str
+) -> None:
+    chosen, reason = decoding(composed(change))
+    assert chosen == "plain"
+    assert why in reason
+
+
+def test_the_refiners_own_engine_counts(composed: Compose) -> None:
+    config = composed("refiner.rollout={name: sglang}")
+    assert engine_name(config, read_settings(config)) == "sglang"
+
+
+def test_end_tokens_are_those_of_the_models_generation_config(tmp_path: Path) -> None:
+    assert end_ids(str(tmp_path)) == frozenset()
+    for written, expected in (([3, 5], {3, 5}), (7, {7}), (None, set())):
+        content = {"eos_token_id": written} if written is not None else {"do_sample": True}
+        (tmp_path / "generation_config.json").write_text(json.dumps(content))
+        assert end_ids(str(tmp_path)) == expected
+    assert len(end_ids(str(ensure_checkpoint()))) == 1
