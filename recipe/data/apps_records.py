@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from recipe.data.rows import Malformed
+from recipe.data.rows import Malformed, is_encodable, readable_name
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
@@ -90,7 +90,9 @@ def to_row(
             "split": split,
             "difficulty": _text(record, "difficulty"),
             "starter_code": starter_code,
-            "reference_solution": reference_solution(record.get("solutions"), limits),
+            "reference_solution": next(
+                iter(reference_solutions(record.get("solutions"), limits)), ""
+            ),
         },
     }
 
@@ -98,7 +100,7 @@ def to_row(
 def problem_id(record: Record, index: int) -> str:
     """The record's own identity, or its place in the source where it has none."""
     own = record.get("problem_id", record.get("id"))
-    return str(index) if own is None or own == "" else str(own)
+    return str(index) if own is None or own == "" else readable_name(own)
 
 
 def render_prompt(question: str, starter_code: str, suite: Suite, style: PromptStyle) -> str:
@@ -139,16 +141,16 @@ def parse_suite(value: Any, limits: Limits) -> Suite:
     return Suite(inputs, outputs, fn_name)
 
 
-def reference_solution(value: Any, limits: Limits) -> str:
-    """The first non-empty solution within the limits, or "" (many test problems have none)."""
+def reference_solutions(value: Any, limits: Limits) -> list[str]:
+    """The non-empty solutions within the limits, each once (many test problems have none)."""
     try:
         solutions = _parsed(value, "solutions") if value else []
     except Malformed:
-        return ""
+        return []
     if not isinstance(solutions, list):
-        return ""
-    usable = (s for s in solutions if isinstance(s, str) and s.strip())
-    return next((s for s in usable if len(s) <= limits.max_solution_chars), "")
+        return []
+    written = (s for s in solutions if isinstance(s, str) and s.strip() and is_encodable(s))
+    return list(dict.fromkeys(s for s in written if len(s) <= limits.max_solution_chars))
 
 
 def _check_case(number: int, given: Any, expected: Any, *, call_based: bool) -> None:
@@ -193,6 +195,8 @@ def _text(record: Record, key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise Malformed(f"{key} is {_kind(value)}, not text")
+    if not is_encodable(value):
+        raise Malformed(f"{key} holds half a character (a lone surrogate)")
     return value
 
 

@@ -7,7 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe.data.apps import Limits, PrepareOptions, PromptStyle, SourceError, prepare
+from recipe.data.apps import (
+    CheckOptions,
+    Limits,
+    PrepareOptions,
+    PromptStyle,
+    SourceError,
+    prepare,
+)
+from reward.config import JudgeConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{options.out / split}.parquet: {counts['rows']} problems "
             f"({counts['call_based']} call-based), {counts['quarantined']} quarantined"
         )
+        solved = counts["constant_answers"]["problems_solved"]
+        if solved:
+            print(f"  a constant answer passes all tests of {len(solved)} of them (data_card.json)")
     if any(counts["quarantined"] for counts in card.values()):
         print(f"reasons: {options.out / 'quarantine.jsonl'}")
     return 0
@@ -49,6 +60,24 @@ def _parser() -> argparse.ArgumentParser:
         help="apps: with instructions; bare: question and starter code only",
     )
     parser.add_argument("--max-rows", type=int, help="problems to take of each split")
+    parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not run the reference solutions. By default the judge runs them, and a problem "
+        "whose solutions all fail is quarantined; it goes on where it was interrupted",
+    )
+    parser.add_argument(
+        "--max-solutions",
+        type=int,
+        default=CheckOptions.max_solutions,
+        help="reference solutions of a problem to try until one passes (default 3)",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=JudgeConfig.timeout_s,
+        help="seconds of CPU time a test, as in training (default 4)",
+    )
     for name, default in vars(limits).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     return parser
@@ -60,6 +89,9 @@ def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
         prompt_style=PromptStyle(options.prompt_style),
         limits=Limits(**{name: getattr(options, name) for name in vars(Limits())}),
         max_rows=options.max_rows,
+        check=None
+        if options.no_check
+        else CheckOptions(JudgeConfig(timeout_s=options.timeout_s), options.max_solutions),
     )
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from recipe.data.files import write_json, write_json_lines, write_parquet
-from recipe.data.rows import Malformed, row_schema
+from recipe.data.rows import Malformed, is_encodable, readable_name, row_schema
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
 
 DATA_SOURCE = "prompt_collection"
@@ -118,6 +118,8 @@ def to_conversation(item: Item, place: int, options: PrepareOptions) -> Conversa
     subset = item.get("dataset") or UNNAMED_SUBSET
     if not isinstance(subset, str):
         raise Malformed(f"dataset is {_kind(subset)}, not text")
+    if not is_encodable(subset):
+        raise Malformed("dataset holds half a character (a lone surrogate)")
     if options.subsets is not None and subset not in options.subsets:
         raise Malformed(f"the subset {subset!r} was not asked for")
     messages = parse_messages(item.get("context_messages"), options)
@@ -214,17 +216,9 @@ def _message(number: int, value: Any) -> Message:
         raise Malformed(f"the content of message {number} is {_kind(content)}, not text")
     if not content.strip():
         raise Malformed(f"message {number} is empty")
-    if not content.isascii() and not _is_encodable(content):
+    if not is_encodable(content):
         raise Malformed(f"message {number} holds half a character (a lone surrogate)")
     return {"role": role, "content": content}
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _identity(item: Item, place: int) -> str:
@@ -232,7 +226,7 @@ def _identity(item: Item, place: int) -> str:
     if isinstance(item, Unreadable):
         return item.problem_id
     own = item.get("id")
-    return str(own) if isinstance(own, str | int) and own != "" else str(place)
+    return readable_name(own if isinstance(own, str | int) and own != "" else place)
 
 
 def _kind(value: Any) -> str:

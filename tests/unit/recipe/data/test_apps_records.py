@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recipe.data.apps_records import Limits, PromptStyle, reference_solution, to_row
+from recipe.data.apps_records import Limits, PromptStyle, reference_solutions, to_row
 from recipe.data.rows import Malformed
 
 STDIN = {"inputs": ["1 2\n"], "outputs": ["3\n"]}
@@ -107,7 +107,7 @@ def test_without_a_usable_solution_the_problem_stays(solutions: Any) -> None:
 
 def test_an_overlong_solution_is_passed_over() -> None:
     limits = Limits(max_solution_chars=5)
-    assert reference_solution(json.dumps(["toolong", "short"]), limits) == "short"
+    assert reference_solutions(json.dumps(["toolong", "short", "short"]), limits) == ["short"]
 
 
 SMALL = Limits(max_question_chars=50, max_case_chars=40, max_suite_chars=60)

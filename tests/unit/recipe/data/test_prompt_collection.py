@@ -70,6 +70,7 @@ def malformed() -> list[tuple[Any, str]]:
         (record(0, [message("user", "x" * 20_001)]), "20001 characters"),
         (record(0, dialogue(*["user", "assistant"] * 20, "user")), "41 messages"),
         (record(0, [message("user", "half \ud83d")]), "message 0 holds half a character"),
+        (record(0, dataset="\ud83d"), "dataset holds half a character"),
         (Unreadable("f:1", "not valid JSON"), "not valid JSON"),
         (record(0, [{"role": "user"}]), "the content of message 0 is nothing"),
     ]
@@ -142,6 +143,12 @@ def test_nothing_is_lost_among_good_and_malformed_records(tmp_path: Path) -> Non
     assert card["quarantined"]["reasons"]["the same conversation came before"] == 1
     lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert len(lines) == len(bad) + 2
+    reasons = [reason for item, reason in malformed() if isinstance(item, dict)]
+    found = [json.loads(line)["reason"] for line in lines]
+    assert all(text.startswith(start) for text, start in zip(found, reasons, strict=False))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    prepare(str(tmp_path / "in.jsonl"), tmp_path / "out", SMALL)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:

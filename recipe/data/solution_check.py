@@ -1,0 +1,195 @@
+"""Do reference solutions pass their own tests, and what would a constant answer pass?
+
+APPS was scraped: some of its tests are wrong, and a problem that its own solutions fail teaches the
+policy that right programs are bad. The judge runs each problem's solutions until one is accepted.
+Verdicts are kept in a file beside the data, one line each as soon as it is there, under a digest of
+tests, solution and judge: a preparation that was killed goes on, and a second one judges nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from tqdm import tqdm
+
+import reward
+from reward.compare import stdout_equal, values_equal
+from reward.config import JudgeConfig
+from reward.judge import Judge
+from reward.problem import Problem
+from reward.sandbox.wire import Kind
+from reward.verdict import Verdict
+
+CACHE_FILE = "checked.jsonl"
+MAX_CONSTANTS = 8
+"""Expected outputs tried as the constant answer, the most frequent first."""
+_NOT_IN_DIGEST = ("workers", "pool", "pool_actors", "pool_queue", "recycle_after", "extraction")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How solutions are checked. `max_solutions`: of each problem, in the source's order."""
+
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    max_solutions: int = 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The verdicts on a problem's solutions, in order; only the last one may be accepted."""
+
+    verdicts: tuple[str, ...]
+
+    @property
+    def accepted(self) -> int | None:
+        """Which solution is accepted; None where none was."""
+        good = bool(self.verdicts) and self.verdicts[-1] == Verdict.ACCEPTED
+        return len(self.verdicts) - 1 if good else None
+
+    @property
+    def judge_failed(self) -> bool:
+        """Whether the judge, not a solution, failed: nothing is known of the problem then."""
+        return self.accepted is None and Verdict.INTERNAL_ERROR in self.verdicts
+
+    def reason(self) -> str:
+        """Why the problem cannot be trained on."""
+        found = ", ".join(f"{n} {name}" for name, n in sorted(Counter(self.verdicts).items()))
+        return f"no reference solution passes the tests ({found})"
+
+
+class VerdictFile:
+    """Verdicts by digest, in a file of JSON lines. A line that cannot be read is judged again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        content = path.read_bytes() if path.exists() else b""
+        self._known = dict(_verdicts(content))
+        self._torn = bool(content) and not content.endswith(b"\n")
+
+    def get(self, key: str) -> str | None:
+        return self._known.get(key)
+
+    def add(self, key: str, problem_id: str, verdict: str) -> None:
+        """Keep a verdict; it survives the end of this process."""
+        line = json.dumps({"key": key, "problem_id": problem_id, "verdict": verdict}) + "\n"
+        with self._lock, self._path.open("ab") as file:
+            file.write(("\n" if self._torn else "").encode() + line.encode())
+            self._torn = False
+            self._known[key] = verdict
+
+
+def check_solutions(
+    problems: Sequence[tuple[Problem, Sequence[str]]],
+    folder: Path,
+    options: CheckOptions,
+    title: str,
+) -> list[Checked]:
+    """Judge the solutions of each problem, as many problems at once as the judge has workers.
+
+    Problems without solutions have no verdicts. Verdicts of the judge's own failures are not kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = VerdictFile(folder / CACHE_FILE)
+    identity = judge_identity(options.judge)
+    checker = _Checker(options, known, identity)
+    found: dict[int, Checked] = {}
+    with checker, ThreadPoolExecutor(options.judge.worker_count) as threads:
+        tasks = {
+            threads.submit(checker.check, problem, solutions): place
+            for place, (problem, solutions) in enumerate(problems)
+        }
+        bar = tqdm(as_completed(tasks), total=len(tasks), desc=title, unit="problem", disable=None)
+        try:
+            for task in bar:
+                found[tasks[task]] = task.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [found[place] for place in range(len(problems))]
+
+
+class _Checker:
+    """A judge that is started by the first solution without a verdict."""
+
+    def __init__(self, options: CheckOptions, known: VerdictFile, identity: str) -> None:
+        self._options, self._known, self._identity = options, known, identity
+        self._judge: Judge | None = None
+        self._lock = Lock()
+
+    def __enter__(self) -> _Checker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._judge is not None:
+            self._judge.close()
+
+    def check(self, problem: Problem, solutions: Sequence[str]) -> Checked:
+        verdicts: list[str] = []
+        for solution in solutions[: self._options.max_solutions]:
+            verdicts.append(self._verdict(problem, solution))
+            if verdicts[-1] == Verdict.ACCEPTED:
+                break
+        return Checked(tuple(verdicts))
+
+    def _verdict(self, problem: Problem, solution: str) -> str:
+        key = digest(problem, solution, self._identity)
+        verdict = self._known.get(key)
+        if verdict is None:
+            verdict = str(self._started().judge(problem, solution).verdict)
+            if verdict != Verdict.INTERNAL_ERROR:
+                self._known.add(key, problem.problem_id, verdict)
+        return verdict
+
+    def _started(self) -> Judge:
+        with self._lock:
+            self._judge = self._judge or Judge(self._options.judge)
+            return self._judge
+
+
+def digest(problem: Problem, solution: str, identity: str) -> str:
+    """Equal where tests, solution and judge are equal."""
+    tests = [
+        (test.given.decode("utf-8", "surrogateescape"), test.expected) for test in problem.tests
+    ]
+    parts = json.dumps([identity, str(problem.kind), problem.entry, tests, solution])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def judge_identity(config: JudgeConfig) -> str:
+    """A digest of the judge's source and of the settings that a verdict may depend on."""
+    settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IN_DIGEST}
+    folder = Path(reward.__path__[0])
+    parts = [json.dumps(settings, sort_keys=True), f"Python {sys.version_info[:2]}"]
+    parts += [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def best_constant(problem: Problem) -> int:
+    """How many tests a program passes that prints, or returns, the best one constant."""
+    expected = [test.expected for test in problem.tests]
+    counts = Counter(json.dumps(value) for value in expected)
+    constants = [json.loads(text) for text, _ in counts.most_common(MAX_CONSTANTS)]
+    equal = values_equal if problem.kind == Kind.CALL else _prints
+    return max(sum(equal(value, constant) for value in expected) for constant in constants)
+
+
+def _prints(expected: str, constant: str) -> bool:
+    return stdout_equal(expected, constant.encode("utf-8", "surrogatepass"))
+
+
+def _verdicts(content: bytes) -> Iterator[tuple[str, str]]:
+    for line in content.splitlines():
+        try:
+            record = json.loads(line)
+            yield record["key"], record["verdict"]
+        except (ValueError, KeyError, TypeError):
+            continue
