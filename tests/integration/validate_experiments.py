@@ -3,26 +3,14 @@
 Prints a line per experiment: its name, and what verl says where it refuses it.
 """
 
-from importlib import resources
-from pathlib import Path
-
 from hydra import compose, initialize_config_dir
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
 from recipe.online_refiner.settings import read_settings
 from recipe.online_refiner.verl_keys import apply_settings
-
-CONFIG = Path(str(resources.files("recipe.online_refiner") / "config"))
-
-
-def hardware_of(experiment: str) -> str:
-    if "dialogue" in experiment:
-        return "gpu4x48_reward_model"
-    if "large" in experiment:
-        return "nodes8x80_32b" if "32b" in experiment else "nodes8x80"
-    return "cpu_debug" if "quickstart" in experiment else "gpu4x48"
 
 
 def refusal(experiment: str) -> str:
@@ -44,8 +32,8 @@ def refusal(experiment: str) -> str:
 
 def main() -> None:
     with initialize_config_dir(str(CONFIG), version_base=None):
-        for path in sorted((CONFIG / "experiment").glob("*.yaml")):
-            print(f"experiment {path.stem} {refusal(path.stem)}".rstrip(), flush=True)
+        for name in experiment_names():
+            print(f"experiment {name} {refusal(name)}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

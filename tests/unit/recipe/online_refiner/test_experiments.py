@@ -10,8 +10,6 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,12 +19,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
 from recipe.online_refiner.preflight import preflight
 from recipe.online_refiner.settings import read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
-CONFIG = Path(str(resources.files("recipe.online_refiner") / "config"))
-EXPERIMENTS = sorted(path.stem for path in (CONFIG / "experiment").glob("*.yaml"))
+EXPERIMENTS = experiment_names()
 OF_THE_CLUSTER = [name for name in EXPERIMENTS if not name.startswith("quickstart")]
 # hidden, layers, intermediate, heads, key heads, vocabulary, tied: from the models' config.json.
 SIZES: dict[str, tuple[Any, ...]] = {
@@ -45,14 +43,6 @@ OPEN = (
 )
 
 Composed = Callable[..., DictConfig]
-
-
-def hardware_of(experiment: str) -> str:
-    if "dialogue" in experiment:
-        return "gpu4x48_reward_model"
-    if "large" in experiment:
-        return "nodes8x80_32b" if "32b" in experiment else "nodes8x80"
-    return "cpu_debug" if "quickstart" in experiment else "gpu4x48"
 
 
 @pytest.fixture(scope="module")
