@@ -42,11 +42,13 @@ def choose_episode(runs: Iterable[Run]) -> Choice | None:
         if item.accepted and item.ce_copied_count and item.ce_edited_count
     ]
     return max(
-        choices, key=lambda choice: (-_group(choice.digest), contrast(choice.digest)), default=None
+        choices,
+        key=lambda choice: (-group_of(choice.digest), contrast(choice.digest)),
+        default=None,
     )
 
 
-def _group(item: EpisodeDigest) -> int:
+def group_of(item: EpisodeDigest) -> int:
     moderate = (
         item.edited_length in MODERATE_EDIT_TOKENS
         and item.edited_length <= MODERATE_EDIT_SHARE * item.refined_length

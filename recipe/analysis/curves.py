@@ -3,16 +3,14 @@
 What a line and its band mean is decided in `panels.aggregate`; the picture says it in words.
 """
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from recipe.analysis.names import label_of
@@ -24,51 +22,117 @@ from recipe.analysis.panels import (
     panel_curves,
 )
 from recipe.analysis.runs import Run, group_by_arm
-from recipe.analysis.style import (
-    README_WIDTH_IN,
-    THEMES,
-    ArmStyle,
-    Theme,
-    arm_styles,
-    save,
-    themed,
+from recipe.analysis.sheets import (
+    Key,
+    Plot,
+    Sheet,
+    draw_sheet,
+    write_numbers,
+    write_pictures,
 )
+from recipe.analysis.style import LIGHT, THEMES, ArmStyle, Theme, arm_styles
 
 LOG_SPREAD = 20.0
 """A panel that may be logarithmic becomes so where its largest value exceeds its median by this
 factor.
 """
-PANEL_COLUMNS = 3
-ROW_HEIGHT_IN = 2.35
 MARKERS_PER_LINE = 8
+CSV_HEADER = ("panel", "metric", "arm", "label", "step", "mean", "low", "high", "seeds")
+
+
+def curves_sheet(
+    runs: Sequence[Run],
+    panels: Sequence[Panel] = TRAINING_PANELS,
+    name: str = "curves",
+    title: str = "Training curves",
+    caption: str = "",
+    groups: Mapping[str, Sequence[Run]] | None = None,
+    keep_empty: bool = True,
+) -> Sheet:
+    """All arms, or `groups` where they are given, in all panels; a panel whose metric nobody logged
+    says so, or is named in a note where `keep_empty` is off.
+    """
+    groups = group_by_arm(runs) if groups is None else groups
+    drawn = [(panel, panel_curves(groups, panel)) for panel in panels]
+    some_absent = any(
+        curve.counts.min() < curve.counts.max() for _, found in drawn for curve in found
+    )
+    empty = [panel.title for panel, found in drawn if not found and not keep_empty]
+    notes = [*_notes(groups, some_absent), *([f"Not logged: {', '.join(empty)}"] if empty else [])]
+    span = _step_range(runs)
+    return Sheet(
+        name=name,
+        title=title,
+        caption=caption,
+        plots=tuple(
+            _plot(panel, found, tuple(groups), span)
+            for panel, found in drawn
+            if found or keep_empty
+        ),
+        keys=arm_keys(tuple(groups)),
+        notes=tuple(notes),
+        header=CSV_HEADER,
+        rows=tuple(row for panel, found in drawn for curve in found for row in _rows(panel, curve)),
+    )
+
+
+def _plot(
+    panel: Panel, curves: Sequence[Curve], arms: Sequence[str], span: tuple[int, int]
+) -> Plot:
+    first, last = span
+    margin = 0.03 * (last - first) + 0.2
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        draw_panel(axes, panel, curves, arm_styles(arms, theme), theme)
+        axes.set_xlim(first - margin, last + margin)
+
+    return Plot(panel.title, _describe(panel, curves), draw)
+
+
+def _describe(panel: Panel, curves: Sequence[Curve]) -> str:
+    """The panel in words: where each arm's line begins and ends."""
+    courses = "; ".join(
+        f"{label_of(curve.arm)} from {curve.mean[0]:.3g} at step {curve.steps[0]} "
+        f"to {curve.mean[-1]:.3g} at step {curve.steps[-1]}"
+        for curve in curves
+    )
+    return f"{panel.title}, {panel.axis_label}, by training step: {courses or 'not logged'}."
+
+
+def arm_keys(arms: Sequence[str]) -> tuple[Key, ...]:
+    """The legend's lines for arms, in the order given."""
+    return tuple(
+        Key(style.label, partial(_colour_of, arms, arm), style.marker)
+        for arm, style in arm_styles(arms, LIGHT).items()
+    )
+
+
+def _colour_of(arms: Sequence[str], arm: str, theme: Theme) -> str:
+    return arm_styles(arms, theme)[arm].colour
+
+
+def _notes(groups: Mapping[str, Sequence[Run]], some_absent: bool) -> list[str]:
+    settings = sorted({run.setting for runs in groups.values() for run in runs if run.setting})
+    notes = [f"setting: {', '.join(settings)}"] if settings else []
+    notes.append(describe_seeds(groups))
+    if some_absent:
+        notes.append("dotted: not all runs of the arm")
+    return notes
+
+
+def _rows(panel: Panel, curve: Curve) -> Iterator[tuple[object, ...]]:
+    """A line per step."""
+    label = label_of(curve.arm)
+    columns = (curve.steps, curve.mean, curve.low, curve.high, curve.counts)
+    for step, *values, seeds in zip(*(column.tolist() for column in columns), strict=True):
+        yield (panel.title, curve.metric, curve.arm, label, step, *values, seeds)
 
 
 def draw_curves(
     runs: Sequence[Run], theme: Theme, panels: Sequence[Panel] = TRAINING_PANELS
 ) -> Figure:
-    """All arms in all panels, with one legend in a cell of its own; an empty panel says that its
-    metric is absent.
-    """
-    groups = group_by_arm(runs)
-    styles = arm_styles(list(groups), theme)
-    rows = -(-(len(panels) + 1) // PANEL_COLUMNS)
-    with themed(theme):
-        figure = Figure(
-            figsize=(README_WIDTH_IN, ROW_HEIGHT_IN * rows),
-            layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07),
-        )
-        grid = figure.add_gridspec(rows, PANEL_COLUMNS)
-        first, last = _step_range(runs)
-        partial = False
-        for index, panel in enumerate(panels):
-            axes = figure.add_subplot(grid[index // PANEL_COLUMNS, index % PANEL_COLUMNS])
-            curves = panel_curves(groups, panel)
-            partial |= any(curve.counts.min() < curve.counts.max() for curve in curves)
-            draw_panel(axes, panel, curves, styles, theme)
-            axes.set_xlim(first - 0.03 * (last - first) - 0.2, last + 0.03 * (last - first) + 0.2)
-        corner = figure.add_subplot(grid[rows - 1, PANEL_COLUMNS - 1])
-        _draw_legend(corner, groups, styles, theme, partial)
-    return figure
+    """All arms in all panels, with one legend in a cell of its own."""
+    return draw_sheet(curves_sheet(runs, panels), theme)
 
 
 def _step_range(runs: Sequence[Run]) -> tuple[int, int]:
@@ -177,75 +241,10 @@ def describe_seeds(groups: Mapping[str, Sequence[Run]]) -> str:
         band = "± standard error"
     else:
         band = "min to max,\n± standard error above 3 seeds"
-    return f"{span} runs per arm\nline: mean; band: {band}"
+    return f"{span} runs per arm;\nline: mean; band: {band}"
 
 
-def _draw_legend(
-    axes: Axes,
-    groups: Mapping[str, Sequence[Run]],
-    styles: Mapping[str, ArmStyle],
-    theme: Theme,
-    partial: bool,
-) -> None:
-    axes.set_axis_off()
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=style.colour,
-            marker=style.marker,
-            linewidth=1.6,
-            markersize=5,
-            label=style.label,
-        )
-        for style in styles.values()
-    ]
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, 1.1), borderaxespad=0, fontsize=9
-    )
-    settings = sorted({run.setting for runs in groups.values() for run in runs if run.setting})
-    lines = [f"setting: {', '.join(settings)}"] if settings else []
-    lines.append(describe_seeds(groups))
-    if partial:
-        lines.append("dotted: not all runs of the arm")
-    axes.text(0, -0.1, "\n".join(lines), va="bottom", fontsize=8, color=theme.muted)
-
-
-def write_curves_csv(
-    runs: Sequence[Run], path: Path, panels: Sequence[Panel] = TRAINING_PANELS
-) -> Path:
-    """The numbers behind the picture, one line per panel, arm and step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    groups = group_by_arm(runs)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["panel", "metric", "arm", "label", "step", "mean", "low", "high", "seeds"])
-        for panel in panels:
-            for curve in panel_curves(groups, panel):
-                columns = (curve.steps, curve.mean, curve.low, curve.high, curve.counts)
-                for step, *values, seeds in zip(
-                    *(column.tolist() for column in columns), strict=True
-                ):
-                    writer.writerow(
-                        [
-                            panel.title,
-                            curve.metric,
-                            curve.arm,
-                            label_of(curve.arm),
-                            step,
-                            *values,
-                            seeds,
-                        ]
-                    )
-    return path
-
-
-def write_curves(runs: Sequence[Run], out: Path, name: str = "curves") -> list[Path]:
-    """`curves.png` (for a light page), `curves-dark.png`, `curves.pdf` and `curves.csv`, at a
-    README's width and 2x density.
-    """
-    paths = []
-    for theme in THEMES:
-        formats = ("png", "pdf") if theme.suffix == "" else ("png",)
-        paths += save(draw_curves(runs, theme), out / f"{name}{theme.suffix}", formats)
-    return [*paths, write_curves_csv(runs, out / f"{name}.csv")]
+def write_curves(runs: Sequence[Run], out: Path) -> list[Path]:
+    """`curves.png` (for a light page), `curves-dark.png`, `curves.pdf` and `curves.csv`."""
+    sheet = curves_sheet(runs)
+    return [*write_pictures(sheet, out, THEMES), write_numbers(sheet, out)]

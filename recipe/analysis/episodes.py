@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from recipe.analysis.records import Finding, condense, read_jsonl, read_record_at
@@ -40,6 +41,16 @@ class Episode:
     ce: tuple[float, ...] | None
 
 
+OUTCOMES = {
+    "skipped_perfect": "perfect, not refined",
+    "verbatim": "verbatim",
+    "improved": "edited, better",
+    "not_improved": "edited, not better",
+    "failed": "failed or not judged",
+}
+"""What can become of a rollout, and how a reader is told. Skipped rollouts leave no episode."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpisodeDigest:
     """What tables need of an episode. Sums of token cross entropy are in nats, over the counted
@@ -57,6 +68,19 @@ class EpisodeDigest:
     ce_copied_count: int = 0
     ce_edited_sum: float = 0.0
     ce_edited_count: int = 0
+    problem_id: str = ""
+    verdict: str = ""
+    reward: float = math.nan
+    refined_reward: float = math.nan
+
+    @property
+    def outcome(self) -> str:
+        """What became of the rollout: one of `OUTCOMES` that leave an episode."""
+        if self.verbatim:
+            return "verbatim"
+        if math.isnan(self.refined_reward):
+            return "failed"
+        return "improved" if self.refined_reward > self.reward else "not_improved"
 
 
 def read_digests(path: Path) -> tuple[tuple[EpisodeDigest, ...], tuple[Finding, ...]]:
@@ -120,13 +144,17 @@ def digest(episode: Episode, offset: int) -> EpisodeDigest:
         offset=offset,
         accepted=episode.accepted,
         verbatim=episode.verbatim,
-        refined_verdict=episode.refined_verdict,
+        refined_verdict=intern(episode.refined_verdict),
         refined_length=len(episode.refined_tokens),
         edited_length=len(edited) - copied_count,
         ce_copied_sum=copied_sum,
         ce_copied_count=copied_count if ce else 0,
         ce_edited_sum=edited_sum,
         ce_edited_count=len(edited) - copied_count if ce else 0,
+        problem_id=episode.problem_id,
+        verdict=intern(episode.verdict),
+        reward=episode.reward,
+        refined_reward=episode.refined_reward,
     )
 
 

@@ -4,9 +4,8 @@ Which episode: see `choice.choose_episode`. The caption gives the averages over 
 episodes of the run beside those of the chosen one, since a clear example is not a typical one.
 """
 
-import csv
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from matplotlib.patches import Polygon, Rectangle
 from recipe.analysis.choice import Choice, caption
 from recipe.analysis.episodes import Episode
 from recipe.analysis.names import label_of
+from recipe.analysis.output import write_csv
 from recipe.analysis.sides import (
     Side,
     displayable,
@@ -252,18 +252,16 @@ def _draw_key(figure: Figure, page: Page) -> None:
 
 def write_heatmap_csv(choice: Choice, path: Path) -> Path:
     """The numbers behind the picture: a line per token of a and a', tokens as Python literals."""
-    episode = choice.read()
-    texts = ("a", "a_refined")
-    tokens = (episode.answer_tokens, episode.refined_tokens)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "position", "token", "edited", "ce_nats"])
-        for text, side, words in zip(texts, sides_of(episode), tokens, strict=True):
-            for position, token in enumerate(words):
-                ce = "" if side.ce is None else side.ce[position]
-                writer.writerow([text, position, repr(token), int(side.marked[position]), ce])
-    return path
+    header = ("text", "position", "token", "edited", "ce_nats")
+    return write_csv(path, header, _token_rows(choice.read()))
+
+
+def _token_rows(episode: Episode) -> Iterator[tuple[object, ...]]:
+    texts = (("a", episode.answer_tokens), ("a_refined", episode.refined_tokens))
+    for (text, tokens), side in zip(texts, sides_of(episode), strict=True):
+        for position, token in enumerate(tokens):
+            ce = "" if side.ce is None else side.ce[position]
+            yield (text, position, repr(token), int(side.marked[position]), ce)
 
 
 def write_heatmap(choice: Choice, out: Path, name: str = "heatmap") -> list[Path]:

@@ -26,27 +26,38 @@ class Panel:
     may_be_log: bool = False
 
 
+REWARD = Panel("Reward in training", "mean reward of a batch", names.REWARD)
+VALIDATION = Panel("Validation", "mean on held-out set", names.VALIDATION)
+KL = Panel(
+    "KL to the reference",
+    "KL (nats per response)",
+    names.KL_TO_REFERENCE,
+    from_zero=True,
+    may_be_log=True,
+)
+CROSS_ENTROPY = Panel(
+    "Cross entropy on a′",
+    "CE (nats per token)",
+    names.CROSS_ENTROPY,
+    from_zero=True,
+    may_be_log=True,
+)
+IMPROVEMENT = Panel(
+    "Improvement ratio", "share with R(a′) > R(a)", names.IMPROVEMENT_RATIO, (0, 1), True
+)
+COPY_RATIO = Panel("Copy ratio", "copied share of a′", names.COPY_RATIO, (0, 1))
+ENTROPY = Panel("Entropy of the policy", "entropy (nats per token)", names.ENTROPY, from_zero=True)
+LENGTH = Panel("Response length", "tokens", names.RESPONSE_LENGTH, from_zero=True)
+
 TRAINING_PANELS = (
-    Panel("Reward in training", "mean reward of a batch", names.REWARD),
-    Panel("Validation", "mean on held-out set", names.VALIDATION),
-    Panel(
-        "KL to the reference",
-        "KL (nats per response)",
-        names.KL_TO_REFERENCE,
-        from_zero=True,
-        may_be_log=True,
-    ),
-    Panel(
-        "Cross entropy on a′",
-        "CE (nats per token)",
-        names.CROSS_ENTROPY,
-        from_zero=True,
-        may_be_log=True,
-    ),
-    Panel("Improvement ratio", "share with R(a′) > R(a)", names.IMPROVEMENT_RATIO, (0, 1), True),
-    Panel("Copy ratio", "copied share of a′", names.COPY_RATIO, (0, 1)),
-    Panel("Entropy of the policy", "entropy (nats per token)", names.ENTROPY, from_zero=True),
-    Panel("Response length", "tokens", names.RESPONSE_LENGTH, from_zero=True),
+    REWARD,
+    VALIDATION,
+    KL,
+    CROSS_ENTROPY,
+    IMPROVEMENT,
+    COPY_RATIO,
+    ENTROPY,
+    LENGTH,
 )
 
 

@@ -1,11 +1,11 @@
 """Run folders to figures and a table: `python -m recipe.analysis.plot RUN [RUN ...] --out DIR`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.analysis.choice import choose_episode
+from recipe.analysis.cli import add_run_arguments, complain_of_no_run
 from recipe.analysis.curves import write_curves
 from recipe.analysis.heatmap import write_heatmap
 from recipe.analysis.records import Finding
@@ -21,9 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     found = load_runs(options.runs)
     if not found.runs:
-        for finding in found.findings:
-            print(finding, file=sys.stderr)
-        print("nothing to draw; pass run folders, or a folder that holds some", file=sys.stderr)
+        complain_of_no_run(found.findings)
         return 1
     text, paths = write_report(found, options.out)
     print("\n".join([text, "", "Files", *(f"  {path}" for path in paths)]))
@@ -39,16 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Seeds of an arm are aggregated. Partial, killed and resumed runs are read as far "
         "as they go; what had to be worked around is listed under the table.",
     )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run folder, or a folder that holds some",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where to write; made where absent"
-    )
+    add_run_arguments(parser)
     return parser
 
 

@@ -62,8 +62,8 @@ class Side:
 def sides_of(episode: Episode) -> tuple[Side, Side]:
     """a with what a' drops or inserts marked, and a' with the tokens that are new in it marked."""
     change = difference(episode.answer_tokens, episode.refined_tokens)
-    title = f"a, the rollout: R(a) = {_signed(episode.reward)}, {_words(episode.verdict)}"
-    refined = f"R(a′) = {_signed(episode.refined_reward)}, {_words(episode.refined_verdict)}"
+    title = f"a, the rollout: R(a) = {signed(episode.reward)}, {_words(episode.verdict)}"
+    refined = f"R(a′) = {signed(episode.refined_reward)}, {_words(episode.refined_verdict)}"
     edited = tuple(not flag for flag in episode.copied)
     before = lay_out(_page_tokens(episode.answer_tokens, episode.answer), MAX_COLUMNS)
     after = lay_out(_page_tokens(episode.refined_tokens, episode.refined), MAX_COLUMNS)
@@ -82,7 +82,8 @@ def _visible(layout: Layout, marked: Sequence[bool]) -> range:
     return window(layout.rows, [cell.row for cell in layout.cells if marked[cell.token]], MAX_ROWS)
 
 
-def _signed(reward: float) -> str:
+def signed(reward: float) -> str:
+    """A reward with its sign, or that it is absent."""
     return "not logged" if math.isnan(reward) else f"{reward:+.2f}".replace("-", "−")
 
 

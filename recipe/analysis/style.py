@@ -8,12 +8,14 @@ global state is touched.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from recipe.analysis.names import label_of
+from recipe.analysis.output import write_whole
 
 README_WIDTH_IN = 9.2
 README_DPI = 200
@@ -23,7 +25,7 @@ README_DPI = 200
 @dataclass(frozen=True)
 class Theme:
     """Colours of one theme. `suffix` ends the file names of its pictures; `heat` runs from no to
-    high cross entropy.
+    high cross entropy; `parts` are for shares of a whole.
     """
 
     suffix: str
@@ -36,6 +38,7 @@ class Theme:
     dropped: str
     arms: Mapping[str, str]
     other_arms: tuple[str, ...]
+    parts: tuple[str, ...]
 
 
 LIGHT = Theme(
@@ -57,6 +60,18 @@ LIGHT = Theme(
         "chord_phi": "#d55e00",
     },
     other_arms=("#332288", "#999933", "#882255", "#44aa99", "#117733", "#b58900"),
+    parts=(
+        "#a9b2bc",
+        "#d55e00",
+        "#8f7cc3",
+        "#c9bce6",
+        "#e9c46a",
+        "#cc6fa5",
+        "#0072b2",
+        "#7cc0ea",
+        "#009e73",
+        "#d9dee3",
+    ),
 )
 
 DARK = Theme(
@@ -78,6 +93,18 @@ DARK = Theme(
         "chord_phi": "#f0743a",
     },
     other_arms=("#a99cf0", "#cccc66", "#e07aa8", "#7fdccb", "#6fcf8a", "#ffe08a"),
+    parts=(
+        "#76818d",
+        "#f0743a",
+        "#a592e0",
+        "#6a5b9c",
+        "#d3ad45",
+        "#e08fc0",
+        "#2f8fd6",
+        "#8fcdf5",
+        "#2cc295",
+        "#414b57",
+    ),
 )
 
 THEMES = (LIGHT, DARK)
@@ -159,11 +186,11 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     """Write `stem.<format>` for each format, without dates, so that the same data gives the same
     bytes.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for extension in formats:
         path = stem.with_name(f"{stem.name}.{extension}")
         metadata = {"CreationDate": None} if extension == "pdf" else None
-        figure.savefig(path, dpi=README_DPI, metadata=metadata)
-        paths.append(path)
+        content = BytesIO()
+        figure.savefig(content, format=extension, dpi=README_DPI, metadata=metadata)
+        paths.append(write_whole(path, content.getvalue()))
     return paths

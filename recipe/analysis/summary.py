@@ -2,9 +2,8 @@
 Markdown and as CSV.
 """
 
-import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from recipe.analysis import names
 from recipe.analysis.episodes import mean_ce
 from recipe.analysis.names import label_of
+from recipe.analysis.output import write_csv
 from recipe.analysis.runs import Run, choose_metric, group_by_arm
 
 MAX_WINDOW_STEPS = 10
@@ -228,14 +228,10 @@ def _cell(row: Row, items: Sequence[RunSummary]) -> str:
     return mean if low == high else f"{mean} ({low}..{high})"
 
 
-def write_summary_csv(summaries: dict[str, list[RunSummary]], path: Path) -> Path:
+def write_summary_csv(summaries: Mapping[str, Sequence[RunSummary]], path: Path) -> Path:
     """One line per run, unrounded; empty where a run did not log what is needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = [field.name for field in fields(RunSummary)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for item in (item for items in summaries.values() for item in items):
-            values = [getattr(item, column) for column in columns]
-            writer.writerow(["" if value is None or value != value else value for value in values])
-    return path
+    items = [item for members in summaries.values() for item in members]
+    rows = [[getattr(item, column) for column in columns] for item in items]
+    empty = [["" if value is None or value != value else value for value in row] for row in rows]
+    return write_csv(path, columns, empty)

@@ -108,5 +108,5 @@ def test_the_picture_says_what_its_bands_are(new_run: MakeRun) -> None:
     other = load_run(new_run("static_kl"))
     assert describe_seeds({"none": [one]}) == "one run"
     assert "may be chance" in describe_seeds({"none": [one], "static_kl": [other]})
-    assert describe_seeds({"none": [one, two]}) == "2 runs per arm\nline: mean; band: min to max"
+    assert describe_seeds({"none": [one, two]}) == "2 runs per arm;\nline: mean; band: min to max"
     assert "± standard error" in describe_seeds({"none": [one] * 4})

@@ -1,0 +1,222 @@
+"""Where the time of a step goes, and what refining adds to it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from recipe.analysis import names
+from recipe.analysis.curves import curves_sheet
+from recipe.analysis.names import label_of
+from recipe.analysis.panels import Panel
+from recipe.analysis.runs import Run, choose_metric, group_by_arm
+from recipe.analysis.sheets import Key, Plot, Sheet, part_colour
+from recipe.analysis.style import Theme
+from recipe.analysis.summary import ABSENT, Table
+
+STEP = "timing_s/step"
+REST = "everything else"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a step: the timers it adds, less those that lie within them and are shown apart."""
+
+    title: str
+    timers: tuple[str, ...]
+    within: tuple[str, ...] = ()
+
+
+PARTS = (
+    Part("rollouts, and refining meanwhile", ("gen",), ("refine_wait",)),
+    Part("waiting for the last refinements", ("refine_wait",)),
+    Part("old log-probs", ("old_log_prob",)),
+    Part("reference log-probs and values", ("ref", "values")),
+    Part("rewards and advantages", ("reward", "adv"), ("constraint_ce",)),
+    Part("CE on a′", ("constraint_ce",)),
+    Part("update of the actor", ("update_actor",)),
+    Part("update of the critic", ("update_critic",)),
+    Part("weights to the servers", ("update_weights",)),
+)
+"""`refine_wait` lies within `gen`, `constraint_ce` within `adv`; with `inject: sft` the CE is part
+of the actor's update. Validation is timed apart from the step."""
+
+TIME_PANEL = Panel("Time of a step", "seconds", names.STEP_TIME_S, from_zero=True)
+TOKENS_PANEL = Panel(
+    "Tokens the refiner decoded", "tokens per step", names.GENERATED_TOKENS, from_zero=True
+)
+WAIT_PANEL = Panel("Waiting for the refiner", "seconds", names.REFINE_WAIT_S, from_zero=True)
+
+
+def seconds_by_part(run: Run) -> dict[str, float]:
+    """Mean seconds of a step by the title of its part, and `REST`; empty without a step time.
+
+    Only steps that have a step time count; a timer that is absent at a step is 0 there.
+    """
+    step = run.metrics.get(STEP)
+    if step is None:
+        return {}
+    seconds = {part.title: max(0.0, _sum(run, part)) for part in PARTS}
+    return seconds | {REST: max(0.0, float(step.values.mean()) - math.fsum(seconds.values()))}
+
+
+def _sum(run: Run, part: Part) -> float:
+    added = math.fsum(_mean_timer(run, timer) for timer in part.timers)
+    return added - math.fsum(_mean_timer(run, timer) for timer in part.within)
+
+
+def _mean_timer(run: Run, timer: str) -> float:
+    series, step = run.metrics.get(f"timing_s/{timer}"), run.metrics[STEP]
+    if series is None:
+        return 0.0
+    return float(series.values[np.isin(series.steps, step.steps)].sum()) / len(step.steps)
+
+
+def refines(run: Run) -> bool:
+    """Whether the run asked a refiner, be it only to observe."""
+    return any(name.startswith("refiner/") for name in run.metrics)
+
+
+def mean_by_arm(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float]]:
+    """`seconds_by_part` averaged over the runs of each arm; arms without timers are left out."""
+    found = {
+        arm: [parts for run in runs if (parts := seconds_by_part(run))]
+        for arm, runs in groups.items()
+    }
+    return {
+        arm: {
+            title: math.fsum(parts[title] for parts in members) / len(members)
+            for title in members[0]
+        }
+        for arm, members in found.items()
+        if members
+    }
+
+
+def cost_sheet(runs: Sequence[Run]) -> Sheet:
+    """Seconds and shares of a step by part, and their course."""
+    groups = group_by_arm(runs)
+    by_arm = mean_by_arm(groups)
+    titles = [
+        title
+        for title in (*(part.title for part in PARTS), REST)
+        if any(parts[title] > 0 for parts in by_arm.values())
+    ]
+    shares = {arm: _shares(parts) for arm, parts in by_arm.items()}
+    curves = curves_sheet(runs, (TIME_PANEL, WAIT_PANEL, TOKENS_PANEL), keep_empty=False)
+    bars = (
+        _bars("Seconds of a step", "mean seconds per step", by_arm, titles, percent=False),
+        _bars("Shares of a step", "share of the step", shares, titles, percent=True),
+    )
+    return Sheet(
+        name="cost",
+        title="Where the time of a step goes",
+        caption="Means over all steps and seeds; validation and loading are not part of a step.",
+        plots=(*(bars if by_arm else ()), *curves.plots),
+        keys=(*(_key(title) for title in titles), *curves.keys),
+        notes=curves.notes,
+        header=("arm", "label", "part", "mean_seconds", "share"),
+        rows=tuple(
+            (arm, label_of(arm), title, parts[title], shares[arm][title])
+            for arm, parts in by_arm.items()
+            for title in titles
+        ),
+    )
+
+
+def _shares(parts: Mapping[str, float]) -> dict[str, float]:
+    total = math.fsum(parts.values())
+    return {title: seconds / total if total else 0.0 for title, seconds in parts.items()}
+
+
+def _colour_index(title: str) -> int:
+    return next((i for i, part in enumerate(PARTS) if part.title == title), len(PARTS))
+
+
+def _key(title: str) -> Key:
+    return Key(title, part_colour(_colour_index(title)))
+
+
+def _bars(
+    title: str,
+    axis_label: str,
+    by_arm: Mapping[str, Mapping[str, float]],
+    titles: Sequence[str],
+    percent: bool,
+) -> Plot:
+    def draw(axes: Axes, theme: Theme) -> None:
+        axes.set_title(title)
+        axes.set_xlabel(axis_label)
+        axes.grid(visible=False, axis="y")
+        arms = list(by_arm)[::-1]
+        left = np.zeros(len(arms))
+        for name in titles:
+            widths = np.array([by_arm[arm][name] for arm in arms])
+            axes.barh(
+                range(len(arms)),
+                widths,
+                left=left,
+                height=0.62,
+                color=theme.parts[_colour_index(name)],
+                edgecolor=theme.background,
+                linewidth=0.6,
+            )
+            left += widths
+        axes.set_yticks(range(len(arms)), [label_of(arm) for arm in arms])
+        if percent:
+            axes.set_xlim(0, 1)
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+    words = "; ".join(
+        f"{label_of(arm)}: "
+        + ", ".join(
+            f"{name} {parts[name]:.0%}" if percent else f"{name} {parts[name]:.2f} s"
+            for name in titles
+        )
+        for arm, parts in by_arm.items()
+    )
+    return Plot(title, f"{title} by part. {words}.", draw)
+
+
+def overhead_table(runs: Sequence[Run]) -> tuple[Table | None, str]:
+    """Median step time of each arm over that of the arm that asks no refiner, and a sentence on it
+    or on why there is none.
+
+    The first step is left out where there are others: it holds what happens once.
+    """
+    metric = choose_metric(runs, names.STEP_TIME_S)
+    groups = {
+        arm: [run for run in members if metric in run.metrics]
+        for arm, members in group_by_arm(runs).items()
+    }
+    without = [arm for arm, members in groups.items() if members and not any(map(refines, members))]
+    if not without:
+        return None, (
+            "Overhead of refining: not to be told from these runs, since each of them asked the "
+            "refiner (an arm without constraint does so too where refiner.observe is on, as in the "
+            "quickstart)."
+        )
+    medians = {arm: _median_s(members, metric) for arm, members in groups.items() if members}
+    rows = [
+        (label_of(arm), f"{value:.2f}", *(_ratio(arm, base, medians) for base in without))
+        for arm, value in medians.items()
+    ]
+    header = ("arm", "median step (s)", *(f"over {label_of(base)}" for base in without))
+    return Table(header, tuple(rows)), (
+        "Overhead of refining: median step time over that of the runs that asked no refiner."
+    )
+
+
+def _ratio(arm: str, base: str, medians: Mapping[str, float]) -> str:
+    """Only within a setting: another has other sizes."""
+    alike = arm.rpartition("/")[0] == base.rpartition("/")[0] and medians[base] > 0
+    return f"{medians[arm] / medians[base]:.2f}" if alike else ABSENT
+
+
+def _median_s(runs: Sequence[Run], metric: str | None) -> float:
+    series = [run.metrics[metric] for run in runs if metric is not None]
+    values = [item.values[1:] if len(item.values) > 1 else item.values for item in series]
+    return float(np.median(np.concatenate(values)))

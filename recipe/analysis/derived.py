@@ -1,0 +1,100 @@
+"""Series that a run did not log but that its log and its episodes imply, under `derived/…` names.
+
+They stand beside the logged metrics, so that every figure treats both alike.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recipe.analysis import names
+from recipe.analysis.episodes import OUTCOMES
+from recipe.analysis.panels import aggregate
+from recipe.analysis.runs import Run, Series, choose_metric
+
+OUTCOME_SHARE = "derived/outcome/{}"
+AVOIDED_SHARE = "derived/avoided_share"
+REWARD_OVER_NONE = "derived/reward_over_none"
+UNCONSTRAINED = "none"
+LOGGED_OUTCOMES = {
+    "skipped_perfect": "refiner/skipped_perfect_total",
+    "verbatim": "refiner/verbatim_total",
+    "failed": "refiner/failed_total",
+}
+
+
+def with_derived(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs with their derived series; a series that cannot be derived is absent."""
+    over_none = reward_over_none(runs)
+    return tuple(
+        replace(run, metrics={**run.metrics, **outcome_shares(run), **over_none.get(index, {})})
+        for index, run in enumerate(runs)
+    )
+
+
+def outcome_shares(run: Run) -> dict[str, Series]:
+    """Of a step's rollouts, the share that met each of `OUTCOMES`, and the share of avoided work:
+    rollouts that were not refined, being perfect, or whose refinement is not judged again, being
+    verbatim.
+
+    Skipped and failed rollouts are counted by the log, edited ones by the episodes. Only steps that
+    have both count, so that a torn file does not look like a change of the run.
+    """
+    logged = {key: run.metrics.get(name) for key, name in LOGGED_OUTCOMES.items()}
+    skipped = logged["skipped_perfect"]
+    if skipped is None or not run.episodes:
+        return {}
+    last = run.episodes[-1].step
+    steps = np.array([step for step in skipped.steps.tolist() if step <= last], dtype=np.int64)
+    edited = Counter((item.step, item.outcome) for item in run.episodes)
+    counts = {
+        key: _at(series, steps)
+        if (series := logged.get(key)) is not None
+        else np.array([float(edited[step, key]) for step in steps.tolist()])
+        for key in OUTCOMES
+    }
+    total = np.sum(list(counts.values()), axis=0)
+    steps, counts = steps[total > 0], {key: value[total > 0] for key, value in counts.items()}
+    if not len(steps):
+        return {}
+    shares = {key: value / total[total > 0] for key, value in counts.items()}
+    avoided = shares["skipped_perfect"] + shares["verbatim"]
+    found = {OUTCOME_SHARE.format(key): Series(steps, share) for key, share in shares.items()}
+    return found | {AVOIDED_SHARE: Series(steps, avoided)}
+
+
+def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The values at `steps`, 0 where the series has none."""
+    known = dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
+    return np.array([known.get(step, 0.0) for step in steps.tolist()])
+
+
+def reward_over_none(runs: Sequence[Run]) -> Mapping[int, dict[str, Series]]:
+    """By the run's place in `runs`: its reward minus the mean reward of the unconstrained runs of
+    its setting, at the steps that these have.
+
+    The unconstrained arm itself is among them: its band shows how much seeds differ by chance.
+    """
+    metric = choose_metric(runs, names.REWARD)
+    if metric is None:
+        return {}
+    found: dict[int, dict[str, Series]] = {}
+    for setting in {run.setting for run in runs}:
+        members = [i for i, run in enumerate(runs) if run.setting == setting]
+        members = [i for i in members if metric in runs[i].metrics]
+        baseline = [runs[i].metrics[metric] for i in members if runs[i].arm == UNCONSTRAINED]
+        if baseline and len(members) > len(baseline):
+            curve = aggregate(UNCONSTRAINED, metric, baseline)
+            mean = Series(curve.steps, curve.mean)
+            found |= {i: _difference(runs[i].metrics[metric], mean) for i in members}
+    return {index: series for index, series in found.items() if series}
+
+
+def _difference(series: Series, other: Series) -> dict[str, Series]:
+    steps, here, there = np.intersect1d(series.steps, other.steps, return_indices=True)
+    if not len(steps):
+        return {}
+    return {REWARD_OVER_NONE: Series(steps, series.values[here] - other.values[there])}

@@ -1,0 +1,129 @@
+"""A figure as data: its plots, legend, words and numbers.
+
+A page shows the plots one by one, each as wide as a phone; print shows them in one grid. Both are
+drawn by the same functions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from recipe.analysis.output import write_csv
+from recipe.analysis.style import LIGHT, README_WIDTH_IN, Theme, save, themed
+
+MOST_COLUMNS = 3
+ROW_HEIGHT_IN = 2.35
+PLOT_SIZE_IN = (4.1, 2.8)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One pair of axes. `alt` says in words what it shows, for those who cannot see it."""
+
+    title: str
+    alt: str
+    draw: Callable[[Axes, Theme], None]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of the legend: `colour` picks from a theme; an empty `marker` stands for an area."""
+
+    label: str
+    colour: Callable[[Theme], str]
+    marker: str = ""
+
+
+def part_colour(index: int) -> Callable[[Theme], str]:
+    """Picks the colour of a part of a whole."""
+    return lambda theme: theme.parts[index]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One figure. `name` is that of its files; `notes` are short lines that belong beside it;
+    `header` and `rows` are its numbers.
+    """
+
+    name: str
+    title: str
+    caption: str
+    plots: tuple[Plot, ...]
+    keys: tuple[Key, ...]
+    notes: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+
+
+def draw_plot(plot: Plot, theme: Theme) -> Figure:
+    """One plot alone, without the legend."""
+    with themed(theme):
+        figure = Figure(figsize=PLOT_SIZE_IN, layout="constrained")
+        plot.draw(figure.add_subplot(), theme)
+    return figure
+
+
+def draw_sheet(sheet: Sheet, theme: Theme) -> Figure:
+    """All plots in a grid, with the legend and the notes in a cell of their own."""
+    cells = len(sheet.plots) + 1
+    columns = min(MOST_COLUMNS, cells)
+    rows = -(-cells // columns)
+    with themed(theme):
+        figure = Figure(
+            figsize=(README_WIDTH_IN * columns / MOST_COLUMNS, ROW_HEIGHT_IN * rows),
+            layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07),
+        )
+        grid = figure.add_gridspec(rows, columns)
+        for index, plot in enumerate(sheet.plots):
+            axes = figure.add_subplot(grid[index // columns, index % columns])
+            plot.draw(axes, theme)
+        _draw_legend(figure.add_subplot(grid[rows - 1, columns - 1]), sheet, theme)
+    return figure
+
+
+def _draw_legend(axes: Axes, sheet: Sheet, theme: Theme) -> None:
+    axes.set_axis_off()
+    if sheet.keys:
+        axes.legend(
+            handles=[_handle(key, theme) for key in sheet.keys],
+            loc="upper left",
+            bbox_to_anchor=(0, 1.1),
+            borderaxespad=0,
+            fontsize=9,
+        )
+    axes.text(0, -0.1, "\n".join(sheet.notes), va="bottom", fontsize=8, color=theme.muted)
+
+
+def _handle(key: Key, theme: Theme) -> Line2D | Patch:
+    colour = key.colour(theme)
+    if not key.marker:
+        return Patch(color=colour, label=key.label)
+    return Line2D(
+        [],
+        [],
+        color=colour,
+        marker=key.marker,
+        linewidth=1.6,
+        markersize=5,
+        label=key.label,
+    )
+
+
+def write_numbers(sheet: Sheet, out: Path) -> Path:
+    """The numbers behind the figure."""
+    return write_csv(out / f"{sheet.name}.csv", sheet.header, sheet.rows)
+
+
+def write_pictures(sheet: Sheet, out: Path, themes: Sequence[Theme] = (LIGHT,)) -> list[Path]:
+    """A PNG for each theme, at a README's width and twice its density; a PDF of the light one."""
+    paths = []
+    for theme in themes:
+        formats = ("png", "pdf") if theme is LIGHT else ("png",)
+        paths += save(draw_sheet(sheet, theme), out / f"{sheet.name}{theme.suffix}", formats)
+    return paths
