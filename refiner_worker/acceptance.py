@@ -110,7 +110,9 @@ class Law:
     def probability(self, token: int, score: TokenScore) -> float | None:
         """p(token) in [0, 1]; None where the listed tokens leave it open by over `tolerance`."""
         if self.temperature == 1:
-            return min(1.0, math.exp(score.log_probs[score.token_ids.index(token)]))
+            # The only one there is. SGLang lists the vocabulary's last token by another id.
+            (log_prob,) = score.log_probs
+            return min(1.0, math.exp(log_prob))
         assert self.vocabulary_size is not None
         low, high = tempered_probability(token, score, self.temperature, self.vocabulary_size)
         return (low + high) / 2 if high - low <= self.tolerance else None

@@ -25,5 +25,9 @@ def refine_limits(config: DictConfig, settings: Settings) -> RefineLimits:
 
 
 def refiner_model_length(limits: RefineLimits) -> int:
-    """The context that the refiner's servers need, in tokens."""
-    return limits.max_prompt_tokens + limits.max_output_tokens
+    """The context that the refiner's servers need, in tokens.
+
+    One more than prompt and output: verl keeps a place free on SGLang, and an output cut short
+    there would be taken for a whole one.
+    """
+    return limits.max_prompt_tokens + limits.max_output_tokens + 1

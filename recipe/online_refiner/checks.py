@@ -203,11 +203,12 @@ def _check_context(config: DictConfig, settings: Settings) -> Iterator[str]:
             f"data.max_prompt_length + data.max_response_length = {needed} exceeds the model's "
             f"context of {context} tokens. Fix: lower one of them"
         )
-    refiner_needs = refiner_model_length(refine_limits(config, settings))
+    limits = refine_limits(config, settings)
+    refiner_needs = refiner_model_length(limits)
     if settings.refines and refiner_needs > context:
         yield (
             f"refiner.max_prompt_length={settings.refiner.max_prompt_length}: the refiner needs "
             f"{refiner_needs} tokens of context and has {context}. Fix: set "
-            f"refiner.max_prompt_length={context - config.data.max_response_length} or less; "
-            "longer ones go unrefined"
+            f"refiner.max_prompt_length={limits.max_prompt_tokens + context - refiner_needs} or "
+            "less; longer ones go unrefined"
         )
