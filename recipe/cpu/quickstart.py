@@ -56,7 +56,7 @@ class Training:
 
     Attributes:
         arm: its name. overrides: what sets it apart. steps: training steps in all.
-        folder: the run's folder.
+        folder: the run's folder. limit_s: seconds after which it is given up.
     """
 
     arm: str
@@ -65,6 +65,7 @@ class Training:
     seed: int
     steps: int
     folder: Path
+    limit_s: float = float("inf")
 
     def command(self, train_file: Path, val_file: Path) -> list[str]:
         """The command line of the training."""
@@ -134,6 +135,7 @@ def run(training: Training, command: list[str]) -> None:
         return
     training.folder.mkdir(parents=True, exist_ok=True)
     log_path = training.folder / "train.log"
+    deadline = time.monotonic() + training.limit_s
     with log_path.open("ab") as log, Progress(training.arm, training.steps, metrics) as progress:
         process = subprocess.Popen(
             command,
@@ -143,7 +145,7 @@ def run(training: Training, command: list[str]) -> None:
             start_new_session=True,
         )
         try:
-            while process.poll() is None:
+            while process.poll() is None and time.monotonic() < deadline:
                 progress.update()
                 time.sleep(POLL_S)
         finally:

@@ -1,0 +1,78 @@
+"""Running every experiment on the CPU: what runs, what is not run again, what a failure says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipe.cpu.experiments import Check, check_all, checks, locked, table
+
+LOGS_A_STEP = """
+import json, pathlib, sys
+metrics = pathlib.Path(sys.argv[1]) / "metrics.jsonl"
+with metrics.open("a") as file:
+    file.write(json.dumps({"step": 1, "data": {}}) + "\\n")
+"""
+
+
+def check(folder: Path, code: str = LOGS_A_STEP, **fields: str) -> Check:
+    command = (sys.executable, "-c", code, str(folder))
+    return Check(folder.name, 1, folder, command, **fields)
+
+
+@pytest.fixture(autouse=True)
+def _polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipe.cpu.quickstart.POLL_S", 0.02)
+
+
+def test_what_has_been_trained_is_not_trained_again(tmp_path: Path) -> None:
+    todo = [check(tmp_path / "one"), check(tmp_path / "two")]
+    first = list(check_all(todo[:1], 60.0, None))
+    second = list(check_all(todo, 60.0, None))
+    assert [outcome.failure for outcome in (*first, *second)] == ["", "", ""]
+    assert first[0].seconds is not None
+    assert second[0].seconds is None
+    assert len((tmp_path / "one" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "limit_s", "words"),
+    [
+        ("raise ValueError('no such key')", 60.0, "ValueError: no such key"),
+        ("pass", 60.0, "exit status 0 after step -1 of 1"),
+        ("import time; time.sleep(60)", 0.3, "exit status -15"),
+    ],
+)
+def test_a_run_that_fails_ends_early_or_hangs_is_told(
+    tmp_path: Path, code: str, limit_s: float, words: str
+) -> None:
+    (failed,) = check_all([check(tmp_path / "bad", code)], limit_s, None)
+    (good,) = check_all([check(tmp_path / "good")], 60.0, None)
+    assert words in failed.failure
+    assert good.failure == ""
+    lines = table([failed, good]).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["FAILED", "ok"]
+
+
+def test_the_lock_is_held_while_a_run_lasts_and_free_afterwards(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    try_it = ["flock", "--nonblock", str(lock), "true"]
+    asks = f"import subprocess, sys; sys.exit(subprocess.run({try_it!r}).returncode)"
+    (held,) = check_all([check(tmp_path / "asks", asks)], 60.0, lock)
+    assert "exit status 1" in held.failure
+    assert subprocess.run(try_it).returncode == 0
+    with locked(lock):
+        assert subprocess.run(try_it).returncode == 1
+
+
+def test_an_experiment_that_trains_as_another_one_comes_last_and_says_so(tmp_path: Path) -> None:
+    names = ["lambda_sweep", "dynamic_dapo_apps_sft", "large_dapo_7b"]
+    found = checks(names, tmp_path, steps=1)
+    assert [one.experiment for one in found] == ["lambda_sweep", "large_dapo_7b", names[1]]
+    assert [one.same_as for one in found] == ["", "", "lambda_sweep"]
+    assert [one.differs for one in found] == ["", "actor: fsdp2 for megatron", ""]
+    assert "experiment=lambda_sweep" in found[0].command
+    assert "hardware=cpu_debug" in found[0].command
