@@ -200,6 +200,7 @@ def _describe(part: Converted) -> dict[str, Any]:
         "read": len(part.rows) + len(part.quarantined),
         "rows": len(part.rows),
         "quarantined": len(part.quarantined),
+        "reasons": dict(sorted(Counter(one["reason"] for one in part.quarantined).items())),
         "call_based": sum("fn_name" in suite for suite in suites),
         "without_reference_solution": sum(
             not row["extra_info"]["reference_solution"] for row in part.rows

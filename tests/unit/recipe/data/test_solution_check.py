@@ -135,6 +135,7 @@ def test_problems_that_their_solutions_fail_are_quarantined_and_the_rest_learn_a
         "syntax": "no reference solution passes the tests (1 compile_error)",
     }
     assert (card["read"], card["rows"], card["quarantined"]) == (5, 3, 2)
+    assert card["reasons"] == dict.fromkeys(reasons.values(), 1)
     assert card["solution_check"] == {
         "accepted": 2,
         "accepted_not_the_first": 1,
