@@ -59,7 +59,12 @@ def constraint_of(run: Run) -> tuple[Constraint, tuple[Finding, ...]]:
 
 
 def _number(value: object) -> str:
-    return f"{value:g}" if is_number(value) else UNKNOWN
+    """A number, or the text of one, in its shortest form."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return UNKNOWN
+    return f"{number:g}" if is_number(number) else UNKNOWN
 
 
 def read_constraint(path: Path) -> tuple[dict[str, Any], tuple[Finding, ...]]:
@@ -74,7 +79,9 @@ def read_constraint(path: Path) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     start = lines.index(BLOCK) if BLOCK in lines else len(lines)
     ends = (i for i, line in enumerate(lines[start + 1 :], start + 1) if line[:1] not in ("", " "))
     try:
-        block = yaml.safe_load("\n".join(lines[start : next(ends, len(lines))]))
+        text = "\n".join(lines[start : next(ends, len(lines))])
+        # Scalars stay text: YAML 1.1 reads a bare `off` as false.
+        block = yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError:
         block = None
     content = block.get("constraint") if isinstance(block, dict) else None

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from recipe.analysis.curves import curves_sheet
 from recipe.analysis.derived import REWARD_OVER_NONE
-from recipe.analysis.names import label_of
+from recipe.analysis.names import label_of, wrapped_label_of
 from recipe.analysis.panels import CROSS_ENTROPY, IMPROVEMENT, KL, REWARD, VALIDATION, Panel
 from recipe.analysis.runs import Run
 from recipe.analysis.sheets import Plot, Sheet
@@ -70,7 +70,7 @@ def _ends(summaries: Mapping[str, Sequence[RunSummary]]) -> tuple[Plot, ...]:
             }
             axes.plot(ends[arm], [row] * len(ends[arm]), markersize=5, alpha=0.5, **look)
             axes.plot(means[arm], row, markersize=9, **look)
-        axes.set_yticks(range(len(arms)), [styles[arm].label for arm in arms])
+        axes.set_yticks(range(len(arms)), [wrapped_label_of(arm) for arm in arms])
         axes.set_ylim(-0.6, len(arms) - 0.4)
         axes.margins(x=0.08)
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from recipe.analysis import names
 from recipe.analysis.curves import curves_sheet
-from recipe.analysis.names import label_of
+from recipe.analysis.names import label_of, wrapped_label_of
 from recipe.analysis.panels import Panel
 from recipe.analysis.runs import Run, choose_metric, group_by_arm
 from recipe.analysis.sheets import Key, Plot, Sheet, part_colour
@@ -165,7 +165,7 @@ def _bars(
                 linewidth=0.6,
             )
             left += widths
-        axes.set_yticks(range(len(arms)), [label_of(arm) for arm in arms])
+        axes.set_yticks(range(len(arms)), [wrapped_label_of(arm) for arm in arms])
         if percent:
             axes.set_xlim(0, 1)
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -9,10 +9,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from operator import not_
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, TypeGuard
 
+from recipe.analysis.printable import printable
 from recipe.analysis.records import Finding, condense, read_jsonl, read_record_at
 
 
@@ -41,6 +43,11 @@ class Episode:
     ce: tuple[float, ...] | None
 
 
+MAX_MAGNITUDE = 1e100
+"""Beyond it a number is taken for garbage: sums and squares of such numbers would overflow."""
+MAX_STEP = 10**9
+Record = dict[str, Any]
+NO_EPISODE = "episode without step, accepted and verbatim; ignored"
 OUTCOMES = {
     "skipped_perfect": "perfect, not refined",
     "verbatim": "verbatim",
@@ -93,11 +100,11 @@ def read_digests(path: Path) -> tuple[tuple[EpisodeDigest, ...], tuple[Finding, 
                 problems.append((line.number, line.problem))
             if line.record is None:
                 continue
-            episode, problem = parse_episode(line.record)
+            item, problem = digest(line.record, line.offset)
             if problem is not None:
                 problems.append((line.number, problem))
-            if episode is not None:
-                digests.append(digest(episode, line.offset))
+            if item is not None:
+                digests.append(item)
     except FileNotFoundError:
         return (), (Finding(path, "missing: no counts of refinements, no heat map from this run"),)
     except OSError as error:
@@ -133,28 +140,35 @@ def read_episode(path: Path, item: EpisodeDigest) -> Episode:
     return episode
 
 
-def digest(episode: Episode, offset: int) -> EpisodeDigest:
-    """Reduce an episode to the numbers that tables and choices need."""
-    ce = episode.ce or ()
-    edited = tuple(not flag for flag in episode.copied)
-    copied_count = len(edited) - sum(edited)
-    copied_sum, edited_sum = sum(compress(ce, episode.copied)), sum(compress(ce, edited))
-    return EpisodeDigest(
-        step=episode.step,
-        offset=offset,
-        accepted=episode.accepted,
-        verbatim=episode.verbatim,
-        refined_verdict=intern(episode.refined_verdict),
-        refined_length=len(episode.refined_tokens),
-        edited_length=len(edited) - copied_count,
-        ce_copied_sum=copied_sum,
-        ce_copied_count=copied_count if ce else 0,
-        ce_edited_sum=edited_sum,
-        ce_edited_count=len(edited) - copied_count if ce else 0,
-        problem_id=episode.problem_id,
-        verdict=intern(episode.verdict),
-        reward=episode.reward,
-        refined_reward=episode.refined_reward,
+def digest(record: Record, offset: int) -> tuple[EpisodeDigest | None, str | None]:
+    """Reduce a logged record to the numbers that tables and choices need and, where something is
+    amiss, name it: the same judgement as that of `parse_episode`, without building the episode.
+    """
+    flags = _flags(record)
+    if flags is None:
+        return None, NO_EPISODE
+    step, accepted, verbatim = flags
+    copied, ce, problem = _token_values(record)
+    copied_count = sum(map(bool, copied))
+    return (
+        EpisodeDigest(
+            step=step,
+            offset=offset,
+            accepted=accepted,
+            verbatim=verbatim,
+            refined_verdict=intern(printable(_text(record, "refined_verdict"))),
+            refined_length=len(copied),
+            edited_length=len(copied) - copied_count,
+            ce_copied_sum=sum(compress(ce, copied)),
+            ce_copied_count=copied_count if ce else 0,
+            ce_edited_sum=sum(compress(ce, map(not_, copied))),
+            ce_edited_count=len(copied) - copied_count if ce else 0,
+            problem_id=intern(printable(_text(record, "problem_id"))),
+            verdict=intern(printable(_text(record, "verdict"))),
+            reward=_number(record.get("reward")),
+            refined_reward=_number(record.get("refined_reward")),
+        ),
+        problem,
     )
 
 
@@ -171,54 +185,75 @@ def mean_ce(digests: Iterable[EpisodeDigest]) -> tuple[float, float]:
     )
 
 
-def parse_episode(record: dict[str, Any]) -> tuple[Episode | None, str | None]:
+def parse_episode(record: Record) -> tuple[Episode | None, str | None]:
     """Turn a logged record into an `Episode` and, where something is amiss, name it.
 
     Without a step or flags there is no episode; a CE list that does not fit its tokens costs the
     episode only its CE.
     """
-    step, accepted, verbatim = record.get("step"), record.get("accepted"), record.get("verbatim")
-    if (
-        not isinstance(step, int)
-        or not isinstance(accepted, bool)
-        or not isinstance(verbatim, bool)
-    ):
-        return None, "episode without step, accepted and verbatim; ignored"
-    refined_tokens = _strings(record.get("refined_tokens"))
-    copied = tuple(map(bool, _list(record.get("copied"))))
-    problem = None
-    if len(copied) != len(refined_tokens):
-        copied, problem = (
-            (True,) * len(refined_tokens),
-            "copied does not fit the refined tokens; CE not used",
-        )
-    ce = None if problem else _finite(record.get("ce"))
-    if (
-        record.get("ce") is not None
-        and problem is None
-        and (ce is None or len(ce) != len(refined_tokens))
-    ):
-        ce, problem = None, "ce is not one finite number per refined token; CE not used"
+    flags = _flags(record)
+    if flags is None:
+        return None, NO_EPISODE
+    step, accepted, verbatim = flags
+    copied, ce, problem = _token_values(record)
     return (
         Episode(
             step=step,
-            problem_id=str(record.get("problem_id", "")),
-            prompt=str(record.get("prompt", "")),
-            answer=str(record.get("answer", "")),
-            refined=str(record.get("refined", "")),
+            problem_id=printable(_text(record, "problem_id")),
+            prompt=_text(record, "prompt"),
+            answer=_text(record, "answer"),
+            refined=_text(record, "refined"),
             reward=_number(record.get("reward")),
             refined_reward=_number(record.get("refined_reward")),
-            verdict=str(record.get("verdict", "")),
-            refined_verdict=str(record.get("refined_verdict", "")),
+            verdict=printable(_text(record, "verdict")),
+            refined_verdict=printable(_text(record, "refined_verdict")),
             accepted=accepted,
             verbatim=verbatim,
             answer_tokens=_strings(record.get("answer_tokens")),
-            refined_tokens=refined_tokens,
-            copied=copied,
-            ce=ce,
+            refined_tokens=_strings(record.get("refined_tokens")),
+            copied=tuple(map(bool, copied)),
+            ce=tuple(map(float, ce)) if ce else None,
         ),
         problem,
     )
+
+
+def _flags(record: Record) -> tuple[int, bool, bool] | None:
+    """Step, accepted and verbatim; None where one is missing or of another type."""
+    step, accepted, verbatim = record.get("step"), record.get("accepted"), record.get("verbatim")
+    if is_step(step) and isinstance(accepted, bool) and isinstance(verbatim, bool):
+        return step, accepted, verbatim
+    return None
+
+
+def is_step(value: object) -> TypeGuard[int]:
+    """True for an int that can count training steps."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STEP
+
+
+def _token_values(record: Record) -> tuple[Sequence[Any], Sequence[float], str | None]:
+    """What is logged per refined token: whether it is copied, by truth value, and its CE in nats,
+    empty where there is none; and what is amiss.
+    """
+    tokens, copied = _list(record.get("refined_tokens")), _list(record.get("copied"))
+    if len(copied) != len(tokens):
+        return [True] * len(tokens), (), "copied does not fit the refined tokens; CE not used"
+    if record.get("ce") is None:
+        return copied, (), None
+    ce = _list(record.get("ce"))
+    numbers = set(map(type, ce)) <= {int, float}
+    if len(ce) != len(tokens) or not ce or not numbers or not _all_finite(ce):
+        return copied, (), "ce is not one finite number per refined token; CE not used"
+    return copied, ce, None
+
+
+def _all_finite(ce: Sequence[float]) -> bool:
+    """Min and max are taken since they are fast; a NaN makes the sum one."""
+    return min(ce) >= -MAX_MAGNITUDE and max(ce) <= MAX_MAGNITUDE and not math.isnan(sum(ce))
+
+
+def _text(record: Record, key: str) -> str:
+    return str(record.get(key, ""))
 
 
 def _list(value: object) -> list[Any]:
@@ -230,15 +265,13 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def is_number(value: object) -> bool:
-    """True for a finite int or float that is not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """True for an int or float that is not a bool and no further from zero than `MAX_MAGNITUDE`."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
+    )
 
 
 def _number(value: Any) -> float:
     return float(value) if is_number(value) else math.nan
-
-
-def _finite(value: object) -> tuple[float, ...] | None:
-    items = _list(value)
-    numbers = bool(items) and set(map(type, items)) <= {int, float}
-    return tuple(map(float, items)) if numbers and all(map(math.isfinite, items)) else None

@@ -89,7 +89,7 @@ def write_examples_csv(examples: Iterable[Example], path: Path) -> Path:
 def _row(example: Example) -> tuple[object, ...]:
     run, episode = example.choice.run, example.choice.read()
     texts = (episode.problem_id, episode.verdict, episode.refined_verdict)
-    problem, verdict, refined_verdict = (json.dumps(text, ensure_ascii=False) for text in texts)
+    problem, verdict, refined_verdict = (json.dumps(text) for text in texts)
     return (
         example.why,
         run.arm,

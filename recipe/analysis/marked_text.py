@@ -4,7 +4,6 @@ Everything here comes from a model's output and is not to be trusted: signs that
 obey rather than show are replaced, and the page's template escapes the rest.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,14 +11,13 @@ from recipe.analysis.choice import Choice
 from recipe.analysis.episodes import Episode
 from recipe.analysis.heatmap import heat_limit
 from recipe.analysis.names import label_of
+from recipe.analysis.printable import printable
 from recipe.analysis.sides import Side, sides_of
-from recipe.analysis.token_layout import REPLACEMENT, readable_tokens
+from recipe.analysis.token_layout import readable_tokens
 
 HEAT_LEVELS = 20
 MAX_TOKENS_SHOWN = 4000
 MAX_PROMPT_CHARACTERS = 4000
-OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn"}
-"""Unicode categories that steer rather than show: controls, bidirectional marks, surrogates."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +51,6 @@ class EpisodeView:
     omitted: tuple[int, int]
 
 
-def printable(text: str) -> str:
-    """The text with every sign replaced that a browser would obey instead of showing it."""
-    return "".join(
-        sign
-        if sign in "\n\t" or unicodedata.category(sign) not in OBEYED
-        else ""
-        if sign == "\r"
-        else REPLACEMENT
-        for sign in text
-    )
-
-
 def view_of(choice: Choice, why: str = "") -> EpisodeView:
     """Read the episode and mark it; `ValueError` or `OSError` where its file changed or went."""
     episode, run = choice.read(), choice.run
@@ -75,14 +61,12 @@ def view_of(choice: Choice, why: str = "") -> EpisodeView:
     cut = len(prompt) > MAX_PROMPT_CHARACTERS
     return EpisodeView(
         why=why,
-        where=printable(
-            f"{label_of(run.arm)}{seed}, step {episode.step}, problem {episode.problem_id}"
-        ),
+        where=f"{label_of(run.arm)}{seed}, step {episode.step}, problem {episode.problem_id}",
         prompt=prompt[:MAX_PROMPT_CHARACTERS] + (" …" if cut else ""),
         before=_spans(_words(episode.answer_tokens, episode.answer), before, limit),
         after=_spans(_words(episode.refined_tokens, episode.refined), after, limit),
-        before_title=printable(before.title),
-        after_title=printable(after.title),
+        before_title=before.title,
+        after_title=after.title,
         reward=episode.reward,
         refined_reward=episode.refined_reward,
         has_ce=episode.ce is not None,

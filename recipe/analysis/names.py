@@ -5,6 +5,9 @@ A pattern is matched as in a shell (`*`); the first pattern that any run satisfi
 runs, so that every curve of a panel shows the same quantity.
 """
 
+import textwrap
+
+LABEL_COLUMNS = 22
 ARM_ORDER = (
     "none",
     "static_kl",
@@ -59,6 +62,11 @@ LAMBDA = ("constraint/lambda",)
 ROLLOUT_DISAGREEMENT = ("monitor/rollout_logprob_diff_max", "training/rollout_probs_diff_max")
 """Largest difference between rollout engine and actor on one token. verl's own metric, the second
 pattern, is a difference of probabilities, not of log-probabilities."""
+
+
+def wrapped_label_of(arm: str) -> str:
+    """The name in lines short enough for an axis: an arm of a user's own is named by its keys."""
+    return textwrap.fill(label_of(arm), LABEL_COLUMNS)
 
 
 def label_of(arm: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 RECORD_START = b'{"step"'
 """How both writers begin a line. Inside a JSON string the quotes would be escaped, so these bytes
 never occur there.
@@ -87,12 +89,15 @@ def _parse_line(raw: bytes, number: int, offset: int) -> Line:
 
 def _parse_object(raw: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(raw)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # the content is not ours to trust: broken JSON, broken UTF-8, absurd nesting
-        return None
+        value = orjson.loads(raw)
+    except ValueError:
+        # NaN, numbers beyond 64 bits and halves of surrogate pairs, which Python's own writer lets
+        # through and its reader takes.
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            # The content is not ours to trust: broken JSON, broken UTF-8, absurd nesting.
+            return None
     return value if isinstance(value, dict) else None
 
 

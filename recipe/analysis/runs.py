@@ -8,14 +8,23 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipe.analysis.episodes import Episode, EpisodeDigest, is_number, read_digests, read_episode
+from recipe.analysis.episodes import (
+    Episode,
+    EpisodeDigest,
+    is_number,
+    is_step,
+    read_digests,
+    read_episode,
+)
 from recipe.analysis.names import ARM_ORDER
+from recipe.analysis.printable import printable
 from recipe.analysis.records import Finding, condense, read_jsonl, read_object
 
 RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl"})
@@ -129,8 +138,8 @@ def _identify(path: Path, info: Mapping[str, Any]) -> tuple[str, str, int | None
     digits = absolute.name.removeprefix("seed")
     seed = info.get("seed", int(digits) if in_layout and digits.isdecimal() else None)
     return (
-        str(info.get("arm", arm)),
-        str(info.get("setting", setting)),
+        printable(str(info.get("arm") or arm)),
+        printable(str(info.get("setting", setting) or "")),
         seed if isinstance(seed, int) else None,
     )
 
@@ -149,7 +158,7 @@ def read_metrics(path: Path) -> tuple[tuple[int, ...], dict[str, Series], tuple[
             if line.record is None:
                 continue
             step, data = line.record.get("step"), line.record.get("data")
-            if not isinstance(step, int) or not isinstance(data, dict):
+            if not is_step(step) or not isinstance(data, dict):
                 problems.append((line.number, "without step and data; ignored"))
                 continue
             repeated.update({step} & by_step.keys())
@@ -174,9 +183,9 @@ def _step_findings(path: Path, steps: Sequence[int], repeated: set[int]) -> tupl
                 path, f"{name_steps(repeated)} repeated after a resume; the last writing is used"
             )
         )
-    absent = set(range(steps[0], steps[-1])) - set(steps) if steps else set()
-    if absent:
-        findings.append(Finding(path, f"{name_steps(absent)} absent; lines are drawn across"))
+    gaps = [(a + 1, b - 1) for a, b in pairwise(steps) if b > a + 1]
+    if gaps:
+        findings.append(Finding(path, f"{_name_spans(gaps)} absent; lines are drawn across"))
     return tuple(findings)
 
 
@@ -185,8 +194,13 @@ def name_steps(steps: Iterable[int]) -> str:
     ordered = sorted(steps)
     starts = [step for step in ordered if step - 1 not in ordered]
     ends = [step for step in ordered if step + 1 not in ordered]
-    parts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
-    return ("step " if len(ordered) == 1 else "steps ") + ", ".join(parts)
+    return _name_spans(list(zip(starts, ends, strict=True)))
+
+
+def _name_spans(spans: Sequence[tuple[int, int]]) -> str:
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in spans]
+    single = len(spans) == 1 and spans[0][0] == spans[0][1]
+    return ("step " if single else "steps ") + ", ".join(parts)
 
 
 def _to_series(
@@ -201,13 +215,15 @@ def _to_series(
             elif value is None or isinstance(value, float):
                 not_finite.setdefault(name, []).append(step)
     series = {
-        name: Series(
+        printable(name): Series(
             np.array([s for s, _ in pairs], dtype=np.int64), np.array([v for _, v in pairs])
         )
         for name, pairs in points.items()
     }
     findings = tuple(
-        Finding(path, f"{name} is not a finite number at {name_steps(steps)}; left out there")
+        Finding(
+            path, f"{printable(name)} is not a finite number at {name_steps(steps)}; left out there"
+        )
         for name, steps in sorted(not_finite.items())
     )
     return series, findings

@@ -4,6 +4,7 @@ A page shows the plots one by one, each as wide as a phone; print shows them in 
 drawn by the same functions.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from recipe.analysis.style import LIGHT, README_WIDTH_IN, Theme, save, themed
 MOST_COLUMNS = 3
 ROW_HEIGHT_IN = 2.35
 PLOT_SIZE_IN = (4.1, 2.8)
+LEGEND_COLUMNS = 34
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _draw_legend(axes: Axes, sheet: Sheet, theme: Theme) -> None:
 def _handle(key: Key, theme: Theme) -> Line2D | Patch:
     colour = key.colour(theme)
     if not key.marker:
-        return Patch(color=colour, label=key.label)
+        return Patch(color=colour, label=textwrap.fill(key.label, LEGEND_COLUMNS))
     return Line2D(
         [],
         [],
@@ -111,7 +113,7 @@ def _handle(key: Key, theme: Theme) -> Line2D | Patch:
         marker=key.marker,
         linewidth=1.6,
         markersize=5,
-        label=key.label,
+        label=textwrap.fill(key.label, LEGEND_COLUMNS),
     )
 
 

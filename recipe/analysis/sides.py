@@ -11,7 +11,8 @@ import matplotlib
 from matplotlib.font_manager import get_font
 
 from recipe.analysis.episodes import Episode
-from recipe.analysis.token_layout import REPLACEMENT, Layout, lay_out, readable_tokens, window
+from recipe.analysis.printable import REPLACEMENT
+from recipe.analysis.token_layout import Layout, lay_out, readable_tokens, window
 
 MAX_COLUMNS = 64
 MAX_ROWS = 40

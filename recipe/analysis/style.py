@@ -192,5 +192,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
         metadata = {"CreationDate": None} if extension == "pdf" else None
         content = BytesIO()
         figure.savefig(content, format=extension, dpi=README_DPI, metadata=metadata)
+        # Laid out once: the next format takes the same places.
+        figure.set_layout_engine("none")
         paths.append(write_whole(path, content.getvalue()))
     return paths

@@ -20,7 +20,9 @@ from recipe.analysis.style import LIGHT, Theme
 
 PLACE_HOLDER = re.compile(r"#fe00[0-9a-f]{2}")
 STYLE = re.compile(r'style="[^"]*"')
-PREAMBLE = re.compile(r"^.*?(?=<svg\b)|<metadata>.*?</metadata>\s*|<!--.*?-->\s*", re.DOTALL)
+UNWANTED = re.compile(
+    r"^.*?(?=<svg\b)|<metadata>.*?</metadata>\s*|<!--.*?-->\s*|<style\b.*?</style>\s*", re.DOTALL
+)
 OPENING = re.compile(r"<svg\b[^>]*>")
 VIEW_BOX = re.compile(r'viewBox="[^"]*"')
 OWN_ID = re.compile(r'(\bid="|url\(#|href="#)')
@@ -79,7 +81,7 @@ def inline_svg(figure: Figure, name: str, alt: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         drawn = StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    svg = PREAMBLE.sub("", drawn.getvalue())
+    svg = UNWANTED.sub("", drawn.getvalue())
     svg = STYLE.sub(lambda match: PLACE_HOLDER.sub(_variable, match.group()), svg)
     svg = OWN_ID.sub(rf"\g<1>{name}-", svg)
     view_box = VIEW_BOX.search(svg)

@@ -10,7 +10,6 @@ from functools import cache
 
 TAB_COLUMNS = 4
 NEWLINE_MARK = "↵"
-REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,16 @@ def write_run(
     return folder
 
 
+@pytest.fixture(scope="session")
+def two_seeds_of_three_arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six short runs, for tests that only read it."""
+    root = tmp_path_factory.mktemp("runs")
+    for course in COURSES[:3]:
+        for seed in (0, 1):
+            write_run(root, course, seed=seed, steps=3, total=3)
+    return root
+
+
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Path]:
     """Write a run folder: `new_run(arm="none", seed=0, steps=16, …)`."""
