@@ -3,9 +3,9 @@
 vLLM's own n-gram proposer needs its whole n-gram to agree: after each edit it falls silent until it
 has seen enough, and what stands earlier in the prompt is preferred. Here every earlier position is
 scored by how well the tokens before it agree with the last ones, mismatches forgiven, the recent
-weighing most; what follows the best position is proposed, the more of it the more tokens agree. A
-replaced token thus costs nothing, an inserted or deleted one a step or two. What is proposed
-changes no output, since vLLM verifies it. Ours.
+weighing most; what follows the best position is proposed, DRAFTED_PER_AGREEING tokens for each that
+agrees. A replaced token thus costs nothing, an inserted or deleted one a step or two. What is
+proposed changes no output, since vLLM verifies it. Ours.
 
 Loaded by vLLM 0.28 in the engine's process, by name (`speculative_config: {method: custom_class,
 model: refiner_worker.copy_proposer.CopyProposer}`); vLLM calls that interface experimental.
@@ -22,6 +22,8 @@ DECAY = 0.6
 the last: up to 0.6 / 0.4 = 1.5) outweighs a chance agreement of one token (1), and one token after
 an insertion (1) outweighs the memory of the place before it (0.6² / 0.4 = 0.9)."""
 LEAST_SCORE = 1.0
+DRAFTED_PER_AGREEING = 4
+"""Four agreeing tokens fill a draft of 16; with fewer a copy starts slower (docs/refiner.md)."""
 
 
 class CopyProposer:
@@ -63,9 +65,9 @@ class CopyProposer:
 def continuation(tokens: np.ndarray, most: int) -> np.ndarray:
     """What stands after the position that agrees best with the end of `tokens`.
 
-    The length is the share of WINDOW that agrees of `most`, at least 1 token; empty where no
-    position reaches LEAST_SCORE. Of equal positions the last is taken: the answer to copy stands
-    at the prompt's end.
+    The length is DRAFTED_PER_AGREEING times the tokens of WINDOW that agree, and at most `most`;
+    empty where no position reaches LEAST_SCORE. Of equal positions the last is taken: the answer
+    to copy stands at the prompt's end.
     """
     last = tokens.shape[0] - 1
     best, best_at, best_agree = LEAST_SCORE, -1, 0
@@ -80,5 +82,5 @@ def continuation(tokens: np.ndarray, most: int) -> np.ndarray:
             best, best_at, best_agree = score, at, agree
     if best_at < 0:
         return tokens[:0]
-    count = max(1, most * best_agree // WINDOW)
+    count = min(most, DRAFTED_PER_AGREEING * best_agree)
     return tokens[best_at + 1 : min(best_at + 1 + count, last + 1)]

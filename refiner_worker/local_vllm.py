@@ -66,6 +66,10 @@ class LocalVllm:
         """Forward passes so far, summed over the requests that each of them served."""
         return sum(one.count for one in self._passes)
 
+    async def forget(self) -> None:
+        """Empty the prefix cache, so that equal prompts cost what new ones cost."""
+        await self._engine.reset_prefix_cache()
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -6,20 +6,29 @@ verl knows nothing of them: waking and sleeping are the trainer's duty, through 
 """
 
 import asyncio
+import contextlib
 import copy
+import threading
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.single_controller.ray.base import RayResourcePool, split_resource_pool
-from verl.utils.ray_utils import auto_await
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplica, get_rollout_replica_class
 from verl.workers.rollout.router import get_router_handle
 
+from refiner_worker.replica_group import GroupHealth, GroupSettings, ReplicaGroup
+
+T = TypeVar("T")
+
 SERVER_NAME_SUFFIX = "refiner"
 """Makes the servers' Ray names unique; policy servers are looked up by the unsuffixed name."""
+
+ENDING_TIMEOUT_S = 10.0
+"""What a server may take to end its engine before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,17 @@ class ReplicaSettings:
         model_path: the frozen model, a local folder or a hub id.
         max_model_len: longest refiner prompt plus longest refinement, in tokens.
         sleeps: whether the servers share their GPUs with the actor and must give them up.
+        restarts_any_time: whether a server that died may be started again at once, or only while
+            the group is asleep; see `replica_group.GroupSettings`.
+        watch_every_s: seconds between two looks at whether the servers are well.
         overrides: keys of verl's rollout config to set last (`gpu_memory_utilization`, …).
     """
 
     model_path: str
     max_model_len: int
     sleeps: bool
+    restarts_any_time: bool
+    watch_every_s: float
     overrides: Mapping[str, Any]
 
 
@@ -55,13 +69,73 @@ def derive_config(config: DictConfig, settings: ReplicaSettings) -> DictConfig:
     return derived
 
 
-@auto_await
-async def _run_all(tasks: list[Coroutine[Any, Any, None]]) -> None:
-    await asyncio.gather(*tasks)
+class _ReplicaServer:
+    """verl's replica as a member of the group."""
+
+    def __init__(self, replica: RolloutReplica) -> None:
+        self._replica = replica
+        self.address: str = replica.server_address
+        self.handle = replica.server_handle
+
+    async def wake_up(self) -> None:
+        await self._replica.wake_up()
+
+    async def sleep(self) -> None:
+        await self._replica.sleep()
+
+    async def load(self, model_path: str) -> None:
+        for server in self._replica.servers:
+            await server.collective_rpc.remote(
+                "reload_weights", kwargs={"weights_path": model_path}
+            )
+            await server.clear_kv_cache.remote()
+
+    async def is_healthy(self) -> bool:
+        pings = [server.__ray_call__.remote(_engine_works) for server in self._replica.servers]
+        return all(await asyncio.gather(*pings))
+
+    async def discard(self) -> None:
+        ends = [server.__ray_call__.remote(_end_engine) for server in self._replica.servers]
+        # Whoever is dead or hangs cannot end its engine; then it is killed with what it holds.
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(asyncio.gather(*ends), ENDING_TIMEOUT_S)
+        for actor in (*self._replica.servers, *self._replica.workers):
+            ray.kill(actor, no_restart=True)
+
+
+def _engine_works(server: Any) -> bool:
+    """Runs inside the server: an engine in a process of its own may die and leave it behind."""
+    return not getattr(getattr(server, "engine", None), "errored", False)
+
+
+def _end_engine(server: Any) -> None:
+    """Runs inside the server: an engine in a process of its own would outlive it."""
+    if hasattr(getattr(server, "engine", None), "shutdown"):
+        server.engine.shutdown()
+
+
+class _BalancedRouter:
+    """verl's load balancer, least busy server first."""
+
+    def __init__(self) -> None:
+        self.handle = get_router_handle(servers={})
+
+    async def add(self, server: _ReplicaServer) -> None:
+        await self.handle.add_servers.remote({server.address: server.handle})
+
+    async def remove(self, address: str) -> None:
+        await self.handle.remove_servers.remote([address])
+
+    async def inflight(self) -> int:
+        count: int = await self.handle.get_total_inflight.remote()
+        return count
 
 
 class RefinerReplicas:
-    """A group of frozen servers, one every tensor·data·pipeline-parallel slice of the pool."""
+    """A group of frozen servers, one every tensor·data·pipeline-parallel slice of the pool.
+
+    The group lives in an event loop of its own thread, where it looks after the servers.
+    """
 
     def __init__(
         self, config: DictConfig, settings: ReplicaSettings, resource_pool: RayResourcePool
@@ -73,50 +147,81 @@ class RefinerReplicas:
             settings: how the refiner's servers differ from the policy's.
             resource_pool: the Ray placement to live in; its size must be a multiple of a replica's.
         """
-        self._sleeps = settings.sleeps
         self._config = derive_config(config, settings)
+        self._model_path = settings.model_path
+        self._router = _BalancedRouter()
         rollout = self._config.actor_rollout_ref.rollout
         replica_size = (
             rollout.tensor_model_parallel_size
             * rollout.data_parallel_size
             * rollout.pipeline_model_parallel_size
         )
-        pools = split_resource_pool(resource_pool, split_size=replica_size)
-        self._replicas = [
-            self._make_replica(rank, settings.model_path) for rank in range(len(pools))
-        ]
-        _run_all(
-            [
-                replica.init_colocated(pool)
-                for replica, pool in zip(self._replicas, pools, strict=True)
-            ]
+        self._pools = split_resource_pool(resource_pool, split_size=replica_size)
+        self._group = ReplicaGroup(
+            self._launch,
+            self._router,
+            GroupSettings(len(self._pools), settings.sleeps, settings.restarts_any_time),
         )
-        self._load_balancer = get_router_handle(
-            servers={replica.server_address: replica.server_handle for replica in self._replicas}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="refiner", daemon=True).start()
+        self._run(self._group.start())
+        self._watch = asyncio.run_coroutine_threadsafe(
+            self._group.watch(settings.watch_every_s), self._loop
         )
 
-    def _make_replica(self, rank: int, model_path: str) -> RolloutReplica:
+    def close(self) -> None:
+        """Look after the servers no more; to be called before Ray is shut down."""
+        self._watch.cancel()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def client(self) -> LLMServerClient:
+        """A client over all replicas, least busy first; can be sent to other Ray processes."""
+        return LLMServerClient(config=self._config, load_balancer_handle=self._router.handle)
+
+    def wake_up(self) -> None:
+        """Take the GPU memory back; nothing to do where the servers never sleep."""
+        self._run(self._group.wake_up())
+
+    def sleep(self) -> None:
+        """Give the GPU memory up while the actor trains."""
+        self._run(self._group.sleep())
+
+    def load(self, model_path: str) -> None:
+        """Refine with another model of the same shape from now on; the servers must be awake."""
+        self._model_path = model_path
+        self._run(self._group.load(model_path))
+
+    @property
+    def size(self) -> int:
+        """Servers when all are up."""
+        return len(self._pools)
+
+    def health(self) -> GroupHealth:
+        """What became of the servers."""
+
+        async def read() -> GroupHealth:
+            return self._group.health()
+
+        return self._run(read())
+
+    async def _launch(self, rank: int, launch: int) -> _ReplicaServer:
+        replica = self._make_replica(rank, launch)
+        # In a thread: verl makes the workers with blocking calls, and the others must be served.
+        await asyncio.to_thread(asyncio.run, replica.init_colocated(self._pools[rank]))
+        return _ReplicaServer(replica)
+
+    def _make_replica(self, rank: int, launch: int) -> RolloutReplica:
         rollout = self._config.actor_rollout_ref.rollout
-        model = {"_target_": "verl.workers.config.HFModelConfig", "path": model_path}
+        model = {"_target_": "verl.workers.config.HFModelConfig", "path": self._model_path}
         return get_rollout_replica_class(rollout.name)(
             replica_rank=rank,
             config=rollout,
             model_config=OmegaConf.create(model),
             gpus_per_node=self._config.trainer.n_gpus_per_node,
             is_teacher_model=True,
-            name_suffix=SERVER_NAME_SUFFIX,
+            # Ray frees the name of a killed actor late.
+            name_suffix=f"{SERVER_NAME_SUFFIX}{launch or ''}",
         )
 
-    def client(self) -> LLMServerClient:
-        """A client over all replicas, least busy first; can be sent to other Ray processes."""
-        return LLMServerClient(config=self._config, load_balancer_handle=self._load_balancer)
-
-    def wake_up(self) -> None:
-        """Take the GPU memory back; nothing to do where the servers never sleep."""
-        if self._sleeps:
-            _run_all([replica.wake_up() for replica in self._replicas])
-
-    def sleep(self) -> None:
-        """Give the GPU memory up while the actor trains."""
-        if self._sleeps:
-            _run_all([replica.sleep() for replica in self._replicas])
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

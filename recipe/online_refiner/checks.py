@@ -22,6 +22,7 @@ from recipe.online_refiner.constraint_checks import (
     check_schedules,
     paths_of,
 )
+from recipe.online_refiner.placement_checks import check_placement
 from recipe.online_refiner.settings import ConfigError, Settings
 from recipe.online_refiner.template_checks import check_template_use
 from refiner_worker.prompts import load_template, render
@@ -124,6 +125,7 @@ _RULES: tuple[Callable[[DictConfig, Settings], Iterator[str]], ...] = (
     check_combinations,
     check_injection,
     check_schedules,
+    check_placement,
     _check_files,
     _check_batch,
     _check_model,

@@ -147,10 +147,13 @@ def roles(config: DictConfig, settings: Settings, shapes: Shapes, level: Level |
         rows.append(("reference", "the initial policy", *shared, kind))
     if has_critic(config):
         rows.append(("critic", config.critic.model.path, *shared, config.critic.strategy))
-    if settings.refines:
+    if settings.shares_base:
+        rows.append(("refiner", "the actor's base", *shared, "the policy servers, no adapter"))
+    elif settings.refines:
         own = "refiner_pool" in of
         pool = ("refiner_pool", f"{of['refiner_pool']} {unit}") if own else shared
-        model = settings.refiner.model_path or "the initial policy"
+        average = "an average of the policy's weights" if settings.refines_by_average else None
+        model = settings.refiner.model_path or average or "the initial policy"
         how = f"{_servers(engine, actor.rollout, settings.refiner.rollout)}, awake"
         rows.append(("refiner", model, *pool, how if own else f"{how} while rollouts are made"))
     reward_model = config.reward.reward_model

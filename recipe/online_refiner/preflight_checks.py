@@ -97,7 +97,7 @@ def check_splits(config: DictConfig, settings: Settings) -> Iterator[str]:
     yield from _check_replica(
         "actor_rollout_ref.rollout", config.actor_rollout_ref.rollout, gpus, "the trainer"
     )
-    if settings.refines:
+    if settings.has_refiner_servers:
         of = pools(config, settings)
         pool = of.get("refiner_pool", of["global_pool"])
         rollout = refiner_rollout(config, settings)

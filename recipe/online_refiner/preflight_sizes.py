@@ -62,7 +62,7 @@ def read_shapes(config: DictConfig, settings: Settings) -> tuple[Shapes, list[st
     policy_path = config.actor_rollout_ref.model.path
     reward_model = config.reward.reward_model
     paths = {"actor_rollout_ref.model.path": policy_path}
-    if settings.refines:
+    if settings.has_refiner_servers:
         paths["refiner.model_path"] = settings.refiner.model_path or policy_path
     if has_critic(config):
         paths["critic.model.path"] = config.critic.model.path

@@ -30,7 +30,7 @@ class OnlineRefinerRunner(TaskRunnerV1.__ray_actor_class__):
         from recipe.online_refiner.settings import read_settings
 
         super().init_agent_loop_manager()
-        client = self.trainer.refiner.client()
+        client = self.trainer.refiner.client(self.trainer.get_llm_client())
         if client is not None:
             settings = read_settings(self.config)
             limits = refine_limits(self.config, settings)

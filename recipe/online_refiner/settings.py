@@ -99,13 +99,22 @@ class PoolSettings(_Section):
     nnodes: int = Field(ge=1)
 
 
+class AverageSettings(_Section):
+    """The policy's moving average, used where `refiner.source` is `ema`."""
+
+    decay: float = Field(ge=0, lt=1)
+    every_steps: int = Field(ge=1)
+
+
 class RefinerSettings(_Section):
     """The section `refiner`."""
 
     observe: bool
-    placement: Literal["colocated", "pool"]
+    placement: Literal["colocated", "pool", "shared_base"]
     pool: PoolSettings
+    source: Literal["reference", "model", "ema"]
     model_path: str | None
+    ema: AverageSettings
     template: str
     temperature: float = Field(ge=0)
     decoding: Decoding
@@ -116,6 +125,8 @@ class RefinerSettings(_Section):
     max_concurrency: int = Field(ge=1)
     deadline_s: float = Field(gt=0)
     step_deadline_s: float | None = Field(gt=0)
+    on_failure: Literal["continue", "stop"]
+    watch_every_s: float = Field(gt=0)
     rollout: dict[str, Any]
 
 
@@ -147,6 +158,21 @@ class Settings(_Section):
     def refines(self) -> bool:
         """Whether a refiner runs at all: to constrain, or only to be looked at."""
         return self.constraint.kind is Kind.DYNAMIC or self.refiner.observe
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether the policy's servers refine, on their base weights."""
+        return self.refines and self.refiner.placement == "shared_base"
+
+    @property
+    def refines_by_average(self) -> bool:
+        """Whether the refiner is a moving average of the policy."""
+        return self.refines and self.refiner.source == "ema"
+
+    @property
+    def has_refiner_servers(self) -> bool:
+        """Whether the refiner has servers beside the policy's."""
+        return self.refines and not self.shares_base
 
     def injects(self, where: Inject) -> bool:
         """Whether the dynamic constraint enters there."""

@@ -15,16 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
 from recipe.online_refiner.advantage import penalised_by
+from recipe.online_refiner.averaging_worker import AveragingWorker
 from recipe.online_refiner.episodes import EpisodeLog, RolloutRow
 from recipe.online_refiner.experts import expert_responses
 from recipe.online_refiner.injection import (
@@ -95,6 +98,10 @@ class OnlineRefinerTrainer(PPOTrainerSync):
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         self.refiner.add_pool(self.resource_pool_manager.resource_pool_spec)
+        if self._settings.refines_by_average:
+            for role in (Role.ActorRollout, Role.ActorRolloutRef):
+                if role in self.role_worker_mapping:
+                    self.role_worker_mapping[role] = ray.remote(AveragingWorker)
 
     @property
     def reward_loop_manager(self) -> Any:
@@ -107,6 +114,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         self.refiner.launch_early(self.resource_pool_manager.resource_pool_dict)
 
     def _setup(self) -> None:
+        self.refiner.prepare_policy_servers()
         super()._setup()
         if self._settings.adds_rows:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
@@ -118,13 +126,34 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         super().on_init_end()
         self.refiner.wake_up()
 
+    def on_step_begin(self) -> None:
+        # Not before: the step in which a server died is first to be logged.
+        self.refiner.stop_if_lost()
+        super().on_step_begin()
+
     def on_step_end(self) -> None:
-        if is_save_requested(self._run_dir):
-            if self._saved_step != self.global_steps:
-                self._save_checkpoint()
+        is_requested = is_save_requested(self._run_dir)
+        if (is_requested or self.refiner.must_stop) and self._saved_step != self.global_steps:
+            self._save_checkpoint()
+        if is_requested:
             mark_saved(self._run_dir)
         super().on_step_end()
         self.refiner.wake_up()
+        if self._settings.refines_by_average:
+            with marked_timer("refiner_load", self.timing_raw):
+                self.refiner.load_average()
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        """verl's step; then, every so many steps, the refiner's weights move towards the policy's.
+
+        Here and not at the step's end, so that the checkpoint between them has the new average.
+        """
+        batch = super().step(metrics, timing_raw)
+        average = self._settings.refiner.ema
+        if self._settings.refines_by_average and self.global_steps % average.every_steps == 0:
+            with marked_timer("refiner_average", timing_raw):
+                self.refiner.follow(self.actor_rollout_wg, average.decay)
+        return batch
 
     def on_sample_end(self) -> None:
         super().on_sample_end()
@@ -310,6 +339,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         if not episodes:
             return
         metrics.update(episode_metrics(episodes))
+        metrics.update(self.refiner.health_metrics())
         metrics.update(cross_entropy_metrics(episodes))
         accepted = sum(episode.record.accepted for episode in episodes)
         metrics["constraint/nonfinite_total"] = float(accepted - len(self._kept))
@@ -337,6 +367,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         folder.mkdir(parents=True, exist_ok=True)
         # Before super(), which writes the tracker file last: a checkpoint that counts is complete.
         (folder / STATE_FILE).write_text(json.dumps(self._state(), indent=2), encoding="utf-8")
+        self.refiner.average.save(folder)
         super()._save_checkpoint()
         self._saved_step = self.global_steps
 
@@ -349,6 +380,7 @@ class OnlineRefinerTrainer(PPOTrainerSync):
         root = self.config.trainer.resume_from_path or (
             Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         )
+        self.refiner.average.restore(Path(root))
         path = Path(root) / STATE_FILE
         if not path.exists():
             logger.warning("%s is absent: this checkpoint was not written by this trainer", path)

@@ -2,9 +2,10 @@
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.online_refiner.settings import Inject, Kind, Settings
+from recipe.online_refiner.budgets import refine_limits, refiner_model_length
 from recipe.online_refiner.feedback import Feedback
 from recipe.online_refiner.refiner_engine import decoding_choice
+from recipe.online_refiner.settings import Inject, Kind, Settings
 
 ESTIMATORS = (
     "grpo",
@@ -52,6 +53,7 @@ def apply_settings(config: DictConfig, settings: Settings) -> None:
     is 0: the reference is forwarded, and the gradient is exactly the one without it.
     """
     actor = config.actor_rollout_ref.actor
+    rollout = config.actor_rollout_ref.rollout
     algorithm = config.algorithm
     static = settings.constraint.static_kl
     is_static = settings.constraint.kind is Kind.STATIC_KL
@@ -69,11 +71,15 @@ def apply_settings(config: DictConfig, settings: Settings) -> None:
             metric = str(algorithm.filter_groups.metric)
             if not metric.startswith(REFINABLE):
                 algorithm.filter_groups.metric = REFINABLE + metric
-        overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
-        if overlong is not None and overlong.len is None:
-            overlong.len = max(1, config.data.max_response_length // OVERLONG_PART)
+        if settings.shares_base:
+            lengths = config.data.max_prompt_length + config.data.max_response_length
+            needed = refiner_model_length(refine_limits(config, settings))
+            rollout.max_model_len = max(rollout.max_model_len or lengths, needed)
         if settings.refines:
             config.refiner.decoding = str(decoding_choice(config, settings).decoding)
         if settings.refines and settings.refiner.feedback is Feedback.FAILING_TEST:
             function = config.reward.custom_reward_function
             function.reward_kwargs = {**(function.get("reward_kwargs") or {}), SHOW_TEST: True}
+        overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
+        if overlong is not None and overlong.len is None:
+            overlong.len = max(1, config.data.max_response_length // OVERLONG_PART)

@@ -30,16 +30,15 @@ def test_an_edited_copy_goes_on_where_the_draft_does(
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        ([10], [11]),  # 1 of 8 agrees: an eighth of 8 tokens
-        ([10, 11, 12], [13, 14, 15]),
-        ([10, 11, 12, 99], [14, 15, 16]),  # all but the last
+        ([10], [11, 12, 13, 14]),  # 1 agrees: 4 tokens
+        ([10, 11], [12, 13, 14, 15, 16, 3]),  # 2 agree: 8, of which 6 are allowed
         ([10, 11, 99], []),  # two before a strange one: 0.6 + 0.36 is too little
     ],
 )
 def test_the_more_tokens_agree_the_more_are_proposed(
     output: list[int], expected: list[int]
 ) -> None:
-    assert continuation(np.array(PROMPT + output), 8).tolist() == expected
+    assert continuation(np.array(PROMPT + output), 6).tolist() == expected
 
 
 def test_of_equal_places_the_last_is_taken() -> None:
@@ -62,6 +61,6 @@ def test_requests_without_new_tokens_or_room_get_no_proposal() -> None:
     assert CopyProposer(config).propose([[10], [], [10]], lengths, tokens) == [[], [], []]
     config.model_config.max_model_len = 40
     assert CopyProposer(config).propose([[10], [], [10]], lengths[:2], tokens) == [
-        [11, 12],
+        [11, 12, 13, 14],
         [],
     ]

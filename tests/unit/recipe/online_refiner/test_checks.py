@@ -16,6 +16,7 @@ from recipe.online_refiner.settings import ConfigError, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
 Compose = Callable[..., DictConfig]
+LORA = ("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8")
 
 
 def refusal(config: DictConfig) -> str:
@@ -55,7 +56,12 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["data.train_batch_size=17"], "data.train_batch_size=17"),
         (["data.train_batch_size=2"], "ppo_mini_batch_size=4"),
         (["actor_rollout_ref.model.path=/nowhere/model"], "actor_rollout_ref.model.path"),
-        (["refiner.model_path=./nowhere"], "refiner.model_path"),
+        (["refiner.source=model", "refiner.model_path=./nowhere"], "refiner.model_path='./nowhere'"),
+        (["refiner.source=model"], "refiner.model_path=None"),
+        (["refiner.source=ema", "refiner.model_path=gpt2"], "refiner.model_path='gpt2'"),
+        (["refiner.source=ema", "actor_rollout_ref.model.lora_rank=8"], "refiner.source=ema"),
+        (["refiner.source=ema", "refiner.rollout.name=sglang"], "rollout.name='sglang'"),
+        ([*LORA, "refiner.source=ema"], "refiner.source=ema"),
         (["refiner.decoding=verify", "refiner.temperature=0.005"], "refiner.decoding=verify"),
         (
             [
@@ -65,6 +71,11 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
             "draw independently",
         ),
         (["refiner.decoding=copy", "refiner.rollout.name=sglang"], "refiner.decoding=copy"),
+        (["refiner.placement=shared_base"], "actor_rollout_ref.model.lora_rank=0"),
+        ([*LORA, "actor_rollout_ref.model.lora.merge=true"], "lora.merge=True"),
+        ([*LORA, "actor_rollout_ref.rollout.name=sglang"], "rollout.name='sglang'"),
+        ([*LORA, "refiner.rollout.max_num_seqs=4"], "refiner.rollout="),
+        ([*LORA, "refiner.decoding=ngram"], "refiner.decoding=ngram"),
         (["refiner.template=code-v9"], "refiner.template='code-v9'"),
         (["refiner.feedback=verdict"], "refiner.template=code-feedback-v1"),
         (["refiner.template=code-feedback-v1"], "refiner.feedback=none"),
