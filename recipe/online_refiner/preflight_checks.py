@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.constraint_checks import constraint_warnings
 from recipe.online_refiner.refiner_engine import refiner_rollout
+from recipe.online_refiner.reward_checks import check_reward_context, check_reward_servers
 from recipe.online_refiner.settings import Settings
 from reward.config import JudgeConfig, JudgeConfigError
 
@@ -300,6 +301,8 @@ RULES: tuple[Rule, ...] = (
     check_micro_batches,
     check_groups,
     check_reward,
+    check_reward_servers,
+    check_reward_context,
     check_refiner_rollout,
     check_places,
     check_steps,

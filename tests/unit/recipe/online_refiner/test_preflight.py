@@ -23,6 +23,8 @@ Compose = Callable[..., DictConfig]
 GPU = ("trainer.device=cuda", "machine.gpu_memory_gib=79", "machine.gpus_per_node=4",
        "machine.nodes=1")  # fmt: skip
 DAPO = ("algorithm.filter_groups.enable=true",)
+SERVED = ("reward.reward_model.enable=true", "reward.reward_model.enable_resource_pool=true",
+          f"reward.reward_model.model_path={ensure_checkpoint()}")  # fmt: skip
 
 WRONG: list[tuple[tuple[str, ...], str]] = [
     # Our own sections: types, ranges, spelling.
@@ -126,11 +128,20 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
         "refiner.perfect_reward=1.0: a learned reward has no maximum",
     ),
     (
+        (*SERVED, "reward.reward_model.rollout.tensor_model_parallel_size=2"),
+        "reward.reward_model.rollout.tensor_model_parallel_size=2: a server of 2 GPUs does not "
+        "divide the 1",
+    ),
+    (
+        (*SERVED, "reward.reward_model.rollout.max_model_len=100"),
+        "its context of 100 tokens does not hold data.max_prompt_length",
+    ),
+    (
         ("reward.reward_kwargs={overlong_buffer_cfg: {enable: true, len: 8}}",),
         "reward.reward_kwargs.overlong_buffer_cfg.enable=True",
     ),
     # verl's trainer.
-    (("trainer.v1.trainer_mode=colocate_async",), "trainer.v1.trainer_mode='colocate_async'"),
+    (("trainer.v1.trainer_mode=fully_async",), "trainer.v1.trainer_mode='fully_async'"),
     (("actor_rollout_ref.actor.shuffle=true",), "actor_rollout_ref.actor.shuffle=True"),
     (
         ("constraint.inject=advantage", "algorithm.adv_estimator=gae"),
