@@ -39,6 +39,19 @@ def test_a_run_that_does_not_refine_resolves_nothing(composed: Compose) -> None:
     assert config.refiner.decoding == "auto"
 
 
+def test_the_judge_is_asked_for_the_failing_test_only_where_the_refiner_is_told(
+    composed: Compose,
+) -> None:
+    told = composed("refiner.feedback=failing_test", "refiner.template=code-feedback-v1")
+    silent = composed()
+    for config in (told, silent):
+        apply_settings(config, read_settings(config))
+    function = told.reward.custom_reward_function
+    default = silent.reward.custom_reward_function.get("reward_kwargs") or {}
+    assert function.reward_kwargs.show_failing_test is True
+    assert "show_failing_test" not in default
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
