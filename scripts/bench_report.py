@@ -1,6 +1,7 @@
 """Time and memory of the report on one long run, beside plain parsing of its episodes.
 
     python scripts/bench_report.py [--steps 150] [--rollouts 512] [--tokens 200] [--folder DIR]
+                                   [--generate-only]
 
 Generates a run folder in which every rollout was refined (in a real run perfect ones are not, so
 its file is smaller), then runs, each in a process of its own, which shows its peak memory:
@@ -40,6 +41,9 @@ with open(sys.argv[1], "rb") as file:
 def main() -> None:
     """Generate, measure, print."""
     options = _parse_options()
+    if options.generate_only:
+        generate(options.folder, options.steps, options.rollouts, options.tokens)
+        return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         run = Path(folder) / "run"
         episodes = generate(run, options.steps, options.rollouts, options.tokens)
@@ -69,7 +73,13 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--rollouts", type=int, default=512, help="a step")
     parser.add_argument("--tokens", type=int, default=200, help="mean length of an answer")
     parser.add_argument("--folder", type=Path, help="where to work, default: the system's")
-    return parser.parse_args()
+    parser.add_argument(
+        "--generate-only", action="store_true", help="write the run to --folder, measure nothing"
+    )
+    options = parser.parse_args()
+    if options.generate_only and options.folder is None:
+        parser.error("--generate-only needs --folder, which it makes")
+    return options
 
 
 def measure(arguments: Sequence[str]) -> tuple[float, float, float]:
@@ -92,7 +102,7 @@ def measure(arguments: Sequence[str]) -> tuple[float, float, float]:
 
 def generate(run: Path, steps: int, rollouts: int, tokens: int) -> int:
     """Write a run folder and return how many episodes it holds."""
-    run.mkdir()
+    run.mkdir(parents=True)
     rng = random.Random(0)
     info = {"arm": "dynamic_sft", "setting": "bench", "seed": 0, "total_steps": steps}
     (run / "run.json").write_text(json.dumps(info | {"kind": "dynamic", "inject": "sft"}))

@@ -3,6 +3,7 @@
 What a line and its band mean is decided in `panels.aggregate`; the picture says it in words.
 """
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ LOG_SPREAD = 20.0
 factor.
 """
 MARKERS_PER_LINE = 8
+NOTE_CHARACTERS = 58
 CSV_HEADER = ("panel", "metric", "arm", "label", "step", "mean", "low", "high", "seeds")
 
 
@@ -162,10 +164,10 @@ def draw_panel(
     _set_limits(axes, panel, curves, logarithmic)
     drawn = {curve.arm for curve in curves}
     absent = [styles[arm].label for arm in styles if arm not in drawn]
-    note = [f"not logged: {', '.join(absent)}"] if absent else []
+    note = [_name_absent(absent)] if absent else []
     note += ["symmetric log scale"] if logarithmic else []
     axes.annotate(
-        "; ".join(note) or curves[0].metric,
+        "; ".join(note) or textwrap.shorten(curves[0].metric, NOTE_CHARACTERS, placeholder="…"),
         (0, 1),
         (0, 5),
         xycoords="axes fraction",
@@ -173,6 +175,14 @@ def draw_panel(
         fontsize=7.5,
         color=theme.muted,
     )
+
+
+def _name_absent(labels: Sequence[str]) -> str:
+    """The arms without a line, or how many where their names would not fit."""
+    named = f"not logged: {', '.join(labels)}"
+    if len(named) <= NOTE_CHARACTERS:
+        return named
+    return f"not logged: {len(labels)} of the arms"
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: ArmStyle) -> None:

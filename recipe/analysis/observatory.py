@@ -1,5 +1,6 @@
 """The observatory's panels: what the refiner does, what it saves, and how the policy fares."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +19,7 @@ from recipe.analysis.sheets import Key, Plot, Sheet, part_colour
 from recipe.analysis.style import Theme
 from recipe.analysis.summary import Table
 
+TITLE_COLUMNS = 36
 OUTCOME_COLOURS = {
     "skipped_perfect": 9,
     "verbatim": 7,
@@ -121,7 +123,7 @@ def _stack(arm: str, curves: Mapping[str, Curve]) -> Plot:
 
     def draw(axes: Axes, theme: Theme) -> None:
         steps = next(iter(curves.values())).steps
-        axes.set_title(label)
+        axes.set_title(textwrap.fill(label, TITLE_COLUMNS))
         axes.set_xlabel("training step")
         axes.set_ylabel("share of rollouts")
         edges = np.append(steps - 0.5, steps[-1] + 0.5)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipe.analysis import report
 from recipe.analysis.plot import write_report
 from recipe.analysis.runs import load_runs
 from recipe.cpu import environment
@@ -118,8 +119,11 @@ def _run_all(options: argparse.Namespace) -> int:
             print(failure, flush=True)
     figures = out / options.setting / "figures"
     print(f"[3/3] figures -> {figures}", flush=True)
-    text, paths = write_report(load_runs([t.folder for t in trainings]), figures)
+    found = load_runs([t.folder for t in trainings])
+    text, paths = write_report(found, figures)
     print("\n".join([text, "", "Files", *(f"  {path}" for path in paths)]))
+    (page, *_), _ = report.write_report(found, figures, pictures=False)
+    print(f"\nThe report, for any browser: {page}")
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes in all.")
     return 1 if failures else 0
 

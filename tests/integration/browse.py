@@ -1,6 +1,10 @@
-"""A headless Chromium, driven over its debugging pipe: no driver, no port, no library.
+"""A page looked at in headless Chromium, as a desktop and a phone show it, light and dark.
 
-Commands are those of the Chrome DevTools Protocol.
+    python browse.py PAGE OUT [--whole]
+
+Writes `OUT/<width>-<scheme>.png`, of the first window or the whole page, and prints a JSON list of
+what was measured. Chromium is driven over its debugging pipe by commands of the Chrome DevTools
+Protocol: no driver, no port, no library.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,33 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
+LOOKS = [(1280, 900, "light"), (1280, 900, "dark"), (390, 844, "light"), (390, 844, "dark")]
+MEASURES = """
+(() => {
+  const texts = [...document.querySelectorAll("figure svg text")];
+  const cut = texts.filter(text => {
+    const box = text.getBoundingClientRect();
+    const room = text.ownerSVGElement.getBoundingClientRect();
+    return box.left < room.left - 3 || box.right > room.right + 3
+      || box.top < room.top - 3 || box.bottom > room.bottom + 3;
+  });
+  return {
+    page_width: document.documentElement.scrollWidth,
+    window_width: window.innerWidth,
+    loaded: performance.getEntriesByType("resource").map(entry => entry.name),
+    background: getComputedStyle(document.body).backgroundColor,
+    ink: getComputedStyle(document.body).color,
+    figure_ink: [...new Set(texts.map(text => getComputedStyle(text).fill))],
+    figures: document.querySelectorAll("figure svg").length,
+    smallest_text_px: Math.min(...texts.map(text => {
+      const svg = text.ownerSVGElement;
+      const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+      return parseFloat(getComputedStyle(text).fontSize) * scale;
+    })),
+    cut: cut.map(text => text.textContent),
+  };
+})()
+"""
 
 
 def find_chromium() -> str | None:
@@ -124,3 +157,26 @@ class Browser:
         content = base64.b64decode(shot)
         path.write_bytes(content)
         return content
+
+
+def main() -> int:
+    """Look, write, print; 1 where no Chromium is installed."""
+    page, out = Path(sys.argv[1]), Path(sys.argv[2])
+    program = find_chromium()
+    if program is None:
+        print(f"none of {', '.join(NAMES)} is installed", file=sys.stderr)
+        return 1
+    out.mkdir(parents=True, exist_ok=True)
+    seen = []
+    with tempfile.TemporaryDirectory() as profile, Browser(program, Path(profile)) as browser:
+        for look in (Look(*values) for values in LOOKS):
+            browser.open(page, look)
+            name = f"{look.width}-{look.scheme}.png"
+            browser.screenshot(out / name, whole="--whole" in sys.argv)
+            seen.append({"picture": name, **browser.value(MEASURES)})
+    print(json.dumps(seen))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
