@@ -15,7 +15,8 @@ from recipe.data.apps import (
     SourceError,
     prepare,
 )
-from reward.config import JudgeConfig
+from reward.config import JudgeConfig, JudgeConfigError
+from reward.sandbox.client import SandboxError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         card = prepare(options.source, options.out, options.splits, _prepare_options(options))
-    except SourceError as error:
+    except (SourceError, JudgeConfigError) as error:
         print(f"prepare_apps: {error}", file=sys.stderr)
+        return 2
+    except SandboxError as error:
+        print(
+            f"prepare_apps: the judge does not start on this machine ({error}). Fix: see "
+            "docs/judge.md, or --no-check",
+            file=sys.stderr,
+        )
         return 2
     for split, counts in card.items():
         print(
@@ -68,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-solutions",
-        type=int,
+        type=_positive,
         default=CheckOptions.max_solutions,
         help="reference solutions of a problem to try until one passes (default 3)",
     )
@@ -81,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, default in vars(limits).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
 
 
 def _prepare_options(options: argparse.Namespace) -> PrepareOptions:

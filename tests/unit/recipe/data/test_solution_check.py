@@ -16,6 +16,7 @@ import pytest
 
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.data.apps import CheckOptions, PrepareOptions, prepare
+from recipe.data.prepare_apps import main
 from recipe.data.solution_check import (
     CACHE_FILE,
     Checked,
@@ -218,6 +219,22 @@ def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert keys(out)[: len(before)] == before
     assert len(keys(out)) == len(set(keys(out))) == 12
     assert pq.read_metadata(out / "train.parquet").num_rows == 12
+
+
+def test_the_command_line_says_what_was_checked_and_what_is_wrong_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    constant = json.dumps({"inputs": ["1", "2"], "outputs": ["-1", "-1"]})
+    records = [record("a", [WRONG]), record("b", ["print(-1)"]) | {"input_output": constant}]
+    flags = ["--source", write_jsonl(tmp_path / "in.jsonl", records), "--out", str(tmp_path / "o")]
+    assert main([*flags, "--max-solutions", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "1 problems (0 call-based), 1 quarantined" in told
+    assert "a constant answer passes all tests of 1 of them" in told
+    assert main([*flags, "--no-check"]) == 0
+    assert "2 problems (0 call-based), 0 quarantined" in capsys.readouterr().out
+    assert main([*flags, "--timeout-s", "0"]) == 2
+    assert "timeout_s=0.0: use a number above zero" in capsys.readouterr().err
 
 
 def test_every_generated_problem_is_solved_by_its_solution(tmp_path: Path) -> None:
