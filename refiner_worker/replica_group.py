@@ -25,6 +25,12 @@ class Server(Protocol):
     async def sleep(self) -> None:
         """Give the GPU memory up, once all requests are answered."""
 
+    async def interrupt(self) -> None:
+        """Give every request back unfinished, and hold new ones."""
+
+    async def go_on(self) -> None:
+        """Take requests again."""
+
     async def load(self, model_path: str) -> None:
         """Take over the weights of another model of the same shape."""
 
@@ -61,6 +67,8 @@ class GroupSettings:
     Attributes:
         size: servers of the whole group.
         sleeps: whether the servers give their memory up while they are not needed.
+        interrupts: whether going to sleep interrupts requests rather than wait for them; whoever
+            sent one has to send it again.
         restarts_any_time: whether a server may be started while the others, or the actor, hold
             their memory; if not, it is started when the group goes to sleep.
         ping_timeout_s: seconds in which a server answers whether it is healthy.
@@ -71,6 +79,7 @@ class GroupSettings:
 
     size: int
     sleeps: bool
+    interrupts: bool
     restarts_any_time: bool
     ping_timeout_s: float = 20.0
     missed_pings: int = 3
@@ -118,7 +127,7 @@ class ReplicaGroup(Generic[S]):
     async def wake_up(self) -> None:
         """Wake all servers; one that does not wake is lost."""
         if self._settings.sleeps and self._asleep:
-            await self._all(lambda server: server.wake_up(), "did not wake up")
+            await self._all(self._wake, "did not wake up")
         self._asleep = False
 
     async def sleep(self) -> None:
@@ -128,7 +137,7 @@ class ReplicaGroup(Generic[S]):
         if not self._settings.restarts_any_time:
             await self.restore()
         if not self._asleep:
-            await self._all(lambda server: server.sleep(), "did not go to sleep")
+            await self._all(self._put_to_sleep, "did not go to sleep")
         self._asleep = True
 
     async def load(self, model_path: str) -> None:
@@ -159,6 +168,16 @@ class ReplicaGroup(Generic[S]):
         alive = sum(slot.server is not None for slot in self._slots)
         inflight, self._max_inflight = self._max_inflight, 0
         return GroupHealth(alive, self._lost_total, self._restarts_total, inflight)
+
+    async def _wake(self, server: S) -> None:
+        await server.wake_up()
+        if self._settings.interrupts:
+            await server.go_on()
+
+    async def _put_to_sleep(self, server: S) -> None:
+        if self._settings.interrupts:
+            await server.interrupt()
+        await server.sleep()
 
     async def _launch(self, slot: _Slot[S]) -> None:
         slot.launches += 1

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.single_controller.ray.base import RayResourcePool, split_resource_pool
-from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.llm_server import FullyAsyncLLMServerClient, LLMServerClient
 from verl.workers.rollout.replica import RolloutReplica, get_rollout_replica_class
 from verl.workers.rollout.router import get_router_handle
 
@@ -39,6 +39,8 @@ class ReplicaSettings:
         model_path: the frozen model, a local folder or a hub id.
         max_model_len: longest refiner prompt plus longest refinement, in tokens.
         sleeps: whether the servers share their GPUs with the actor and must give them up.
+        interrupts: whether refinements under way are interrupted when the servers go to sleep, and
+            go on when they wake.
         restarts_any_time: whether a server that died may be started again at once, or only while
             the group is asleep; see `replica_group.GroupSettings`.
         watch_every_s: seconds between two looks at whether the servers are well.
@@ -48,6 +50,7 @@ class ReplicaSettings:
     model_path: str
     max_model_len: int
     sleeps: bool
+    interrupts: bool
     restarts_any_time: bool
     watch_every_s: float
     overrides: Mapping[str, Any]
@@ -82,6 +85,12 @@ class _ReplicaServer:
 
     async def sleep(self) -> None:
         await self._replica.sleep()
+
+    async def interrupt(self) -> None:
+        await self._replica.abort_all_requests()
+
+    async def go_on(self) -> None:
+        await self._replica.resume_generation()
 
     async def load(self, model_path: str) -> None:
         for server in self._replica.servers:
@@ -149,6 +158,7 @@ class RefinerReplicas:
         """
         self._config = derive_config(config, settings)
         self._model_path = settings.model_path
+        self._interrupts = settings.interrupts
         self._router = _BalancedRouter()
         rollout = self._config.actor_rollout_ref.rollout
         replica_size = (
@@ -160,7 +170,12 @@ class RefinerReplicas:
         self._group = ReplicaGroup(
             self._launch,
             self._router,
-            GroupSettings(len(self._pools), settings.sleeps, settings.restarts_any_time),
+            GroupSettings(
+                size=len(self._pools),
+                sleeps=settings.sleeps,
+                interrupts=settings.interrupts,
+                restarts_any_time=settings.restarts_any_time,
+            ),
         )
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="refiner", daemon=True).start()
@@ -175,8 +190,12 @@ class RefinerReplicas:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def client(self) -> LLMServerClient:
-        """A client over all replicas, least busy first; can be sent to other Ray processes."""
-        return LLMServerClient(config=self._config, load_balancer_handle=self._router.handle)
+        """A client over all replicas, least busy first; can be sent to other Ray processes.
+
+        Where the servers interrupt requests, it sends them again with what was generated so far.
+        """
+        kind = FullyAsyncLLMServerClient if self._interrupts else LLMServerClient
+        return kind(config=self._config, load_balancer_handle=self._router.handle)
 
     def wake_up(self) -> None:
         """Take the GPU memory back; nothing to do where the servers never sleep."""

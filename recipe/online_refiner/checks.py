@@ -22,7 +22,7 @@ from recipe.online_refiner.constraint_checks import (
     check_schedules,
     paths_of,
 )
-from recipe.online_refiner.placement_checks import check_placement
+from recipe.online_refiner.placement_checks import check_mode, check_placement
 from recipe.online_refiner.settings import ConfigError, Settings
 from recipe.online_refiner.template_checks import check_template_use
 from refiner_worker.prompts import load_template, render
@@ -39,17 +39,6 @@ def check(config: DictConfig, settings: Settings) -> None:
         faults = list(_check_prompts(config, settings))
     if faults:
         raise ConfigError("\n".join(faults))
-
-
-def _check_trainer_mode(config: DictConfig, settings: Settings) -> Iterator[str]:
-    mode = config.trainer.v1.trainer_mode
-    if mode != "sync":
-        yield (
-            f"trainer.v1.trainer_mode={mode!r}: the refiner is woken and put to sleep around the "
-            "steps of verl's synchronous trainer only. Fix: trainer.v1.trainer_mode=sync"
-        )
-    if not config.trainer.use_v1:
-        yield "trainer.use_v1=False: verl's older trainer has no hooks. Fix: trainer.use_v1=True"
 
 
 def _check_files(config: DictConfig, settings: Settings) -> Iterator[str]:
@@ -121,7 +110,7 @@ def _check_template(config: DictConfig, settings: Settings) -> Iterator[str]:
 
 
 _RULES: tuple[Callable[[DictConfig, Settings], Iterator[str]], ...] = (
-    _check_trainer_mode,
+    check_mode,
     check_combinations,
     check_injection,
     check_schedules,

@@ -13,6 +13,39 @@ IN_THE_ENGINE = (Decoding.NGRAM, Decoding.COPY)
 """Ways of decoding that are set up when the servers start, for every request alike."""
 
 
+MODES = ("sync", "colocate_async", "separate_async")
+"""verl's trainer modes that ours stands in for; see `trainers.py`."""
+
+
+def check_mode(config: DictConfig, settings: Settings) -> Iterator[str]:
+    mode, refiner = config.trainer.v1.trainer_mode, settings.refiner
+    if not config.trainer.use_v1:
+        yield "trainer.use_v1=False: verl's older trainer has no hooks. Fix: trainer.use_v1=True"
+    if mode not in MODES:
+        yield (
+            f"trainer.v1.trainer_mode={mode!r}: the refiner is woken and put to sleep around the "
+            f"steps of verl's own modes only. Fix: one of {', '.join(MODES)}"
+        )
+    if mode == "sync" or not settings.refines:
+        return
+    placements = ("colocated", "pool") if mode == "colocate_async" else ("pool",)
+    if refiner.placement not in placements:
+        yield (
+            f"refiner.placement={refiner.placement}: with trainer.v1.trainer_mode={mode} the "
+            f"refiner's GPUs would never be free for it. Fix: refiner.placement={placements[-1]}"
+        )
+    if refiner.source == "ema":
+        yield (
+            f"refiner.source=ema: with trainer.v1.trainer_mode={mode} refinements are under way "
+            "when weights are loaded. Fix: refiner.source=reference, or trainer_mode=sync"
+        )
+    if refiner.decoding is Decoding.VERIFY:
+        yield (
+            f"refiner.decoding=verify: with trainer.v1.trainer_mode={mode} a request may be "
+            "interrupted, and loses its log-probabilities. Fix: refiner.decoding=plain"
+        )
+
+
 def check_placement(config: DictConfig, settings: Settings) -> Iterator[str]:
     if settings.refines:
         yield from _check_source(config, settings)

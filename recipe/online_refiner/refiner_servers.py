@@ -88,6 +88,7 @@ class RefinerServers:
             model_path=refiner.model_path or self._config.actor_rollout_ref.model.path,
             max_model_len=refiner_model_length(refine_limits(self._config, self._settings)),
             sleeps=refiner.placement == "colocated",
+            interrupts=self._config.trainer.v1.trainer_mode == "colocate_async",
             # Elsewhere the memory that a server starts with is taken by the policy or the actor.
             restarts_any_time=self._has_own_pool or self._config.trainer.device == "cpu",
             watch_every_s=refiner.watch_every_s,

@@ -10,18 +10,12 @@ class OnlineRefinerRunner(TaskRunnerV1.__ray_actor_class__):
     """Runs one training; see verl's `TaskRunnerV1`."""
 
     def run(self, config: DictConfig) -> None:
-        """Train with our trainer in place of verl's synchronous one.
-
-        The entry is replaced rather than added: verl takes every other trainer name for an
-        asynchronous one.
-        """
-        from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
-
+        """Train with our trainers in place of verl's."""
         from recipe.online_refiner.advantage import register_refined_estimators
-        from recipe.online_refiner.trainer import OnlineRefinerTrainer
+        from recipe.online_refiner.trainers import register_trainers
 
         register_refined_estimators()
-        TRAINER_REGISTRY["sync"] = OnlineRefinerTrainer
+        register_trainers()
         super().run(config)
 
     def init_agent_loop_manager(self) -> None:

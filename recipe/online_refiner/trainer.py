@@ -1,4 +1,4 @@
-"""verl's synchronous trainer with the constraint: hooks overridden, nothing of `fit` copied.
+"""verl's trainer with the constraint: hooks overridden, nothing of `fit` copied.
 
 What a step adds to verl's, in order: the rollouts come back refined and judged (`agent_loop.py`);
 the actor computes the policy's cross entropy on the kept refinements and the penalty is taken from
@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
@@ -78,8 +78,11 @@ EVICTED_GROUPS = "training/filter_groups/evicted_samples"
 """verl's count of groups without a signal that its dynamic sampling has thrown away."""
 
 
-class OnlineRefinerTrainer(PPOTrainerSync):
-    """PPO, GRPO or DAPO with the online refiner's constraint; see the module."""
+class OnlineRefinerTrainer(PPOTrainer):
+    """PPO, GRPO or DAPO with the online refiner's constraint; see the module.
+
+    Goes before one of verl's trainers in a class of its own, one each mode; see `trainers.py`.
+    """
 
     actor_rollout_wg: Any
 

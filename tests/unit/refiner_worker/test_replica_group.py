@@ -24,6 +24,12 @@ class FakeServer:
     async def sleep(self) -> None:
         await self._do("sleep")
 
+    async def interrupt(self) -> None:
+        await self._do("interrupt")
+
+    async def go_on(self) -> None:
+        await self._do("go on")
+
     async def load(self, model_path: str) -> None:
         await self._do(f"load {model_path}")
 
@@ -61,13 +67,15 @@ class FakeRouter:
 class World:
     """A group of two with everything it does in one log."""
 
-    def __init__(self, sleeps: bool = False, any_time: bool = True, **more: Any) -> None:
+    def __init__(
+        self, sleeps: bool = False, interrupts: bool = False, any_time: bool = True, **more: Any
+    ) -> None:
         self.log: list[str] = []
         self.servers: dict[str, FakeServer] = {}
         self.router = FakeRouter()
         self.broken_launches = 0
         settings = GroupSettings(
-            *(2, sleeps, any_time),
+            *(2, sleeps, interrupts, any_time),
             **{"ping_timeout_s": 0.01, "call_timeout_s": 0.01, "max_launches": 3} | more,
         )
         self.group = ReplicaGroup(self._launch, self.router, settings)
@@ -102,6 +110,14 @@ def test_servers_that_share_gpus_sleep_and_wake_around_every_step() -> None:
     for address in ("0.0", "1.0"):
         own = [line.split()[1] for line in world.log[2:] if line.startswith(address)]
         assert own == actions
+
+
+def test_requests_are_interrupted_before_sleep_and_taken_again_after_waking() -> None:
+    world = World(sleeps=True, interrupts=True)
+    group = world.group
+    world.run(group.start(), group.sleep(), group.wake_up())
+    own = [line.removeprefix("0.0 ") for line in world.log if line.startswith("0.0")]
+    assert own == ["launched", "interrupt", "sleep", "wake", "go on"]
 
 
 def test_neither_waking_nor_sleep_is_asked_for_twice() -> None:
@@ -185,7 +201,7 @@ def test_a_first_launch_that_fails_is_an_error() -> None:
     async def launch(rank: int, launch: int) -> FakeServer:
         raise RuntimeError("no such model")
 
-    group = ReplicaGroup(launch, FakeRouter(), GroupSettings(1, False, True))
+    group = ReplicaGroup(launch, FakeRouter(), GroupSettings(1, False, False, True))
     with pytest.raises(RuntimeError, match="no such model"):
         asyncio.run(group.start())
 

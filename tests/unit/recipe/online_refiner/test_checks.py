@@ -16,6 +16,7 @@ from recipe.online_refiner.settings import ConfigError, read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
 Compose = Callable[..., DictConfig]
+ASYNC = "trainer.v1.trainer_mode=colocate_async"
 LORA = ("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8")
 
 
@@ -35,7 +36,11 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["trainer.v1.trainer_mode=colocate_async"], "trainer.v1.trainer_mode"),
+        (["trainer.v1.trainer_mode=fully_async"], "trainer.v1.trainer_mode='fully_async'"),
+        (["trainer.v1.trainer_mode=separate_async"], "refiner.placement=colocated"),
+        ([ASYNC, "refiner.placement=shared_base"], "refiner.placement=shared_base"),
+        ([ASYNC, "refiner.source=ema"], "refiner.source=ema"),
+        ([ASYNC, "refiner.decoding=verify"], "refiner.decoding=verify"),
         (["trainer.use_v1=false"], "trainer.use_v1"),
         (["actor_rollout_ref.rollout.multi_turn.enable=true"], "multi_turn.enable"),
         (["reward.reward_model.enable=true"], "reward.reward_model.enable_resource_pool"),
@@ -56,7 +61,7 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["data.train_batch_size=17"], "data.train_batch_size=17"),
         (["data.train_batch_size=2"], "ppo_mini_batch_size=4"),
         (["actor_rollout_ref.model.path=/nowhere/model"], "actor_rollout_ref.model.path"),
-        (["refiner.source=model", "refiner.model_path=./nowhere"], "refiner.model_path='./nowhere'"),
+        (["refiner.source=model", "refiner.model_path=./nowhere"], "model_path='./nowhere'"),
         (["refiner.source=model"], "refiner.model_path=None"),
         (["refiner.source=ema", "refiner.model_path=gpt2"], "refiner.model_path='gpt2'"),
         (["refiner.source=ema", "actor_rollout_ref.model.lora_rank=8"], "refiner.source=ema"),

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from recipe.online_refiner.trainer import OnlineRefinerTrainer
+from recipe.online_refiner.trainers import TRAINERS
+
 SIGNATURES = {
     "verl.experimental.agent_loop.agent_loop:AgentLoopManager._init_agent_loop_workers": "self",
     "verl.experimental.agent_loop.agent_loop:AgentLoopWorker._compute_score": (
@@ -33,10 +36,15 @@ SIGNATURES = {
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._save_checkpoint": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._setup": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._update_actor": "self, batch, metrics",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer.step": "self, metrics, timing_raw",
+    "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync.on_sample_end": "self",
+    "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync.on_step_end": "self",
+    "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync.on_sample_end": "self",
+    "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync.on_step_begin": "self",
+    "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync.on_step_end": "self",
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_init_end": "self",
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_sample_end": "self",
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_step_end": "self",
-    "verl.utils.ray_utils:auto_await": "func",
     "verl.utils.tensordict_utils:get_non_tensor_data": "data, key, default",
     "verl.utils.tensordict_utils:get_tensordict": "tensor_dict, non_tensor_dict",
     "verl.utils.tensordict_utils:list_of_dict_to_tensordict": "list_of_dicts",
@@ -46,14 +54,23 @@ SIGNATURES = {
     "verl.workers.rollout.llm_server:LLMServerClient.__init__": (
         "self, config, load_balancer_handle, kwargs"
     ),
+    "verl.workers.rollout.llm_server:FullyAsyncLLMServerClient.__init__": (
+        "self, config, load_balancer_handle, only_hybrid, kwargs"
+    ),
     "verl.workers.rollout.replica:RolloutReplica.__init__": (
         "self, replica_rank, config, model_config, gpus_per_node, is_reward_model, "
         "is_teacher_model, name_suffix"
     ),
+    "verl.workers.rollout.replica:RolloutReplica.abort_all_requests": "self, reject_request",
+    "verl.workers.rollout.replica:RolloutReplica.resume_generation": "self",
     "verl.workers.rollout.replica:RolloutReplica.init_colocated": "self, resource_pool",
     "verl.workers.rollout.replica:RolloutReplica.sleep": "self",
     "verl.workers.rollout.replica:RolloutReplica.wake_up": "self",
     "verl.workers.rollout.replica:get_rollout_replica_class": "rollout, disaggregation_enabled",
+    "verl.workers.rollout.replica:RolloutReplicaRegistry.register": "name, loader",
+    "verl.workers.rollout.router:GlobalRequestLoadBalancer.add_servers": "self, servers",
+    "verl.workers.rollout.router:GlobalRequestLoadBalancer.get_total_inflight": "self",
+    "verl.workers.rollout.router:GlobalRequestLoadBalancer.remove_servers": "self, server_ids",
     "verl.workers.rollout.router:get_router_handle": (
         "servers, router_config_path, full_determinism, load_balancer_cls"
     ),
@@ -92,10 +109,24 @@ def test_attribute_is_of_the_kind_that_we_use(name: str, kind: type) -> None:
     assert isinstance(resolve(name), kind)
 
 
-def test_the_synchronous_trainer_is_registered_under_the_name_that_we_replace() -> None:
-    importlib.import_module("verl.trainer.ppo.v1")
+def test_verls_trainers_are_registered_under_the_names_that_we_replace() -> None:
+    for name in ("trainer_sync", "trainer_colocate_async", "trainer_separate_async"):
+        importlib.import_module(f"verl.trainer.ppo.v1.{name}")
     registry = resolve("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY")
-    assert registry["sync"].__name__ == "PPOTrainerSync"
+    assert {name: registry[name].__name__ for name in TRAINERS} == {
+        "sync": "PPOTrainerSync",
+        "colocate_async": "PPOTrainerColocateAsync",
+        "separate_async": "PPOTrainerSeparateAsync",
+    }
+
+
+@pytest.mark.parametrize("mode", TRAINERS)
+def test_our_hooks_come_before_verls_in_each_mode(mode: str) -> None:
+    ours = TRAINERS[mode]
+    assert ours.__mro__[1] is OnlineRefinerTrainer
+    assert not inspect.isabstract(ours)
+    for hook in ("on_init_end", "on_step_begin", "on_step_end", "on_sample_end", "step"):
+        assert getattr(ours, hook) is getattr(OnlineRefinerTrainer, hook)
 
 
 def test_architecture_names_every_private_name_that_is_touched(repo_root: Path) -> None:
