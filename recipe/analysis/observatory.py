@@ -31,7 +31,7 @@ OUTCOME_COLOURS = {
 
 REFINER_PANELS = (
     COPY_RATIO,
-    Panel("Edit distance", "token edits per refinement", names.EDIT_DISTANCE, from_zero=True),
+    Panel("Edit distance", "token edits", names.EDIT_DISTANCE, from_zero=True),
     Panel("Reward gain", "mean R(a′) − R(a)", names.REWARD_GAIN),
     Panel("Avoided work", "share of rollouts", (AVOIDED_SHARE,), (0, 1), True),
     Panel("CE where a′ copies", "nats per token", names.CE_COPIED, from_zero=True),

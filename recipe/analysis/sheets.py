@@ -22,6 +22,8 @@ MOST_COLUMNS = 3
 ROW_HEIGHT_IN = 2.35
 PLOT_SIZE_IN = (4.1, 2.8)
 LEGEND_COLUMNS = 34
+MOST_KEYS_IN_CELL = 8
+LINE_HEIGHT_IN = 0.22
 
 
 @dataclass(frozen=True)
@@ -72,24 +74,35 @@ def draw_plot(plot: Plot, theme: Theme) -> Figure:
 
 
 def draw_sheet(sheet: Sheet, theme: Theme) -> Figure:
-    """All plots in a grid, with the legend and the notes in a cell of their own."""
-    cells = len(sheet.plots) + 1
+    """All plots in a grid, with legend and notes in a cell of their own, or in a row below where
+    the legend is too long for a cell.
+    """
+    below = len(sheet.keys) > MOST_KEYS_IN_CELL
+    cells = len(sheet.plots) + (not below)
     columns = min(MOST_COLUMNS, cells)
     rows = -(-cells // columns)
+    heights_in = [ROW_HEIGHT_IN] * rows + ([_legend_height_in(sheet)] if below else [])
     with themed(theme):
         figure = Figure(
-            figsize=(README_WIDTH_IN * columns / MOST_COLUMNS, ROW_HEIGHT_IN * rows),
+            figsize=(README_WIDTH_IN * columns / MOST_COLUMNS, sum(heights_in)),
             layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07),
         )
-        grid = figure.add_gridspec(rows, columns)
+        grid = figure.add_gridspec(len(heights_in), columns, height_ratios=heights_in)
         for index, plot in enumerate(sheet.plots):
             axes = figure.add_subplot(grid[index // columns, index % columns])
             plot.draw(axes, theme)
-        _draw_legend(figure.add_subplot(grid[rows - 1, columns - 1]), sheet, theme)
+        place = grid[rows, :] if below else grid[rows - 1, columns - 1]
+        _draw_legend(figure.add_subplot(place), sheet, theme, columns if below else 1)
     return figure
 
 
-def _draw_legend(axes: Axes, sheet: Sheet, theme: Theme) -> None:
+def _legend_height_in(sheet: Sheet) -> float:
+    """The height of a legend of `MOST_COLUMNS` columns with the notes under it."""
+    notes = sum(note.count("\n") + 1 for note in sheet.notes)
+    return LINE_HEIGHT_IN * (-(-len(sheet.keys) // MOST_COLUMNS) + notes + 1)
+
+
+def _draw_legend(axes: Axes, sheet: Sheet, theme: Theme, columns: int) -> None:
     axes.set_axis_off()
     if sheet.keys:
         axes.legend(
@@ -98,6 +111,7 @@ def _draw_legend(axes: Axes, sheet: Sheet, theme: Theme) -> None:
             bbox_to_anchor=(0, 1.1),
             borderaxespad=0,
             fontsize=9,
+            ncols=columns,
         )
     axes.text(0, -0.1, "\n".join(sheet.notes), va="bottom", fontsize=8, color=theme.muted)
 
