@@ -52,6 +52,7 @@ class Scenario:
             model_path=checkpoint,
             max_model_len=256,
             sleeps=False,
+            interrupts=False,
             restarts_any_time=True,
             watch_every_s=1.0,
             overrides={},
