@@ -18,6 +18,7 @@ from verl.workers.rollout.llm_server import LLMServerClient
 
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
 from recipe.online_refiner.policy_average import PolicyAverage
+from recipe.online_refiner.refiner_engine import engine_name
 from recipe.online_refiner.settings import Settings
 from refiner_worker.base_weights import OnBaseWeights
 from refiner_worker.engine import Generator, server_overrides
@@ -93,7 +94,7 @@ class RefinerServers:
             restarts_any_time=self._has_own_pool or self._config.trainer.device == "cpu",
             watch_every_s=refiner.watch_every_s,
             overrides=_merged(
-                server_overrides(refiner.decoding, self._config.actor_rollout_ref.rollout.name),
+                server_overrides(refiner.decoding, engine_name(self._config, self._settings)),
                 refiner.rollout,
             ),
         )
