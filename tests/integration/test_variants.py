@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from recipe.cpu.experiments import SMALL
 from recipe.cpu.micro_apps import prepare_micro_apps
+from recipe.cpu.micro_dialogue import prepare_micro_dialogue
+from recipe.cpu.reward_model import ensure_reward_model, load, score
 from recipe.cpu.tiny_model import ensure_checkpoint
 
 pytestmark = pytest.mark.timeout(1200)
@@ -21,13 +28,13 @@ DAPO = (
     *("constraint.lambda=0.1", "constraint.schedule=adaptive", "constraint.align=edit"),
 )
 VARIANTS = {
-    "ppo_reward": (
-        "algorithm=ppo",
+    # With a critic, on dialogues, scored by a reward model that verl serves.
+    "ppo_dialogue": (
+        *("experiment=ppo_dialogue_dynamic", *SMALL),
         *("constraint.inject=reward", "constraint.lambda=0.5"),
         # With γ = λ = 1 the returns are the sums of the penalised rewards.
-        *("algorithm.lam=1.0", "data.train_batch_size=32"),
-        "actor_rollout_ref.actor.ppo_mini_batch_size=32",
-        "actor_rollout_ref.rollout.n=1",
+        *("algorithm.lam=1.0", "data.train_batch_size=32", "actor_rollout_ref.rollout.n=1"),
+        *("actor_rollout_ref.actor.ppo_mini_batch_size=16", "trainer.logger=[console]"),
     ),
     "dapo_sft": (*DAPO, "constraint.inject=sft"),
     "dapo_advantage": (*DAPO, "constraint.inject=advantage"),
@@ -45,27 +52,44 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, module_training: Callable[..., Any]
-) -> Callable[[str], Metrics]:
-    """The metrics by step of two steps of a variant, which is trained when first asked for."""
-    train_file, val_file = prepare_micro_apps(tmp_path_factory.mktemp("data"), 64, 16)
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Train and validation rows of generated Prompt-Collection records."""
+    return prepare_micro_dialogue(tmp_path_factory.mktemp("dialogues"), 64, 16)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    module_training: Callable[..., Any],
+    dialogues: tuple[Path, Path],
+) -> Callable[[str], Any]:
+    """Two steps of a variant, which is trained when first asked for."""
+    problems = prepare_micro_apps(tmp_path_factory.mktemp("data"), 64, 16)
 
     @functools.cache
-    def metrics_of(name: str) -> Metrics:
+    def run_of(name: str) -> Any:
+        overrides = list(VARIANTS[name])
+        if "dialogue" in name:
+            overrides.append(f"reward.reward_model.model_path={ensure_reward_model()}")
+        train_file, val_file = dialogues if "dialogue" in name else problems
         made = module_training(
             f"data.train_files={train_file}",
             f"data.val_files={val_file}",
             f"actor_rollout_ref.model.path={ensure_checkpoint()}",
             *("trainer.save_freq=-1", "trainer.total_training_steps=2"),
-            *VARIANTS[name],
+            *overrides,
         )
         made.start()
         made.finish()
-        metrics: Metrics = made.metrics()
-        return metrics
+        return made
 
-    return metrics_of
+    return run_of
+
+
+@pytest.fixture(scope="module")
+def trained(runs: Callable[[str], Any]) -> Callable[[str], Metrics]:
+    """The metrics by step of a variant."""
+    return lambda name: runs(name).metrics()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -82,14 +106,38 @@ def test_both_steps_are_finite_and_the_engines_agree(
 def test_ppo_with_a_critic_takes_the_penalty_from_the_rewards_but_logs_them_raw(
     trained: Callable[[str], Metrics],
 ) -> None:
-    metrics = trained("ppo_reward")
+    metrics = trained("ppo_dialogue")
     for data in metrics.values():
         assert math.isfinite(data["critic/vf_loss"])
         assert data["critic/rewards/mean"] == data["critic/score/mean"]
+        assert data["constraint/improvement_ratio"] > 0.05
         assert data["constraint/penalty_mean"] > 0
-        assert data["critic/returns/max"] <= 1.0 + 1e-6
-    lowered = metrics[1]["critic/returns/min"] - metrics[1]["critic/score/min"]
-    assert lowered < -1e-3, "no return carries a penalty"
+        assert data["critic/returns/max"] <= data["critic/score/max"] + 1e-6
+    lowered = [data["critic/returns/min"] - data["critic/score/min"] for data in metrics.values()]
+    assert max(lowered) <= 1e-6 and min(lowered) < -1e-3, "no return carries a penalty"
+
+
+def test_the_served_reward_model_scores_answers_as_transformers_does(
+    runs: Callable[[str], Any], dialogues: tuple[Path, Path]
+) -> None:
+    """From verl's reward loop through its router to vLLM's classify route and back."""
+    run = runs("ppo_dialogue")
+    assert all(data["judge/failed_total"] == 0 for data in run.metrics().values())
+    infos = pq.read_table(dialogues[0])["extra_info"].to_pylist()
+    asked = {info["problem_id"]: json.loads(info["conversation"]) for info in infos}
+    episodes = [one for one in run.records("episodes.jsonl") if one["step"] == 1]
+    assert len(episodes) > 16
+    told, rewards = [], []
+    for one in episodes:
+        for text, reward in (("answer", "reward"), ("refined", "refined_reward")):
+            if one[reward] is not None:
+                reply = {"role": "assistant", "content": one[text]}
+                told.append([*asked[one["problem_id"]], reply])
+                rewards.append(one[reward])
+    model, tokenizer = load(ensure_reward_model())
+    expected = score(model, tokenizer, told)
+    torch.testing.assert_close(torch.tensor(rewards), expected, atol=1e-3, rtol=0)
+    assert expected.std() > 0.1, "the reward tells nothing apart"
 
 
 @pytest.mark.parametrize("inject", ["sft", "advantage"])
