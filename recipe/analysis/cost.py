@@ -48,7 +48,12 @@ TIME_PANEL = Panel("Time of a step", "seconds", names.STEP_TIME_S, from_zero=Tru
 TOKENS_PANEL = Panel(
     "Tokens the refiner decoded", "tokens per step", names.GENERATED_TOKENS, from_zero=True
 )
+SCORED_PANEL = Panel(
+    "Tokens the refiner scored", "tokens per step", names.SCORED_TOKENS, from_zero=True
+)
+CALLS_PANEL = Panel("Calls of its engine", "calls per step", names.ENGINE_CALLS, from_zero=True)
 WAIT_PANEL = Panel("Waiting for the refiner", "seconds", names.REFINE_WAIT_S, from_zero=True)
+COST_PANELS = (TIME_PANEL, WAIT_PANEL, TOKENS_PANEL, SCORED_PANEL, CALLS_PANEL)
 
 
 def seconds_by_part(run: Run) -> dict[str, float]:
@@ -106,7 +111,7 @@ def cost_sheet(runs: Sequence[Run]) -> Sheet:
         if any(parts[title] > 0 for parts in by_arm.values())
     ]
     shares = {arm: _shares(parts) for arm, parts in by_arm.items()}
-    curves = curves_sheet(runs, (TIME_PANEL, WAIT_PANEL, TOKENS_PANEL), keep_empty=False)
+    curves = curves_sheet(runs, COST_PANELS, keep_empty=False)
     bars = (
         _bars("Seconds of a step", "mean seconds per step", by_arm, titles, percent=False),
         _bars("Shares of a step", "share of the step", shares, titles, percent=True),

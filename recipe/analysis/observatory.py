@@ -38,6 +38,8 @@ REFINER_PANELS = (
     Panel("CE where a′ edits", "nats per token", names.CE_EDITED, from_zero=True),
     Panel("Mended format", "share of accepted a′", names.FORMAT_FIXES, (0, 1), True),
     Panel("Failed refinements", "rollouts per step", names.FAILED, from_zero=True),
+    Panel("Queue of the refiner", "longest in a step", names.QUEUE_DEPTH, from_zero=True),
+    Panel("Servers of the refiner", "alive", names.REPLICAS_ALIVE, from_zero=True),
 )
 POLICY_PANELS = (
     ENTROPY,
@@ -163,6 +165,53 @@ def verdict_table(runs: Sequence[Run]) -> Table | None:
         for first in before
     ]
     return Table(("a ↓   a′ →", *map(_words, after), "all"), tuple(rows))
+
+
+FAILURES = (
+    "too_long",
+    "truncated",
+    "repetitive",
+    "empty",
+    "wrong_script",
+    "deadline",
+    "step_deadline",
+    "engine_error",
+    "unjudged",
+)
+"""The ways in which a refinement comes to nothing, as the refiner counts them; the docs of the
+refiner say what each means."""
+
+
+def failure_table(runs: Sequence[Run]) -> Table | None:
+    """How many refinements of each arm failed in which way; None where none did or none was logged.
+
+    Arms without such counters are left out.
+    """
+    groups = group_by_arm(runs)
+    counts = {arm: _failures(members) for arm, members in groups.items()}
+    logged = {arm: found for arm, found in counts.items() if found}
+    reasons = [name for name in FAILURES if any(found.get(name) for found in logged.values())]
+    if not reasons:
+        return None
+    rows = [
+        (_words(name), *(f"{found.get(name, 0.0):.0f}" for found in logged.values()))
+        for name in reasons
+    ]
+    return Table(("reason", *map(label_of, logged)), tuple(rows))
+
+
+def _failures(runs: Sequence[Run]) -> dict[str, float]:
+    """Failed refinements by reason, over all runs and steps; only the reasons that are logged."""
+    found: dict[str, float] = {}
+    for name in FAILURES:
+        series = [
+            run.metrics[metric]
+            for run in runs
+            if (metric := f"refiner/{name}_total") in run.metrics
+        ]
+        if series:
+            found[name] = float(sum(item.values.sum() for item in series))
+    return found
 
 
 def _row(pairs: Mapping[tuple[str, str], int], first: str) -> int:

@@ -80,6 +80,7 @@ class Page:
     overhead_words: str
     observatory: Sequence[SheetView]
     verdicts: Table | None
+    failures: Table | None
     runs: Table
 
     @property

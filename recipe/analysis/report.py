@@ -21,7 +21,13 @@ from recipe.analysis.examples import Example, choose_examples, write_examples_cs
 from recipe.analysis.heatmap import write_heatmap, write_heatmap_csv
 from recipe.analysis.live import INTERVAL_S, keep_rendering
 from recipe.analysis.marked_text import EpisodeView, view_of
-from recipe.analysis.observatory import outcome_sheet, policy_sheet, refiner_sheet, verdict_table
+from recipe.analysis.observatory import (
+    failure_table,
+    outcome_sheet,
+    policy_sheet,
+    refiner_sheet,
+    verdict_table,
+)
 from recipe.analysis.output import write_whole
 from recipe.analysis.overview import runs_table, state_of, title_of
 from recipe.analysis.page import Page, SheetView, render, view_sheet
@@ -123,6 +129,7 @@ def _compose(runs: Sequence[Run], desk: Desk, refresh_s: int) -> Page:
         overhead_words=overhead_words,
         observatory=[desk.sheet(sheet) for sheet in observatory],
         verdicts=verdict_table(runs),
+        failures=failure_table(runs),
         runs=runs_table(runs),
         # Last: the figures above add to them.
         findings=[str(finding) for finding in desk.findings],

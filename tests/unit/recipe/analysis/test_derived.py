@@ -15,7 +15,7 @@ from recipe.analysis.derived import (
     with_derived,
 )
 from recipe.analysis.episodes import OUTCOMES, EpisodeDigest
-from recipe.analysis.observatory import outcome_sheet, verdict_table
+from recipe.analysis.observatory import failure_table, outcome_sheet, verdict_table
 from recipe.analysis.runs import Run, Series
 
 REWARD = "critic/score/mean"
@@ -116,6 +116,20 @@ def test_arms_without_outcomes_are_named() -> None:
     sheet = outcome_sheet([observing, run_of("none", {REWARD: {1: 0.0}})])
     assert [plot.title for plot in sheet.plots] == ["dynamic (sft)"]
     assert sheet.notes == ("Not logged, or no episodes: none",)
+
+
+def test_failures_are_counted_by_reason_over_the_arms_that_log_them() -> None:
+    runs = [
+        run_of("none", {REWARD: {1: 0.0}}),
+        run_of("dynamic_sft", {"refiner/deadline_total": {1: 2.0, 2: 1.0}}),
+        run_of(
+            "dynamic_sft", {"refiner/deadline_total": {1: 4.0}, "refiner/empty_total": {1: 0.0}}
+        ),
+    ]
+    table = failure_table(runs)
+    assert table is not None
+    assert (table.header, table.rows) == (("reason", "dynamic (sft)"), (("deadline", "7"),))
+    assert failure_table(runs[:1]) is None
 
 
 def test_verdicts_are_counted_from_a_to_its_refinement_without_verbatim_ones() -> None:
