@@ -33,11 +33,18 @@ class PolicyAverage:
         self.path = self._own
 
     def save(self, checkpoint: Path) -> None:
-        """Put it into a checkpoint's folder, by hard links where the file system has them."""
-        if self.path is not None:
-            target = checkpoint / FOLDER
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(self.path, target, copy_function=_link_or_copy)
+        """Put it into a checkpoint's folder, by hard links where the file system has them.
+
+        Those of older checkpoints go where verl has thrown the actor's weights away.
+        """
+        if self.path is None:
+            return
+        target = checkpoint / FOLDER
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.path, target, copy_function=_link_or_copy)
+        for older in checkpoint.parent.glob(f"global_step_*/{FOLDER}"):
+            if older != target and not (older.parent / "actor").exists():
+                shutil.rmtree(older)
 
     def restore(self, checkpoint: Path) -> None:
         """Go on from a checkpoint's, where it has one."""

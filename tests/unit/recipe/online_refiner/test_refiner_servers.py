@@ -102,3 +102,15 @@ def test_a_checkpoint_without_an_average_starts_from_the_initial_model(tmp_path:
     (tmp_path / FOLDER).mkdir()
     average.restore(tmp_path / "global_step_1")
     assert average.path is None
+
+
+def test_averages_of_checkpoints_that_verl_has_emptied_are_dropped(tmp_path: Path) -> None:
+    actor, average = Actor(), PolicyAverage(str(tmp_path))
+    average.follow(actor, 0.5)
+    steps = [tmp_path / f"global_step_{step}" for step in (1, 2, 3)]
+    for step in steps:
+        (step / "actor").mkdir(parents=True)
+        average.save(step)
+    (steps[0] / "actor").rmdir()
+    average.save(steps[2])
+    assert [(step / FOLDER).exists() for step in steps] == [False, True, True]
