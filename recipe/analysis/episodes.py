@@ -15,7 +15,14 @@ from sys import intern
 from typing import Any, TypeGuard
 
 from recipe.analysis.printable import printable
-from recipe.analysis.records import Finding, condense, read_jsonl, read_record_at
+from recipe.analysis.records import (
+    Finding,
+    Line,
+    Mark,
+    condense,
+    read_jsonl_from,
+    read_record_at,
+)
 
 
 @dataclass(frozen=True)
@@ -90,31 +97,61 @@ class EpisodeDigest:
         return "improved" if self.refined_reward > self.reward else "not_improved"
 
 
-def read_digests(path: Path) -> tuple[tuple[EpisodeDigest, ...], tuple[Finding, ...]]:
-    """Parse `episodes.jsonl` once; a missing file, bad lines and void steps become findings."""
-    digests: list[EpisodeDigest] = []
-    problems: list[tuple[int, str]] = []
-    try:
-        for line in read_jsonl(path):
-            if line.problem is not None:
-                problems.append((line.number, line.problem))
-            if line.record is None:
-                continue
-            item, problem = digest(line.record, line.offset)
-            if problem is not None:
-                problems.append((line.number, problem))
-            if item is not None:
-                digests.append(item)
-    except FileNotFoundError:
-        return (), (Finding(path, "missing: no counts of refinements, no heat map from this run"),)
-    except OSError as error:
-        return (), (Finding(path, f"cannot be read ({error.strerror})"),)
-    kept, superseded = drop_superseded(digests)
-    findings = condense(path, problems)
-    if superseded:
-        message = f"{superseded} episodes of steps that a resume repeated; the later ones are used"
-        findings += (Finding(path, message),)
-    return kept, findings
+class DigestReader:
+    """Reads an `episodes.jsonl`, and when it is asked again only what has been added since.
+
+    A file that was rewritten, as a resumed run does, is read from its beginning.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._mark = Mark()
+        self._digests: list[EpisodeDigest] = []
+        self._problems: list[tuple[int, str]] = []
+
+    def read(self, path: Path) -> tuple[tuple[EpisodeDigest, ...], tuple[Finding, ...]]:
+        """Digests of all episodes; a missing file, bad lines and void steps become findings."""
+        try:
+            if not self._mark.is_in(path):
+                self._forget()
+            digests, problems = self._read_on(path)
+        except FileNotFoundError:
+            message = "missing: no counts of refinements, no heat map from this run"
+            return (), (Finding(path, message),)
+        except OSError as error:
+            return (), (Finding(path, f"cannot be read ({error.strerror})"),)
+        kept, superseded = drop_superseded(digests)
+        findings = condense(path, problems)
+        if superseded:
+            message = (
+                f"{superseded} episodes of steps that a resume repeated; the later ones are used"
+            )
+            findings += (Finding(path, message),)
+        return kept, findings
+
+    def _read_on(self, path: Path) -> tuple[list[EpisodeDigest], list[tuple[int, str]]]:
+        """All digests and problems; what a last, growing line gives is not kept for next time."""
+        for line, mark in read_jsonl_from(path, self._mark):
+            digests, problems = _digest_line(line)
+            if mark.lines < line.number:
+                return self._digests + digests, self._problems + problems
+            self._digests += digests
+            self._problems += problems
+            self._mark = mark
+        return self._digests, self._problems
+
+
+def _digest_line(line: Line) -> tuple[list[EpisodeDigest], list[tuple[int, str]]]:
+    """The digest of a line, if it has one, and what is amiss with it."""
+    problems = [(line.number, line.problem)] if line.problem is not None else []
+    if line.record is None:
+        return [], problems
+    item, problem = digest(line.record, line.offset)
+    if problem is not None:
+        problems.append((line.number, problem))
+    return ([] if item is None else [item]), problems
 
 
 def drop_superseded(digests: Sequence[EpisodeDigest]) -> tuple[tuple[EpisodeDigest, ...], int]:

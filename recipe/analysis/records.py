@@ -18,6 +18,8 @@ never occur there.
 """
 
 MAX_NUMBERS_LISTED = 5
+TAIL_BYTES = 4096
+"""More than a line differs in from another: episodes begin with a step and an id of their own."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,41 @@ class Line:
     problem: str | None
 
 
+@dataclass(frozen=True)
+class Mark:
+    """How far a growing file has been read, in whole lines; `tail` is the end of the last one."""
+
+    offset: int = 0
+    lines: int = 0
+    tail: bytes = b""
+
+    def is_in(self, path: Path) -> bool:
+        """Whether the file still holds what was read, as far as its size and the tail tell."""
+        with path.open("rb") as file:
+            file.seek(self.offset - len(self.tail))
+            return file.read(len(self.tail)) == self.tail
+
+
 def read_jsonl(path: Path) -> Iterator[Line]:
     """Yield every non-blank line of `path`; raises only `OSError`, where it cannot be opened."""
-    offset = 0
+    for line, _ in read_jsonl_from(path, Mark()):
+        yield line
+
+
+def read_jsonl_from(path: Path, start: Mark) -> Iterator[tuple[Line, Mark]]:
+    """Yield the non-blank lines from `start`, each with the mark behind it.
+
+    A last line without its line feed may still be growing: the mark stays before it.
+    """
+    mark = start
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        file.seek(start.offset)
+        for raw in file:
+            number, offset = mark.lines + 1, mark.offset
+            if raw.endswith(b"\n"):
+                mark = Mark(offset + len(raw), number, raw[-TAIL_BYTES:])
             if raw.strip():
-                yield _parse_line(raw, number, offset)
-            offset += len(raw)
+                yield _parse_line(raw, number, offset), mark
 
 
 def read_record_at(path: Path, offset: int) -> dict[str, Any]:

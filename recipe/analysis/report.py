@@ -32,7 +32,7 @@ from recipe.analysis.output import write_whole
 from recipe.analysis.overview import runs_table, state_of, title_of
 from recipe.analysis.page import Page, SheetView, render, view_sheet
 from recipe.analysis.records import Finding
-from recipe.analysis.runs import Run, RunSet, load_runs
+from recipe.analysis.runs import Loader, Run, RunSet
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
 from recipe.analysis.summary import arms_table, summarise, write_summary_csv
 from recipe.analysis.verdict import write_verdict
@@ -153,17 +153,15 @@ def _examples_files(examples: Sequence[Example], desk: Desk) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report, once or as long as the runs go on; the exit status is 1 without any run."""
     options = build_parser().parse_args(arguments)
-
-    def load() -> RunSet:
-        return load_runs(options.runs)
+    loader = Loader(options.runs)
 
     def show(found: RunSet, last: bool) -> bool:
         pictures = last and not options.page_only
         return _show(found, options.out, pictures, 0 if last else options.live)
 
     if options.live:
-        return keep_rendering(load, show, options.live)
-    return 0 if show(load(), last=True) else 1
+        return keep_rendering(loader.load, show, options.live)
+    return 0 if show(loader.load(), last=True) else 1
 
 
 def _show(found: RunSet, out: Path, pictures: bool, refresh_s: int) -> bool:

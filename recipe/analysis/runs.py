@@ -5,6 +5,7 @@ or broken in it never stops a report: it is worked around and listed in `Run.fin
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipe.analysis.episodes import (
+    DigestReader,
     Episode,
     EpisodeDigest,
     is_number,
     is_step,
-    read_digests,
     read_episode,
 )
 from recipe.analysis.names import ARM_ORDER
@@ -66,10 +67,23 @@ class RunSet:
     findings: tuple[Finding, ...]
 
 
-def load_runs(paths: Iterable[Path]) -> RunSet:
+class Loader:
+    """Loads runs again and again while they go on; of episodes only what is new is parsed."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._readers: defaultdict[Path, DigestReader] = defaultdict(DigestReader)
+
+    def load(self) -> RunSet:
+        """Load every run folder at or below the paths, as it is now."""
+        return load_runs(self._paths, self._readers)
+
+
+def load_runs(paths: Iterable[Path], readers: Mapping[Path, DigestReader] | None = None) -> RunSet:
     """Load every run folder at or below `paths`, in the order given; a path without any becomes a
-    finding.
+    finding. `readers` remember, by folder, what was read of its episodes before.
     """
+    readers = defaultdict(DigestReader) if readers is None else readers
     folders: dict[Path, Path] = {}
     findings: list[Finding] = []
     for path in paths:
@@ -81,7 +95,7 @@ def load_runs(paths: Iterable[Path]) -> RunSet:
             if folder.resolve() in folders:
                 findings.append(Finding(folder, "given more than once; counted once"))
             folders.setdefault(folder.resolve(), folder)
-    runs = tuple(load_run(folder) for folder in folders.values())
+    runs = tuple(load_run(folder, readers[resolved]) for resolved, folder in folders.items())
     findings.extend(finding for run in runs for finding in run.findings)
     findings.extend(compare_runs(runs))
     return RunSet(runs, tuple(findings))
@@ -100,11 +114,11 @@ def find_run_folders(path: Path) -> list[Path]:
     return found
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, reader: DigestReader | None = None) -> Run:
     """Load one run folder, whatever state it is in."""
     info, info_findings = read_object(path / "run.json")
     steps, metrics, metric_findings = read_metrics(path / "metrics.jsonl")
-    episodes, episode_findings = read_digests(path / "episodes.jsonl")
+    episodes, episode_findings = (reader or DigestReader()).read(path / "episodes.jsonl")
     arm, setting, seed = _identify(path, info)
     total_steps = info.get("total_steps")
     planned = total_steps if isinstance(total_steps, int) and total_steps > 0 else None
