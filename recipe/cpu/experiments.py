@@ -11,6 +11,7 @@ import argparse
 import fcntl
 import hashlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.micro_dialogue import prepare_micro_dialogue
 from recipe.cpu.progress import last_step
-from recipe.cpu.quickstart import Training, TrainingFailed, run
+from recipe.cpu.quickstart import EXIT_INTERRUPTED, Training, TrainingFailed, run
 from recipe.cpu.reward_model import ensure_reward_model
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
@@ -39,6 +40,10 @@ SMALL = (
     *("trainer.save_freq=-1", "trainer.test_freq=-1", "trainer.val_before_train=false"),
 )
 """Sizes for the tiny model, and the only template that it was taught."""
+
+
+YIELD_S = 1.0
+"""Whoever waits for the lock gets it meanwhile; the kernel keeps no order among them."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,11 @@ def check_all(todo: Sequence[Check], limit_s: float, lock: Path | None) -> Itera
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive `flock` on the file, which others on this machine may wait for."""
+    """Hold an exclusive `flock` on the file, and leave it to others for a moment afterwards."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    time.sleep(YIELD_S)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -151,13 +157,18 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the options ask for; 0 where all of it came to its end."""
     options = _parser().parse_args(arguments)
-    out = options.out.resolve()
-    names = options.experiments or experiment_names()
-    outcomes = []
-    for outcome in check_all(checks(names, out, options.steps), options.limit_s, options.lock):
-        outcomes.append(outcome)
-        print(f"| {' | '.join(outcome.row())} |", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    todo = checks(options.experiments or experiment_names(), options.out.resolve(), options.steps)
+    outcomes: list[Outcome] = []
+    try:
+        for outcome in check_all(todo, options.limit_s, options.lock):
+            outcomes.append(outcome)
+            print(f"| {' | '.join(outcome.row())} |", flush=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on with what is missing.")
     print(f"\n{table(outcomes)}")
+    if len(outcomes) < len(todo):
+        return EXIT_INTERRUPTED
     return 1 if any(outcome.failure for outcome in outcomes) else 0
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from recipe.cpu import experiments
 from recipe.cpu.experiments import Check, check_all, checks, locked, table
+from recipe.cpu.quickstart import EXIT_INTERRUPTED
 
 LOGS_A_STEP = """
 import json, pathlib, sys
@@ -26,6 +32,7 @@ def check(folder: Path, code: str = LOGS_A_STEP, **fields: str) -> Check:
 @pytest.fixture(autouse=True)
 def _polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipe.cpu.quickstart.POLL_S", 0.02)
+    monkeypatch.setattr(experiments, "YIELD_S", 0.0)
 
 
 def test_what_has_been_trained_is_not_trained_again(tmp_path: Path) -> None:
@@ -76,3 +83,29 @@ def test_an_experiment_that_trains_as_another_one_comes_last_and_says_so(tmp_pat
     assert [one.differs for one in found] == ["", "actor: fsdp2 for megatron", ""]
     assert "experiment=lambda_sweep" in found[0].command
     assert "hardware=cpu_debug" in found[0].command
+
+
+def test_an_interrupted_check_leaves_no_training_behind_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM, which a scheduler sends, ends the training that is under way."""
+    pid_file = tmp_path / "slow" / "pid"
+    code = (
+        f"import os, pathlib, time; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()));"
+        "time.sleep(60)"
+    )
+    monkeypatch.setattr(experiments, "checks", lambda *_: [check(tmp_path / "slow", code)])
+    before = signal.getsignal(signal.SIGTERM)
+
+    def interrupt() -> None:
+        while not (pid_file.exists() and pid_file.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        assert experiments.main([]) == EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "goes on with what is missing" in capsys.readouterr().out
+    assert not Path(f"/proc/{pid_file.read_text()}").exists()
