@@ -159,13 +159,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures = last and not options.page_only
         return _show(found, options.out, pictures, 0 if last else options.live)
 
-    if options.live:
-        return keep_rendering(loader.load, show, options.live)
-    return 0 if show(loader.load(), last=True) else 1
+    try:
+        if options.live:
+            return keep_rendering(loader.load, show, options.live)
+        return 0 if show(loader.load(), last=True) else 1
+    except OSError as error:
+        # Reading the runs raises none: this is about the folder to write to.
+        print(f"--out {options.out}: cannot write there ({error})", file=sys.stderr)
+        return 1
 
 
 def _show(found: RunSet, out: Path, pictures: bool, refresh_s: int) -> bool:
     """Write the report and say so; whether there was any run to report on."""
+    if not found.runs and refresh_s:
+        print("no run yet", flush=True)
+        return False
     if not found.runs:
         complain_of_no_run(found.findings)
         return False

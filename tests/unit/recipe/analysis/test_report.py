@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipe.analysis import report
+from recipe.analysis.live import keep_rendering
 from recipe.analysis.runs import load_runs
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -66,7 +67,7 @@ def reported(
 ) -> tuple[Path, Reader]:
     """A report drawn once, for all tests that only look at it."""
     out = tmp_path_factory.mktemp("report")
-    report.write_report(load_runs([two_seeds_of_three_arms]), out, pictures=False)
+    report.write_report(load_runs([two_seeds_of_three_arms]), out, pictures=False, refresh_s=7)
     return out, read(out / "report.html")
 
 
@@ -112,6 +113,26 @@ def test_seeds_are_aggregated_and_the_page_says_how(reported: tuple[Path, Reader
     text = " ".join(reported[1].text)
     assert "2 runs per arm; line: mean; band: min to max" in text
     assert "6 runs · 3 arms · all finished" in text
+
+
+def test_a_live_page_reloads_itself_and_a_finished_one_stays(
+    reported: tuple[Path, Reader], abused: tuple[Path, list[str]]
+) -> None:
+    reload = '<meta http-equiv="refresh" content="7">'
+    assert reload in (reported[0] / "report.html").read_text()
+    assert "refresh" not in (abused[0] / "report.html").read_text()
+
+
+def test_while_there_is_no_run_yet_the_live_mode_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keep_rendering, "__defaults__", (0.0, interrupt))
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "out"), "--live"]) == 1
+    said = capsys.readouterr()
+    assert "no run yet" in said.out and "no runs to read" in said.err
 
 
 def test_the_edit_is_marked_in_both_texts(reported: tuple[Path, Reader]) -> None:
@@ -197,3 +218,12 @@ def test_without_any_run_the_command_says_so_and_writes_nothing(
     assert report.main([str(tmp_path / "absent"), "--out", str(tmp_path / "out")]) == 1
     assert "absent: does not exist" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "file"), "--page-only"]) == 1
+    assert f"--out {tmp_path / 'file'}: cannot write there" in capsys.readouterr().err
