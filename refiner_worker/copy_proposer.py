@@ -23,7 +23,7 @@ the last: up to 0.6 / 0.4 = 1.5) outweighs a chance agreement of one token (1), 
 an insertion (1) outweighs the memory of the place before it (0.6² / 0.4 = 0.9)."""
 LEAST_SCORE = 1.0
 DRAFTED_PER_AGREEING = 4
-"""Four agreeing tokens fill a draft of 16; with fewer a copy starts slower (docs/refiner.md)."""
+"""Two agreeing tokens fill a draft of 8; with fewer a copy starts slower."""
 
 
 class CopyProposer:

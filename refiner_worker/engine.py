@@ -25,6 +25,10 @@ EXCLUDING_BIAS = -1e9
 """Added to a logit, leaves the token a probability of exactly 0 in float32 at any temperature."""
 
 
+DRAFT_TOKENS = 8
+"""Most tokens drafted in one step."""
+
+
 class Generator(Protocol):
     """verl's `LLMServerClient.generate`: token ids in, an object with `token_ids` out.
 
@@ -133,8 +137,8 @@ def server_overrides(
     Args:
         decoding: `ngram` and `copy` speculate inside the engine; `plain` and `verify` need nothing.
         engine: verl's `rollout.name`, vllm or sglang.
-        draft_tokens: most tokens drafted in one step; None for 8 (`ngram`) or 16 (`copy`, which
-            drafts fewer where it is unsure).
+        draft_tokens: most tokens drafted in one step; None for 8. More save passes on long copies
+            and cost what is drafted in vain; measured in docs/refiner.md.
 
     Raises ValueError where the engine cannot do it, and for `auto`, which is no way of decoding.
     """
@@ -148,7 +152,7 @@ def server_overrides(
             f"refiner.decoding={decoding} cannot be set up on rollout.name={engine}; it is known "
             f"on {', '.join(_SPECULATION[decoding])}; or use refiner.decoding=plain"
         )
-    drafted = draft_tokens or _DRAFT_TOKENS[decoding]
+    drafted = draft_tokens or DRAFT_TOKENS
     return {"engine_kwargs": {engine: _SPECULATION[decoding][engine](drafted)}}
 
 
@@ -184,4 +188,3 @@ _SPECULATION = {
     Decoding.NGRAM: {"vllm": _vllm_ngram, "sglang": _sglang_ngram},
     Decoding.COPY: {"vllm": _vllm_copy},
 }
-_DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.COPY: 16}

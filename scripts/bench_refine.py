@@ -7,13 +7,17 @@ Everything comes from one run on real vLLM engines on the CPU with the tiny mode
 take turns, so that a busy machine slows all of them, and all prompts of a row are under way at
 once. Rollouts are right programs, programs with one slip, with the task misread, and programs for
 other tasks; they are sorted by what the refiner (greedy) made of them: a verbatim copy, one edit,
-many edits (half of it copied, or more), a rewrite. "mix" is what a training step sends: the
-policy's own samples that do not pass all tests, in the proportions in which they come.
+many edits (half of it copied, or more), a rewrite. "mix" is what a training step sends: of
+GROUP samples of the policy for each problem those that do not pass all tests.
 
-plain, verify   verify-then-resume on the same engine, once as it is by default, once without texts
+plain           one request each
+verify          verify-then-resume, on the same engine
 ngram           vLLM's n-gram speculation
 copy            speculation by refiner_worker.copy_proposer
 first token     the prompts alone: the floor under all of them
+
+No way makes texts of tokens, as in training, and the prefix cache is emptied before each run: what
+is shared is shared among the refinements of one run.
 """
 
 import argparse
@@ -61,6 +65,7 @@ from reward.verdict import Verdict
 CHECKPOINT = REPO_ROOT / "recipe" / "cpu" / "checkpoint"
 TEMPLATE = load_template("micro-v1")
 MAX_PROMPT_TOKENS, MAX_ANSWER_TOKENS = 176, 64
+GROUP = 8
 KINDS = ("verbatim", "one edit", "many edits", "rewritten")
 ENGINE_ARGS: dict[str, Any] = {
     "dtype": "float32",
@@ -70,6 +75,7 @@ ENGINE_ARGS: dict[str, Any] = {
     "max_num_batched_tokens": 4096,
     "kv_cache_memory_bytes": 64 << 20,
     "distributed_executor_backend": "uni",
+    "block_size": 32,
 }
 QUIET = sampling_extra("vllm")
 
@@ -143,24 +149,20 @@ def _contenders(engines: dict[Decoding, LocalVllm], tokenizer: Any) -> dict[str,
         Law(0.0), max_tokens=MAX_ANSWER_TOKENS, end_ids=frozenset({tokenizer.eos_token_id})
     )
 
-    def plain(
-        engine: LocalVllm, extra: dict[str, Any], max_tokens: int = MAX_ANSWER_TOKENS
-    ) -> Contender:
-        client = Engine(engine, 0.0, extra)
-        return Contender(lambda case: client.plain(case.prompt_ids, max_tokens), engine)
+    def plain(decoding: Decoding, max_tokens: int = MAX_ANSWER_TOKENS) -> Contender:
+        client = Engine(engines[decoding], 0.0, QUIET)
+        return Contender(lambda case: client.plain(case.prompt_ids, max_tokens), engines[decoding])
 
-    def verify(engine: LocalVllm, extra: dict[str, Any]) -> Contender:
-        client = Engine(engine, 0.0, extra)
-        return Contender(lambda case: client.verify(case.prompt_ids, case.draft_ids, how), engine)
-
+    engine = engines[Decoding.PLAIN]
+    client = Engine(engine, 0.0, QUIET)
     return {
-        "plain": plain(engines[Decoding.PLAIN], {}),
-        "plain, no texts": plain(engines[Decoding.PLAIN], QUIET),
-        "verify": verify(engines[Decoding.PLAIN], {}),
-        "verify, no texts": verify(engines[Decoding.PLAIN], QUIET),
-        "ngram, no texts": plain(engines[Decoding.NGRAM], QUIET),
-        "copy, no texts": plain(engines[Decoding.COPY], QUIET),
-        "first token only": plain(engines[Decoding.PLAIN], QUIET, max_tokens=1),
+        "plain": plain(Decoding.PLAIN),
+        "verify": Contender(
+            lambda case: client.verify(case.prompt_ids, case.draft_ids, how), engine
+        ),
+        "ngram": plain(Decoding.NGRAM),
+        "copy": plain(Decoding.COPY),
+        "first token only": plain(Decoding.PLAIN, max_tokens=1),
     }
 
 
@@ -169,7 +171,10 @@ async def _rows(plain: Decode, tokenizer: Any, pool: int, count: int) -> dict[st
     chosen = list(islice(problems(Split.TEST, seed=0), pool))
     rng = random.Random(0)
     rows: dict[str, list[Case]] = {kind: [] for kind in KINDS}
-    cases = [_case(tokenizer, p, _rollout(i, p, chosen, rng), rng) for i, p in enumerate(chosen)]
+    cases = [
+        _case(tokenizer, policy_messages(p.task, rng), _rollout(i, p, chosen, rng))
+        for i, p in enumerate(chosen)
+    ]
     outputs = await asyncio.gather(*(plain(case) for case in cases))
     for case, output in zip(cases, outputs, strict=True):
         row = rows[_kind(case.draft_ids, output.token_ids)]
@@ -191,8 +196,7 @@ def _rollout(
     return fenced(rng.choice(others).task.program(style))
 
 
-def _case(tokenizer: Any, problem: MicroProblem, answer: str, rng: random.Random) -> Case:
-    messages = policy_messages(problem.task, rng)
+def _case(tokenizer: Any, messages: list[dict[str, str]], answer: str) -> Case:
     draft = tokenizer.encode(answer, add_special_tokens=False)
     prompt = prompt_ids(tokenizer, render(TEMPLATE, messages, answer))
     return Case(prompt[:MAX_PROMPT_TOKENS], [*draft, tokenizer.eos_token_id])
@@ -211,8 +215,10 @@ def _kind(draft: Sequence[int], output: Sequence[int]) -> str:
 async def _mix(policy: Engine, tokenizer: Any, count: int) -> list[Case]:
     """The policy's own samples, without those that pass: they are never refined."""
     rng = random.Random(1)
-    chosen = list(islice(problems(Split.TRAIN, seed=1), 4 * count))
-    prompts = [prompt_ids(tokenizer, policy_messages(p.task, rng)) for p in chosen]
+    groups = list(islice(problems(Split.TRAIN, seed=1), 4 * count // GROUP))
+    chosen = [problem for problem in groups for _ in range(GROUP)]
+    asked = [m for m in (policy_messages(p.task, rng) for p in groups) for _ in range(GROUP)]
+    prompts = [prompt_ids(tokenizer, messages) for messages in asked]
     samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
     answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
     with Judge() as judge:
@@ -221,8 +227,8 @@ async def _mix(policy: Engine, tokenizer: Any, count: int) -> list[Case]:
             for problem, answer in zip(chosen, answers, strict=True)
         ]
         passed = [future.result().verdict is Verdict.ACCEPTED for future in pending]
-    wrong = [(p, a) for p, a, ok in zip(chosen, answers, passed, strict=True) if not ok]
-    return [_case(tokenizer, problem, answer, rng) for problem, answer in wrong[:count]]
+    wrong = [(m, a) for m, a, ok in zip(asked, answers, passed, strict=True) if not ok]
+    return [_case(tokenizer, messages, answer) for messages, answer in wrong[:count]]
 
 
 async def _compare(
@@ -241,6 +247,7 @@ async def _compare(
 
 async def _run(contender: Contender, cases: list[Case]) -> tuple[float, list[Decoded], int]:
     """Wall time, outputs and forward passes of all cases at once."""
+    await contender.engine.forget()
     before = contender.engine.forward_passes
     started = time.perf_counter()
     outputs = await asyncio.gather(*(contender.decode(case) for case in cases))

@@ -75,10 +75,8 @@ def _obstacle(config: DictConfig, settings: Settings) -> str:
     own = (rollout.get("engine_kwargs") or {}).get(engine) or {}
     mtp = rollout.get("mtp") or {}
     found = {
-        "the policy's servers refine too, and sample as they were set up": (settings.shares_base),
-        "the servers speculate already, as engine_kwargs say": (
-            own.get("speculative_config") or own.get("speculative_algorithm")
-        ),
+        "the policy's servers refine too, and sample as they were set up": settings.shares_base,
+        "the servers speculate already, as engine_kwargs say": _speculates(own),
         "the model's own MTP heads speculate": mtp.get("enable") and mtp.get("enable_rollout"),
         "n-gram drafts are not known to work with pipeline parallel servers": (
             rollout.get("pipeline_model_parallel_size", 1) > 1
@@ -97,6 +95,13 @@ def _obstacle(config: DictConfig, settings: Settings) -> str:
         ),
     }
     return next((why for why, holds in found.items() if holds), "")
+
+
+def _speculates(engine_kwargs: dict[str, Any]) -> bool:
+    """Whether the user has chosen a way to speculate; a number of draft tokens alone is none."""
+    own = engine_kwargs.get("speculative_config") or {}
+    given = own.get("method") or own.get("model") or engine_kwargs.get("speculative_algorithm")
+    return bool(given)
 
 
 @functools.cache

@@ -74,6 +74,11 @@ def test_auto_stays_plain_where_speculation_could_break_the_run(
     assert why in reason
 
 
+def test_the_number_of_draft_tokens_is_the_users(composed: Compose) -> None:
+    drafts = "{engine_kwargs: {vllm: {speculative_config: {num_speculative_tokens: 16}}}}"
+    assert decoding(composed(f"refiner.rollout={drafts}"))[0] == "copy"
+
+
 def test_the_refiners_own_engine_counts(composed: Compose) -> None:
     config = composed("refiner.rollout={name: sglang}")
     assert engine_name(config, read_settings(config)) == "sglang"
