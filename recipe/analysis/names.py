@@ -8,6 +8,7 @@ runs, so that every curve of a panel shows the same quantity.
 import textwrap
 
 LABEL_COLUMNS = 22
+MAX_LABEL = 88
 ARM_ORDER = (
     "none",
     "static_kl",
@@ -74,6 +75,7 @@ def wrapped_label_of(arm: str) -> str:
 
 
 def label_of(arm: str) -> str:
-    """The name a reader sees; unknown arms keep their own."""
+    """The name a reader sees; unknown arms keep their own, cut where it is too long to draw."""
     setting, _, name = arm.rpartition("/")
-    return f"{setting}: {LABELS.get(name, name)}" if setting else LABELS.get(arm, arm)
+    label = f"{setting}: {LABELS.get(name, name)}" if setting else LABELS.get(arm, arm)
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recipe.analysis.names import label_of
 from recipe.analysis.output import write_csv, write_whole
 from recipe.analysis.printable import printable
 
@@ -42,3 +43,10 @@ def test_a_table_survives_signs_that_utf_8_cannot_hold(tmp_path: Path) -> None:
 )
 def test_signs_that_steer_are_replaced_and_signs_that_show_are_kept(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_a_label_of_any_length_can_be_drawn() -> None:
+    assert label_of("dynamic_sft") == "dynamic (sft)"
+    assert label_of("sane/none") == "sane: none"
+    assert label_of("x" * 88) == "x" * 88
+    assert label_of("x" * 500) == "x" * 87 + "…"
