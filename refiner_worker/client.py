@@ -78,6 +78,7 @@ class RefinerClient:
         self._limits = limits
         self._reader = AnswerReader(tokenizer, template, end_ids)
         self._slots = asyncio.Semaphore(limits.max_concurrency)
+        self._seen_errors: set[type[Exception]] = set()
         self._verify: VerifySettings | None = None
         if Decoding(decoding) is Decoding.VERIFY:
             self._verify = VerifySettings(
@@ -99,12 +100,21 @@ class RefinerClient:
                 refinement = await self._refined(task, spent)
         except TimeoutError:
             return spent.on(Refinement(late))
-        except Exception:
+        except Exception as error:
             # The engine is another process on another machine: it can fail in any way, and a
             # failed refinement must not take the rollout with it.
-            logger.exception("the refiner's engine failed on one sample; it goes on unrefined")
+            self._complain(error)
             return spent.on(Refinement(Outcome.ENGINE_ERROR))
         return spent.on(self._in_known_letters(task, refinement))
+
+    def _complain(self, error: Exception) -> None:
+        """Log the first failure of a kind in full: a dead server fails all its samples at once."""
+        logger.error(
+            "the refiner's engine failed on one sample, which goes on unrefined: %s",
+            type(error).__name__,
+            exc_info=None if type(error) in self._seen_errors else error,
+        )
+        self._seen_errors.add(type(error))
 
     async def _refined(self, task: RefineTask, spent: "_Spent") -> Refinement:
         if self._limits.block_tokens is not None:
