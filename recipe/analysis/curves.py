@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from recipe.analysis.names import label_of
+from recipe.analysis.names import cut, label_of
 from recipe.analysis.panels import (
     MOST_SEEDS_FOR_MIN_MAX,
     TRAINING_PANELS,
@@ -115,7 +115,7 @@ def _colour_of(arms: Sequence[str], arm: str, theme: Theme) -> str:
 
 def _notes(groups: Mapping[str, Sequence[Run]], some_absent: bool) -> list[str]:
     settings = sorted({run.setting for runs in groups.values() for run in runs if run.setting})
-    notes = [f"setting: {', '.join(settings)}"] if settings else []
+    notes = [f"setting: {cut(', '.join(settings))}"] if settings else []
     notes.append(describe_seeds(groups))
     if some_absent:
         notes.append("dotted: not all runs of the arm")

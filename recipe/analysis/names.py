@@ -78,4 +78,9 @@ def label_of(arm: str) -> str:
     """The name a reader sees; unknown arms keep their own, cut where it is too long to draw."""
     setting, _, name = arm.rpartition("/")
     label = f"{setting}: {LABELS.get(name, name)}" if setting else LABELS.get(arm, arm)
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+    return cut(label)
+
+
+def cut(name: str) -> str:
+    """The name, cut where it is too long to draw."""
+    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from recipe.analysis.live import has_finished
-from recipe.analysis.names import label_of
+from recipe.analysis.names import cut, label_of
 from recipe.analysis.runs import Run, group_by_arm
 from recipe.analysis.summary import ABSENT, Table
 
@@ -12,7 +12,7 @@ from recipe.analysis.summary import ABSENT, Table
 def title_of(runs: Sequence[Run]) -> str:
     """The settings name the report."""
     settings = sorted({run.setting for run in runs if run.setting})
-    return f"Run report: {', '.join(settings)}" if settings else "Run report"
+    return f"Run report: {cut(', '.join(settings))}" if settings else "Run report"
 
 
 def state_of(runs: Sequence[Run], now: datetime) -> str:

@@ -22,6 +22,7 @@ MOST_COLUMNS = 3
 ROW_HEIGHT_IN = 2.35
 PLOT_SIZE_IN = (4.1, 2.8)
 LEGEND_COLUMNS = 34
+NOTE_COLUMNS = 42
 MOST_KEYS_IN_CELL = 8
 LINE_HEIGHT_IN = 0.22
 
@@ -113,7 +114,13 @@ def _draw_legend(axes: Axes, sheet: Sheet, theme: Theme, columns: int) -> None:
             fontsize=9,
             ncols=columns,
         )
-    axes.text(0, -0.1, "\n".join(sheet.notes), va="bottom", fontsize=8, color=theme.muted)
+    axes.text(0, -0.1, _wrap(sheet.notes, columns), va="bottom", fontsize=8, color=theme.muted)
+
+
+def _wrap(notes: Sequence[str], columns: int) -> str:
+    """The notes in lines that fit a legend as wide as so many cells."""
+    lines = [line for note in notes for line in note.split("\n")]
+    return "\n".join(textwrap.fill(line, NOTE_COLUMNS * columns) for line in lines)
 
 
 def _handle(key: Key, theme: Theme) -> Line2D | Patch:
