@@ -162,6 +162,8 @@ def draw_panel(
         _draw_curve(axes, curve, styles[curve.arm])
     logarithmic = panel.may_be_log and _is_wide(curves)
     _set_limits(axes, panel, curves, logarithmic)
+    if not logarithmic:
+        axes.yaxis.set_major_formatter(FuncFormatter(_number))
     drawn = {curve.arm for curve in curves}
     absent = [styles[arm].label for arm in styles if arm not in drawn]
     note = [_name_absent(absent)] if absent else []
@@ -175,6 +177,11 @@ def draw_panel(
         fontsize=7.5,
         color=theme.muted,
     )
+
+
+def _number(value: float, _: object) -> str:
+    """A tick's label in full: a factor of ten above the axis would stand where the note is."""
+    return f"{value:.4g}".replace("-", "−").replace("e−0", "e−").replace("e+0", "e")
 
 
 def _name_absent(labels: Sequence[str]) -> str:
