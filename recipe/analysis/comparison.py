@@ -11,7 +11,7 @@ from recipe.analysis.derived import REWARD_OVER_NONE
 from recipe.analysis.names import label_of, wrapped_label_of
 from recipe.analysis.panels import CROSS_ENTROPY, IMPROVEMENT, KL, REWARD, VALIDATION, Panel
 from recipe.analysis.runs import Run
-from recipe.analysis.sheets import Plot, Sheet
+from recipe.analysis.sheets import Plot, Sheet, height_for
 from recipe.analysis.style import Theme, arm_styles
 from recipe.analysis.summary import RunSummary
 
@@ -75,4 +75,11 @@ def _ends(summaries: Mapping[str, Sequence[RunSummary]]) -> tuple[Plot, ...]:
         axes.margins(x=0.08)
 
     words = "; ".join(f"{label_of(arm)} {mean:.2f}" for arm, mean in means.items())
-    return (Plot("Reward at the end", f"Mean reward over the last steps: {words}.", draw),)
+    return (
+        Plot(
+            "Reward at the end",
+            f"Mean reward over the last steps: {words}.",
+            draw,
+            height_for([wrapped_label_of(arm) for arm in ends]),
+        ),
+    )

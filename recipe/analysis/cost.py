@@ -13,7 +13,7 @@ from recipe.analysis.curves import curves_sheet
 from recipe.analysis.names import label_of, wrapped_label_of
 from recipe.analysis.panels import Panel
 from recipe.analysis.runs import Run, choose_metric, group_by_arm
-from recipe.analysis.sheets import Key, Plot, Sheet, part_colour
+from recipe.analysis.sheets import Key, Plot, Sheet, height_for, part_colour
 from recipe.analysis.style import Theme
 from recipe.analysis.summary import ABSENT, Table
 
@@ -183,7 +183,8 @@ def _bars(
         )
         for arm, parts in by_arm.items()
     )
-    return Plot(title, f"{title} by part. {words}.", draw)
+    height_in = height_for([wrapped_label_of(arm) for arm in by_arm])
+    return Plot(title, f"{title} by part. {words}.", draw, height_in)
 
 
 def overhead_table(runs: Sequence[Run]) -> tuple[Table | None, str]:

@@ -21,19 +21,24 @@ from recipe.analysis.style import LIGHT, README_WIDTH_IN, Theme, save, themed
 MOST_COLUMNS = 3
 ROW_HEIGHT_IN = 2.35
 PLOT_SIZE_IN = (4.1, 2.8)
-LEGEND_COLUMNS = 34
+LEGEND_COLUMNS = 28
 NOTE_COLUMNS = 42
 MOST_KEYS_IN_CELL = 8
 LINE_HEIGHT_IN = 0.22
+LABEL_LINE_IN = 0.14
+LABEL_GAP_IN = 0.1
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One pair of axes. `alt` says in words what it shows, for those who cannot see it."""
+    """One pair of axes. `alt` says in words what it shows, for those who cannot see it; `height_in`
+    is what it needs on a page.
+    """
 
     title: str
     alt: str
     draw: Callable[[Axes, Theme], None]
+    height_in: float = PLOT_SIZE_IN[1]
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Sheet:
 def draw_plot(plot: Plot, theme: Theme) -> Figure:
     """One plot alone, without the legend."""
     with themed(theme):
-        figure = Figure(figsize=PLOT_SIZE_IN, layout="constrained")
+        figure = Figure(figsize=(PLOT_SIZE_IN[0], plot.height_in), layout="constrained")
         plot.draw(figure.add_subplot(), theme)
     return figure
 
@@ -82,7 +87,9 @@ def draw_sheet(sheet: Sheet, theme: Theme) -> Figure:
     cells = len(sheet.plots) + (not below)
     columns = min(MOST_COLUMNS, cells)
     rows = -(-cells // columns)
-    heights_in = [ROW_HEIGHT_IN] * rows + ([_legend_height_in(sheet)] if below else [])
+    heights_in = [_row_height_in(sheet.plots[row * columns :][:columns]) for row in range(rows)]
+    if below:
+        heights_in.append(_legend_height_in(sheet))
     with themed(theme):
         figure = Figure(
             figsize=(README_WIDTH_IN * columns / MOST_COLUMNS, sum(heights_in)),
@@ -95,6 +102,18 @@ def draw_sheet(sheet: Sheet, theme: Theme) -> Figure:
         place = grid[rows, :] if below else grid[rows - 1, columns - 1]
         _draw_legend(figure.add_subplot(place), sheet, theme, columns if below else 1)
     return figure
+
+
+def _row_height_in(plots: Sequence[Plot]) -> float:
+    """A row in print is lower than a plot on a page, by the same measure for all."""
+    tallest = max((plot.height_in for plot in plots), default=PLOT_SIZE_IN[1])
+    return ROW_HEIGHT_IN + tallest - PLOT_SIZE_IN[1]
+
+
+def height_for(labels: Sequence[str]) -> float:
+    """The height in inches of a plot that has these labels, one under the other, on its axis."""
+    lines = sum(label.count("\n") + 1 for label in labels)
+    return max(PLOT_SIZE_IN[1], 1.0 + LABEL_GAP_IN * len(labels) + LABEL_LINE_IN * lines)
 
 
 def _legend_height_in(sheet: Sheet) -> float:
