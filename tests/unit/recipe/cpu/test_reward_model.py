@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from recipe.cpu.micro_dialogue import SUBSETS, prepare_micro_dialogue
 from recipe.cpu.reward_model import HeadFit, draw_pair, ensure_reward_model, load, score
 
-QUICK = HeadFit(pairs=96)
+QUICK = HeadFit(pairs=24)
 
 
 def test_right_replies_score_higher_than_wrong_ones_and_the_folder_is_kept(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_the_same_settings_give_the_same_weights_and_others_another_folder(tmp_p
     weights = [(folder / "model.safetensors").read_bytes() for folder in (first, again)]
     assert weights[0] == weights[1]
     assert first.name == again.name
-    assert ensure_reward_model(tmp_path / "a", HeadFit(seed=1, pairs=96)) != first
+    assert ensure_reward_model(tmp_path / "a", HeadFit(seed=1, pairs=24)) != first
 
 
 def test_transformers_reads_it_as_a_classifier_with_one_label(tmp_path: Path) -> None:
