@@ -1,5 +1,5 @@
 # ruff: noqa: E402  (the environment must be set before verl and vLLM are imported)
-"""Ways to decode a refinement against plain decoding: calls, tokens per forward pass, wall time.
+"""Ways to decode a refinement against plain decoding: calls, tokens per forward pass, times.
 
     python scripts/bench_refine.py [--prompts 64] [--turns 5] [--json FILE]
 
@@ -42,6 +42,7 @@ from recipe.cpu.launch import restart_with_environment
 
 restart_with_environment()
 
+import psutil  # type: ignore[import-untyped]
 import verl  # noqa: F401  loads the CPU platform and its shims
 from rapidfuzz.distance import Levenshtein
 from transformers import AutoTokenizer
@@ -90,13 +91,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Figures:
-    """Means over the refinements of one row; wall time of all of them together, median of turns."""
+    """Means over the refinements of one row; times of all of them together, median of turns."""
 
     calls: float
     passes: float
     tokens_per_pass: float
     wall_s: float
+    cpu_s: float
     equal: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one way; `cpu_s` is of this process and all engines, of which one works."""
+
+    wall_s: float
+    cpu_s: float
+    outputs: list[Decoded]
+    passes: int
 
 
 Decode = Callable[[Case], Awaitable[Decoded]]
@@ -237,48 +249,54 @@ async def _compare(
     """Every contender on every case, once to warm up, then in turns."""
     if not cases:
         return {}
-    runs: dict[str, list[tuple[float, list[Decoded], int]]] = {name: [] for name in contenders}
+    runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for _ in range(turns + 1):
         for name, contender in contenders.items():
             runs[name].append(await _run(contender, cases))
-    expected = [decoded.token_ids for decoded in runs["plain"][-1][1]]
+    expected = [decoded.token_ids for decoded in runs["plain"][-1].outputs]
     return {name: _figures(kept[1:], expected) for name, kept in runs.items()}
 
 
-async def _run(contender: Contender, cases: list[Case]) -> tuple[float, list[Decoded], int]:
-    """Wall time, outputs and forward passes of all cases at once."""
+async def _run(contender: Contender, cases: list[Case]) -> Run:
+    """All cases at once."""
     await contender.engine.forget()
-    before = contender.engine.forward_passes
+    passes, cpu_s = contender.engine.forward_passes, _cpu_s()
     started = time.perf_counter()
     outputs = await asyncio.gather(*(contender.decode(case) for case in cases))
     wall_s = time.perf_counter() - started
-    return wall_s, list(outputs), contender.engine.forward_passes - before
+    return Run(wall_s, _cpu_s() - cpu_s, list(outputs), contender.engine.forward_passes - passes)
 
 
-def _figures(
-    runs: list[tuple[float, list[Decoded], int]], expected: list[tuple[int, ...]]
-) -> Figures:
-    _, outputs, passes = runs[-1]
+def _cpu_s() -> float:
+    """CPU seconds that this process and its engines have used; a busy machine adds few."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def _figures(runs: list[Run], expected: list[tuple[int, ...]]) -> Figures:
+    outputs, passes = runs[-1].outputs, runs[-1].passes
     count = len(outputs)
     return Figures(
         calls=sum(output.engine_calls for output in outputs) / count,
         passes=passes / count,
         tokens_per_pass=sum(len(output.token_ids) for output in outputs) / passes,
-        wall_s=statistics.median(wall_s for wall_s, _, _ in runs),
+        wall_s=statistics.median(run.wall_s for run in runs),
+        cpu_s=statistics.median(run.cpu_s for run in runs),
         equal=sum(o.token_ids == e for o, e in zip(outputs, expected, strict=True)) / count,
     )
 
 
 def _print_row(name: str, count: int, figures: dict[str, Figures]) -> None:
     print(f"\n{name}, {count} refinements at once")
-    print(f"{'':18}{'calls':>8}{'passes':>8}{'tok/pass':>9}{'wall s':>8}", end="")
-    print(f"{'passes ÷':>10}{'wall ÷':>8}{'equal':>8}")
+    print(f"{'':18}{'calls':>8}{'passes':>8}{'tok/pass':>9}{'wall s':>8}{'cpu s':>8}", end="")
+    print(f"{'passes ÷':>10}{'wall ÷':>8}{'cpu ÷':>8}{'equal':>8}")
     for contender, got in figures.items():
         base = figures["plain"]
         print(
             f"{contender:18}{got.calls:8.2f}{got.passes:8.2f}{got.tokens_per_pass:9.2f}"
-            f"{got.wall_s:8.3f}{base.passes / got.passes:10.2f}{base.wall_s / got.wall_s:8.2f}"
-            f"{got.equal:8.1%}"
+            f"{got.wall_s:8.3f}{got.cpu_s:8.3f}{base.passes / got.passes:10.2f}"
+            f"{base.wall_s / got.wall_s:8.2f}{base.cpu_s / got.cpu_s:8.2f}{got.equal:8.1%}"
         )
 
 

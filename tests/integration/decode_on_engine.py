@@ -22,12 +22,16 @@ from recipe.cpu.micro_corrupt import corrupt, fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
 from refiner_worker.acceptance import Law
+from refiner_worker.blocks import plan_blocks
+from refiner_worker.client import RefineLimits, RefinerClient, RefineTask
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.engine import Decoded, Engine, sampling_extra, server_overrides
 from refiner_worker.local_vllm import LocalVllm
-from refiner_worker.prompts import load_template, render
+from refiner_worker.prompts import RefineTemplate, load_template, render
+from refiner_worker.reading import AnswerReader
 
 MAX_TOKENS = 64
+BLOCKWISE, BLOCK_TOKENS = 24, 12
 Case = tuple[list[int], list[int]]
 """The refiner's prompt, and the rollout with its end token."""
 
@@ -42,6 +46,7 @@ async def main(checkpoint: str, refinements: int, samples: int) -> None:
     async with start(checkpoint, Decoding.PLAIN) as engine:
         greedy = await decode(engine, 0.0, cases, tokenizer.eos_token_id)
         sampled = await decode(engine, 1.0, cases[1:2] * samples, tokenizer.eos_token_id)
+        by_blocks = await refine_by_blocks(engine, tokenizer, BLOCKWISE)
         gaps = [
             await gap_at_divergence(engine, case[0], plain, verified)
             for case, (plain, verified) in zip(cases, greedy, strict=True)
@@ -59,6 +64,7 @@ async def main(checkpoint: str, refinements: int, samples: int) -> None:
         "most_calls": max(verified.engine_calls for _, verified in greedy),
         "plain_samples": counts([plain for plain, _ in sampled]),
         "verify_samples": counts([verified for _, verified in sampled]),
+        "by_blocks": by_blocks,
     }
     print(json.dumps(report))
 
@@ -117,6 +123,29 @@ async def gap_at_divergence(
     )
     best, second = output.extra_fields["prompt_logprobs"][-2]
     return best - second
+
+
+async def refine_by_blocks(engine: LocalVllm, tokenizer: Any, count: int) -> list[dict[str, Any]]:
+    """Answers refined in blocks: how each ended, and its calls against the blocks of the plan."""
+    limits = RefineLimits(240, MAX_TOKENS, 60.0, 64, block_tokens=BLOCK_TOKENS)
+    template = RefineTemplate("blocks", 1, None, "{problem}\n{before}fix:\n{answer}")
+    client = RefinerClient(engine, tokenizer, template, limits, 0.0)
+    rng = random.Random(1)
+    tasks = []
+    for problem in islice(problems(Split.TEST, 1), count):
+        answer = tokenizer.encode(fenced(problem.task.program(Style.draw(rng))))
+        tasks.append(RefineTask(policy_messages(problem.task, rng), answer))
+    done = await asyncio.gather(*(client.refine(task) for task in tasks))
+    ends_line = AnswerReader(tokenizer, template).ends_line
+    return [
+        {
+            "outcome": str(one.outcome),
+            "calls": one.engine_calls,
+            "blocks": len(plan_blocks(task.answer_ids, BLOCK_TOKENS, ends_line)),
+            "tokens": len(one.token_ids),
+        }
+        for task, one in zip(tasks, done, strict=True)
+    ]
 
 
 def counts(outputs: Sequence[Decoded]) -> dict[str, int]:

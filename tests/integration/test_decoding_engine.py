@@ -57,6 +57,14 @@ def test_our_proposer_changes_no_output_and_saves_passes(decoded: dict[str, Any]
     assert 0 < decoded["copy_passes"] < decoded["plain_tokens"] / 2
 
 
+def test_answers_are_refined_block_after_block(decoded: dict[str, Any]) -> None:
+    """The model was never taught to; what counts is that each block is asked for, and once."""
+    finished = [one for one in decoded["by_blocks"] if one["outcome"] in ("refined", "verbatim")]
+    assert finished
+    assert all(one["calls"] == one["blocks"] > 1 for one in finished)
+    assert all(1 < one["tokens"] <= 64 for one in finished)
+
+
 def test_sampled_outputs_are_distributed_as_plain_decodings(decoded: dict[str, Any]) -> None:
     """A chi-square test of homogeneity; outputs seen fewer than 10 times in all count as one."""
     plain, verified = decoded["plain_samples"], decoded["verify_samples"]
