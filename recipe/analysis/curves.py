@@ -21,6 +21,8 @@ from recipe.analysis.panels import (
     Curve,
     Panel,
     panel_curves,
+    smooth,
+    smoothing_window,
 )
 from recipe.analysis.runs import Run, group_by_arm
 from recipe.analysis.sheets import (
@@ -56,11 +58,15 @@ def curves_sheet(
     """
     groups = group_by_arm(runs) if groups is None else groups
     drawn = [(panel, panel_curves(groups, panel)) for panel in panels]
+    windows = {smoothing_window(len(curve.steps)) for _, found in drawn for curve in found}
     some_absent = any(
         curve.counts.min() < curve.counts.max() for _, found in drawn for curve in found
     )
     empty = [panel.title for panel, found in drawn if not found and not keep_empty]
-    notes = [*_notes(groups, some_absent), *([f"Not logged: {', '.join(empty)}"] if empty else [])]
+    notes = [
+        *_notes(groups, some_absent, max(windows, default=1)),
+        *([f"Not logged: {', '.join(empty)}"] if empty else []),
+    ]
     span = _step_range(runs)
     return Sheet(
         name=name,
@@ -113,12 +119,14 @@ def _colour_of(arms: Sequence[str], arm: str, theme: Theme) -> str:
     return arm_styles(arms, theme)[arm].colour
 
 
-def _notes(groups: Mapping[str, Sequence[Run]], some_absent: bool) -> list[str]:
+def _notes(groups: Mapping[str, Sequence[Run]], some_absent: bool, window: int) -> list[str]:
     settings = sorted({run.setting for runs in groups.values() for run in runs if run.setting})
     notes = [f"setting: {cut(', '.join(settings))}"] if settings else []
     notes.append(describe_seeds(groups))
     if some_absent:
         notes.append("dotted: not all runs of the arm")
+    if window > 1:
+        notes.append(f"bold: centred mean over {window} steps; thin: each step")
     return notes
 
 
@@ -193,7 +201,12 @@ def _name_absent(labels: Sequence[str]) -> str:
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: ArmStyle) -> None:
-    """The band, then the line: solid where all of the arm's seeds have a value, else dotted."""
+    """The band, then the line: solid where all of the arm's seeds have a value, else dotted. A long
+    line is smoothed, and stands over itself, thin.
+    """
+    raw, curve = curve, smooth(curve)
+    if smoothing_window(len(raw.steps)) > 1:
+        axes.plot(raw.steps, raw.mean, color=style.colour, linewidth=0.5, alpha=0.35)
     if curve.counts.max() > 1:
         axes.fill_between(
             curve.steps, curve.low, curve.high, color=style.colour, alpha=0.18, linewidth=0

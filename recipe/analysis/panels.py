@@ -1,7 +1,7 @@
 """The panels of a picture of curves, and the seeds of an arm aggregated to a line and a band."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from recipe.analysis import names
 from recipe.analysis.runs import Run, Series, choose_metric
 
 MOST_SEEDS_FOR_MIN_MAX = 3
+MOST_STEPS_UNSMOOTHED = 60
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,27 @@ def aggregate(arm: str, metric: str, series: Sequence[Series]) -> Curve:
         error = np.sqrt(squares / np.maximum(counts - 1, 1) / counts)
         low, high = mean - error, mean + error
     return Curve(arm, metric, steps, mean, low, high, counts)
+
+
+def smoothing_window(steps: int) -> int:
+    """Over how many steps a line is averaged: 1 for short curves, else an odd number near a
+    twentieth of their steps. Ours.
+    """
+    return 1 if steps <= MOST_STEPS_UNSMOOTHED else 2 * (steps // 40) + 1
+
+
+def smooth(curve: Curve) -> Curve:
+    """Line and band averaged over the window centred at each step; at the ends over what there is
+    of it.
+    """
+    window = smoothing_window(len(curve.steps))
+    ones = np.ones(window)
+    inside = np.convolve(np.ones(len(curve.steps)), ones, mode="same")
+    mean, low, high = (
+        np.convolve(values, ones, mode="same") / inside
+        for values in (curve.mean, curve.low, curve.high)
+    )
+    return replace(curve, mean=mean, low=low, high=high)
 
 
 def panel_curves(groups: Mapping[str, Sequence[Run]], panel: Panel) -> list[Curve]:

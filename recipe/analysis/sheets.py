@@ -81,9 +81,9 @@ def draw_plot(plot: Plot, theme: Theme) -> Figure:
 
 def draw_sheet(sheet: Sheet, theme: Theme) -> Figure:
     """All plots in a grid, with legend and notes in a cell of their own, or in a row below where
-    the legend is too long for a cell.
+    the legend is too long for a cell or no cell is left.
     """
-    below = len(sheet.keys) > MOST_KEYS_IN_CELL
+    below = len(sheet.keys) > MOST_KEYS_IN_CELL or len(sheet.plots) % MOST_COLUMNS == 0
     cells = len(sheet.plots) + (not below)
     columns = min(MOST_COLUMNS, cells)
     rows = -(-cells // columns)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from recipe.analysis.curves import describe_seeds, draw_curves
-from recipe.analysis.panels import TRAINING_PANELS, Panel, aggregate, panel_curves
+from recipe.analysis.panels import (
+    TRAINING_PANELS,
+    Panel,
+    aggregate,
+    panel_curves,
+    smooth,
+    smoothing_window,
+)
 from recipe.analysis.runs import Series, group_by_arm, load_run
 from recipe.analysis.style import DARK, LIGHT, arm_styles
 
@@ -42,6 +49,20 @@ def test_a_step_is_averaged_over_the_seeds_that_have_it() -> None:
     assert curve.steps.tolist() == [1, 2, 4]
     assert curve.mean.tolist() == [2.0, 2.0, 8.0]
     assert curve.counts.tolist() == [2, 1, 1]
+
+
+def test_only_long_curves_are_smoothed_over_an_odd_window() -> None:
+    assert [smoothing_window(steps) for steps in (1, 60, 61, 150, 430)] == [1, 1, 3, 7, 21]
+    short = aggregate("none", "m", [series((1, 1.0), (2, 5.0))])
+    assert smooth(short).mean.tolist() == [1.0, 5.0]
+
+
+def test_a_smoothed_line_is_the_mean_of_its_window_and_shorter_at_the_ends() -> None:
+    # 61 steps, window 3: all 0 but 6 at the second step. Ends average two values, others three.
+    values = [(step, 6.0 if step == 2 else 0.0) for step in range(1, 62)]
+    curve = smooth(aggregate("none", "m", [series(*values)]))
+    assert curve.mean[:5].tolist() == [3.0, 2.0, 2.0, 0.0, 0.0]
+    assert curve.low[:5].tolist() == [3.0, 2.0, 2.0, 0.0, 0.0]
 
 
 def test_the_order_of_seeds_changes_nothing() -> None:
