@@ -63,10 +63,9 @@ def curves_sheet(
         curve.counts.min() < curve.counts.max() for _, found in drawn for curve in found
     )
     empty = [panel.title for panel, found in drawn if not found and not keep_empty]
-    notes = [
-        *_notes(groups, some_absent, max(windows, default=1)),
-        *([f"Not logged: {', '.join(empty)}"] if empty else []),
-    ]
+    notes = _notes(groups, some_absent, max(windows, default=1))
+    if empty:
+        notes.append(f"Not logged: {', '.join(empty)}")
     span = _step_range(runs)
     return Sheet(
         name=name,
