@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recipe.analysis.digest_reader import DigestReader
 from recipe.analysis.episodes import (
-    DigestReader,
     Episode,
     EpisodeDigest,
     is_number,

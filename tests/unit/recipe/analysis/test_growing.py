@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recipe.analysis.episodes import DigestReader
+from recipe.analysis.digest_reader import DigestReader
 from recipe.analysis.runs import Loader
 
 MakeEpisode = Callable[..., dict[str, Any]]
