@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from recipe.analysis import names
 from recipe.analysis.episodes import OUTCOMES
+from recipe.analysis.metrics_file import Series
 from recipe.analysis.panels import aggregate
-from recipe.analysis.runs import Run, Series, choose_metric
+from recipe.analysis.runs import Run, choose_metric
 
 OUTCOME_SHARE = "derived/outcome/{}"
 AVOIDED_SHARE = "derived/avoided_share"

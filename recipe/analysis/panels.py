@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipe.analysis import names
-from recipe.analysis.runs import Run, Series, choose_metric
+from recipe.analysis.metrics_file import Series
+from recipe.analysis.runs import Run, choose_metric
 
 MOST_SEEDS_FOR_MIN_MAX = 3
 MOST_STEPS_UNSMOOTHED = 60

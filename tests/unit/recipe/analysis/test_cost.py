@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recipe.analysis.cost import REST, cost_sheet, overhead_table, seconds_by_part
-from recipe.analysis.runs import Run, Series
+from recipe.analysis.metrics_file import Series
+from recipe.analysis.runs import Run
 
 
 def timed(arm: str, timers: dict[str, tuple[float, ...]], refines: bool = False) -> Run:

@@ -15,8 +15,9 @@ from recipe.analysis.derived import (
     with_derived,
 )
 from recipe.analysis.episodes import OUTCOMES, EpisodeDigest
+from recipe.analysis.metrics_file import Series
 from recipe.analysis.observatory import failure_table, outcome_sheet, verdict_table
-from recipe.analysis.runs import Run, Series
+from recipe.analysis.runs import Run
 
 REWARD = "critic/score/mean"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recipe.analysis.curves import describe_seeds, draw_curves
+from recipe.analysis.metrics_file import Series
 from recipe.analysis.panels import (
     TRAINING_PANELS,
     Panel,
@@ -15,7 +16,7 @@ from recipe.analysis.panels import (
     smooth,
     smoothing_window,
 )
-from recipe.analysis.runs import Series, group_by_arm, load_run
+from recipe.analysis.runs import group_by_arm, load_run
 from recipe.analysis.style import DARK, LIGHT, arm_styles
 
 MakeRun = Callable[..., Path]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from recipe.analysis.runs import choose_metric, group_by_arm, load_run, load_runs, name_steps
+from recipe.analysis.metrics_file import name_steps
+from recipe.analysis.runs import choose_metric, group_by_arm, load_run, load_runs
 
 MakeRun = Callable[..., Path]
 MakeEpisode = Callable[..., dict[str, Any]]

@@ -1,0 +1,107 @@
+"""The metrics of a run, read as they are found: torn lines, repeated steps, odd values."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recipe.analysis.episodes import is_number, is_step
+from recipe.analysis.printable import printable
+from recipe.analysis.records import Finding, condense, read_jsonl
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of one run: `steps` [N] ascending and distinct, `values` [N] finite."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def read_metrics(path: Path) -> tuple[tuple[int, ...], dict[str, Series], tuple[Finding, ...]]:
+    """Steps, series by metric name and findings of a `metrics.jsonl`; of a repeated step the last
+    line wins.
+    """
+    by_step: dict[int, dict[str, Any]] = {}
+    problems: list[tuple[int, str]] = []
+    repeated: set[int] = set()
+    try:
+        for line in read_jsonl(path):
+            if line.problem is not None:
+                problems.append((line.number, line.problem))
+            if line.record is None:
+                continue
+            step, data = line.record.get("step"), line.record.get("data")
+            if not is_step(step) or not isinstance(data, dict):
+                problems.append((line.number, "without step and data; ignored"))
+                continue
+            repeated.update({step} & by_step.keys())
+            by_step[step] = data
+    except FileNotFoundError:
+        return (), {}, (Finding(path, "missing: no curves from this run"),)
+    except OSError as error:
+        return (), {}, (Finding(path, f"cannot be read ({error.strerror})"),)
+    steps = tuple(sorted(by_step))
+    series, series_findings = _to_series(path, by_step)
+    findings = condense(path, problems) + _step_findings(path, steps, repeated) + series_findings
+    return steps, series, findings
+
+
+def _step_findings(path: Path, steps: Sequence[int], repeated: set[int]) -> tuple[Finding, ...]:
+    findings = []
+    if not steps:
+        findings.append(Finding(path, "holds no step; no curves from this run"))
+    if repeated:
+        findings.append(
+            Finding(
+                path, f"{name_steps(repeated)} repeated after a resume; the last writing is used"
+            )
+        )
+    gaps = [(a + 1, b - 1) for a, b in pairwise(steps) if b > a + 1]
+    if gaps:
+        findings.append(Finding(path, f"{_name_spans(gaps)} absent; lines are drawn across"))
+    return tuple(findings)
+
+
+def name_steps(steps: Iterable[int]) -> str:
+    """`{3, 4, 5, 9}` as "steps 3-5, 9"."""
+    ordered = sorted(steps)
+    starts = [step for step in ordered if step - 1 not in ordered]
+    ends = [step for step in ordered if step + 1 not in ordered]
+    return _name_spans(list(zip(starts, ends, strict=True)))
+
+
+def _name_spans(spans: Sequence[tuple[int, int]]) -> str:
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in spans]
+    single = len(spans) == 1 and spans[0][0] == spans[0][1]
+    return ("step " if single else "steps ") + ", ".join(parts)
+
+
+def _to_series(
+    path: Path, by_step: Mapping[int, Mapping[str, Any]]
+) -> tuple[dict[str, Series], tuple[Finding, ...]]:
+    points: dict[str, list[tuple[int, float]]] = {}
+    not_finite: dict[str, list[int]] = {}
+    for step in sorted(by_step):
+        for name, value in by_step[step].items():
+            if is_number(value):
+                points.setdefault(name, []).append((step, float(value)))
+            elif value is None or isinstance(value, float):
+                not_finite.setdefault(name, []).append(step)
+    series = {
+        printable(name): Series(
+            np.array([s for s, _ in pairs], dtype=np.int64), np.array([v for _, v in pairs])
+        )
+        for name, pairs in points.items()
+    }
+    findings = tuple(
+        Finding(
+            path, f"{printable(name)} is not a finite number at {name_steps(steps)}; left out there"
+        )
+        for name, steps in sorted(not_finite.items())
+    )
+    return series, findings
