@@ -199,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         "experiments",
         nargs="*",
         metavar="EXPERIMENT",
+        type=_experiment,
         help="default: all, those that train as another one does last",
     )
     parser.add_argument("--steps", type=int, default=1, help="training steps each (default 1)")
@@ -206,6 +207,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit-s", type=float, default=600.0, help="seconds for one (600)")
     parser.add_argument("--lock", type=Path, help="a file to hold an flock on while one runs")
     return parser
+
+
+def _experiment(text: str) -> str:
+    names = experiment_names()
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}")
+    return text
 
 
 if __name__ == "__main__":

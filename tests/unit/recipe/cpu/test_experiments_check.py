@@ -109,3 +109,13 @@ def test_an_interrupted_check_leaves_no_training_behind_and_says_what_is_missing
         signal.signal(signal.SIGTERM, before)
     assert "goes on with what is missing" in capsys.readouterr().out
     assert not Path(f"/proc/{pid_file.read_text()}").exists()
+
+
+def test_an_unknown_experiment_is_refused_with_the_names_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        experiments.main(["dapo_app"])
+    assert "'dapo_app' is none of chord_mu_apps, chord_phi_apps, dapo_apps" in (
+        capsys.readouterr().err
+    )
