@@ -238,21 +238,23 @@ def composed(folder: Path, options: argparse.Namespace) -> DictConfig:
 def report(
     plan: Sequence[tuple[str, Arm]], steps: Sequence[dict[str, float]], rollouts: int
 ) -> None:
-    """A table for each phase: medians over the steps of each arm."""
+    """A table for each phase: medians over the rounds, ratios to the same round's first arm."""
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, seconds")
     for phase in PHASES:
         of: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in ARMS}
         for (its_phase, arm), step in zip(plan, steps, strict=True):
             if its_phase == phase:
                 of[arm.name].append(step)
-        base = median(of[ARMS[0].name], "timing_s/step")
         settled = share_settled(of[ARMS[1].name], rollouts)
         print(f"\n{phase}: {settled:.0%} of rollouts perfect or verbatim")
         print(f"{'':30}{'step':>7}{'÷ none':>8}" + "".join(f"{name:>15}" for name in SHOWN))
         for name, seen in of.items():
-            wall_s = median(seen, "timing_s/step")
+            ratio = statistics.median(
+                step["timing_s/step"] / base["timing_s/step"]
+                for step, base in zip(seen, of[ARMS[0].name], strict=True)
+            )
             parts = "".join(f"{median(seen, key):15.2f}" for key in SHOWN.values())
-            print(f"{name:30}{wall_s:7.2f}{wall_s / base:8.2f}{parts}")
+            print(f"{name:30}{median(seen, 'timing_s/step'):7.2f}{ratio:8.2f}{parts}")
 
 
 def median(steps: Sequence[dict[str, float]], key: str) -> float:
