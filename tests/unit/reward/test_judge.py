@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -253,6 +254,6 @@ def test_a_long_test_is_told_in_part(judge: Judge) -> None:
 @pytest.mark.parametrize("show", [False, True])
 @pytest.mark.parametrize("truth", ["{}", '{"inputs": ["1"], "outputs": ["2"]}'])
 def test_every_answer_has_the_same_keys(show: bool, truth: str) -> None:
-    settings = {"pool": "process", "workers": 1, "show_failing_test": show}
+    settings: dict[str, Any] = {"pool": "process", "workers": 1, "show_failing_test": show}
     got = asyncio.run(compute_score("apps", "nothing", truth, **settings))
     assert ("failing_test" in got) is show
