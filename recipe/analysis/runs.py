@@ -23,6 +23,8 @@ from recipe.analysis.names import ARM_ORDER
 from recipe.analysis.printable import printable
 from recipe.analysis.records import Finding, read_object
 
+ALIKE = ("commit", "sandbox_level", "decoding")
+"""Keys of run.json in which runs that are compared ought to agree."""
 RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl"})
 
 
@@ -169,8 +171,8 @@ def compare_runs(runs: Sequence[Run]) -> tuple[Finding, ...]:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """What ought to be the same in all runs: commit, isolation level, version of each package."""
-    facts = {key: str(run.info[key]) for key in ("commit", "sandbox_level") if key in run.info}
+    """What ought to be the same in all runs: `ALIKE`, and the version of each package."""
+    facts = {key: str(run.info[key]) for key in ALIKE if key in run.info}
     versions = run.info.get("versions")
     if isinstance(versions, dict):
         facts |= {f"version of {name}": str(version) for name, version in versions.items()}
