@@ -19,6 +19,7 @@ VERL_FACING = {
     "recipe.cpu",
     "recipe.online_refiner.advantage",
     "recipe.online_refiner.agent_loop",
+    "recipe.online_refiner.averaging_worker",
     "recipe.online_refiner.injection",
     "recipe.online_refiner.loss",
     "recipe.online_refiner.main",
@@ -27,7 +28,9 @@ VERL_FACING = {
     "recipe.online_refiner.refiner_servers",
     "recipe.online_refiner.runner",
     "recipe.online_refiner.trainer",
+    "recipe.online_refiner.trainers",
     "refiner_worker.replicas",
+    "refiner_worker.shared_base",
 }
 
 
