@@ -8,6 +8,8 @@ verl knows nothing of them: waking and sleeping are the trainer's duty, through 
 import asyncio
 import contextlib
 import copy
+import logging
+import os
 import threading
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from verl.workers.rollout.replica import RolloutReplica, get_rollout_replica_cla
 from verl.workers.rollout.router import get_router_handle
 
 from refiner_worker.replica_group import GroupHealth, GroupSettings, ReplicaGroup
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -102,6 +106,11 @@ class _ReplicaServer:
     async def is_healthy(self) -> bool:
         pings = [server.__ray_call__.remote(_engine_works) for server in self._replica.servers]
         return all(await asyncio.gather(*pings))
+
+    async def process_id(self) -> int:
+        """Of its first node's server, on that node."""
+        pid: int = await self.handle.__ray_call__.remote(lambda server: os.getpid())
+        return pid
 
     async def discard(self) -> None:
         ends = [server.__ray_call__.remote(_end_engine) for server in self._replica.servers]
@@ -227,7 +236,9 @@ class RefinerReplicas:
         replica = self._make_replica(rank, launch)
         # In a thread: verl makes the workers with blocking calls, and the others must be served.
         await asyncio.to_thread(asyncio.run, replica.init_colocated(self._pools[rank]))
-        return _ReplicaServer(replica)
+        server = _ReplicaServer(replica)
+        logger.info("refiner server %d is up: process %d", rank, await server.process_id())
+        return server
 
     def _make_replica(self, rank: int, launch: int) -> RolloutReplica:
         rollout = self._config.actor_rollout_ref.rollout

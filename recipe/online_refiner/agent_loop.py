@@ -11,6 +11,7 @@ import ray
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from recipe.online_refiner.console import show_our_log
 from recipe.online_refiner.episodes import ROW_KEY
 from recipe.online_refiner.feedback import FAILING_TEST_KEY, Feedback, feedback_text
 from recipe.online_refiner.refiner_engine import end_ids, engine_name
@@ -32,6 +33,7 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         # Not only for the attribute: Ray ships inherited methods by value, and verl's __init__,
         # shipped so, would call super() on a copy of its class that this object is no instance of.
         super().__init__(*args, **kwargs)
+        show_our_log()
         self._refining: Refining | None = None
         self._feedback = Feedback.NONE
 

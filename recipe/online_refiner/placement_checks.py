@@ -112,11 +112,6 @@ def _check_shared_base(config: DictConfig, settings: Settings) -> Iterator[str]:
             f"refiner.source={refiner.source}: {placement} has the policy's base weights and no "
             "others. Fix: refiner.source=reference, or refiner.placement=colocated"
         )
-    if refiner.rollout:
-        yield (
-            f"refiner.rollout={refiner.rollout}: {placement} has no servers of its own to set up. "
-            "Fix: leave it empty and set actor_rollout_ref.rollout"
-        )
     if refiner.decoding in IN_THE_ENGINE:
         yield (
             f"refiner.decoding={refiner.decoding}: {placement} would set it up for the policy's "

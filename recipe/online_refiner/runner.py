@@ -12,8 +12,10 @@ class OnlineRefinerRunner(TaskRunnerV1.__ray_actor_class__):
     def run(self, config: DictConfig) -> None:
         """Train with our trainers in place of verl's."""
         from recipe.online_refiner.advantage import register_refined_estimators
+        from recipe.online_refiner.console import show_our_log
         from recipe.online_refiner.trainers import register_trainers
 
+        show_our_log()
         register_refined_estimators()
         register_trainers()
         super().run(config)

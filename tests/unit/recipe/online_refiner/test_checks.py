@@ -79,7 +79,6 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["refiner.placement=shared_base"], "actor_rollout_ref.model.lora_rank=0"),
         ([*LORA, "actor_rollout_ref.model.lora.merge=true"], "lora.merge=True"),
         ([*LORA, "actor_rollout_ref.rollout.name=sglang"], "rollout.name='sglang'"),
-        ([*LORA, "refiner.rollout.max_num_seqs=4"], "refiner.rollout="),
         ([*LORA, "refiner.decoding=ngram"], "refiner.decoding=ngram"),
         (["refiner.template=code-v9"], "refiner.template='code-v9'"),
         (["refiner.feedback=verdict"], "refiner.template=code-feedback-v1"),
