@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,12 @@ class Training:
                 continue
         if self._process is not None:
             self._process.wait()
+
+    def kill_refiner_server(self, rank: int) -> None:
+        """SIGKILL a server of the refiner, which its start has named in the log."""
+        named = re.search(rf"refiner server {rank} is up: process (\d+)", self._log.read_text())
+        assert named, f"the log names no refiner server {rank}:\n{self._log_tail()}"
+        os.kill(int(named[1]), signal.SIGKILL)
 
     def metrics(self) -> dict[int, dict[str, Any]]:
         """The logged metrics by step; each step stands once."""

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from recipe.cpu.experiments import SMALL
 from recipe.cpu.micro_apps import prepare_micro_apps
@@ -36,8 +37,22 @@ VARIANTS = {
         *("algorithm.lam=1.0", "data.train_batch_size=32", "actor_rollout_ref.rollout.n=1"),
         *("actor_rollout_ref.actor.ppo_mini_batch_size=16", "trainer.logger=[console]"),
     ),
-    "dapo_sft": (*DAPO, "constraint.inject=sft"),
-    "dapo_advantage": (*DAPO, "constraint.inject=advantage"),
+    # Refined by an average of the policy, on two servers in a pool of their own, of which one dies.
+    "dapo_sft": (
+        *(*DAPO, "constraint.inject=sft"),
+        *("refiner.placement=pool", "refiner.pool.n_gpus_per_node=2"),
+        *("refiner.source=ema", "refiner.ema.every_steps=1", "refiner.ema.decay=0.5"),
+        "refiner.watch_every_s=0.5",
+    ),
+    # Adapters are trained, so fast that the policy is lost; their base, the reference, refines.
+    "dapo_advantage": (
+        *(*DAPO, "constraint.inject=advantage", "algorithm.filter_groups.enable=false"),
+        *("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8"),
+        *(
+            "actor_rollout_ref.model.target_modules=all-linear",
+            "actor_rollout_ref.actor.optim.lr=0.5",
+        ),
+    ),
     "chord_phi": (
         "constraint.kind=chord",
         *("constraint.chord.peak=0.1", "constraint.chord.valley=0.1"),
@@ -80,6 +95,9 @@ def runs(
             *overrides,
         )
         made.start()
+        if name == "dapo_sft":
+            made.wait_for_step(1)
+            made.kill_refiner_server(rank=1)
         made.finish()
         return made
 
@@ -112,9 +130,9 @@ def test_ppo_with_a_critic_takes_the_penalty_from_the_rewards_but_logs_them_raw(
         assert data["critic/rewards/mean"] == data["critic/score/mean"]
         assert data["constraint/improvement_ratio"] > 0.05
         assert data["constraint/penalty_mean"] > 0
-        assert data["critic/returns/max"] <= data["critic/score/max"] + 1e-6
+        assert data["critic/returns/max"] <= data["critic/score/max"] + 1e-4
     lowered = [data["critic/returns/min"] - data["critic/score/min"] for data in metrics.values()]
-    assert max(lowered) <= 1e-6 and min(lowered) < -1e-3, "no return carries a penalty"
+    assert max(lowered) <= 1e-4 and min(lowered) < -1e-3, "no return carries a penalty"
 
 
 def test_the_served_reward_model_scores_answers_as_transformers_does(
@@ -157,6 +175,42 @@ def test_dapo_keeps_or_replaces_groups_and_carries_the_constraint(
     if inject == "advantage":
         moved = metrics[1]["critic/returns/mean"] - metrics[1]["critic/advantages/mean"]
         assert moved > 0, "the penalty lowers the advantages, not the returns"
+
+
+def test_a_refiner_server_that_dies_in_a_step_takes_neither_the_step_nor_the_run_with_it(
+    trained: Callable[[str], Metrics],
+) -> None:
+    metrics = trained("dapo_sft")
+    assert metrics[1]["refiner/replicas_alive"] == 2
+    assert metrics[2]["refiner/replicas_lost_total"] == 1
+
+
+def test_an_averaged_refiner_is_half_way_between_where_it_was_and_the_policy(
+    runs: Callable[[str], Any],
+) -> None:
+    run = runs("dapo_sft")
+    assert all("timing_s/refiner_load" in data for data in run.metrics().values())
+    start, average = (
+        weights_of(folder) for folder in (ensure_checkpoint(), run.folder / "refiner_average")
+    )
+    assert start.keys() <= average.keys()
+    moved = [name for name in start if not torch.equal(start[name].float(), average[name])]
+    assert len(moved) > len(start) / 2
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model folder."""
+    files = [load_file(path) for path in folder.glob("*.safetensors")]
+    return {name: tensor for file in files for name, tensor in file.items()}
+
+
+def test_base_weights_still_refine_when_the_adapters_have_lost_the_policy(
+    trained: Callable[[str], Metrics],
+) -> None:
+    lost = trained("dapo_advantage")[2]
+    assert lost["monitor/kl_to_reference"] > 5
+    assert lost["refiner/engine_error_total"] == 0
+    assert lost["constraint/improvement_ratio"] > 0.1
 
 
 def test_chord_trains_on_reference_solutions_by_phi(trained: Callable[[str], Metrics]) -> None:
