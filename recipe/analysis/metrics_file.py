@@ -13,6 +13,9 @@ from recipe.analysis.episodes import is_number, is_step
 from recipe.analysis.printable import printable
 from recipe.analysis.records import Finding, condense, read_jsonl
 
+VALIDATION = "val-"
+"""How the names of verl's validation metrics start."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -24,10 +27,11 @@ class Series:
 
 def read_metrics(path: Path) -> tuple[tuple[int, ...], dict[str, Series], tuple[Finding, ...]]:
     """Steps, series by metric name and findings of a `metrics.jsonl`; of a repeated step the last
-    line wins.
+    line wins. The validation that verl makes when a run is resumed belongs to the step before.
     """
     by_step: dict[int, dict[str, Any]] = {}
     problems: list[tuple[int, str]] = []
+    trained: set[int] = set()
     repeated: set[int] = set()
     try:
         for line in read_jsonl(path):
@@ -39,7 +43,11 @@ def read_metrics(path: Path) -> tuple[tuple[int, ...], dict[str, Series], tuple[
             if not is_step(step) or not isinstance(data, dict):
                 problems.append((line.number, "without step and data; ignored"))
                 continue
-            repeated.update({step} & by_step.keys())
+            if all(name.startswith(VALIDATION) for name in data):
+                by_step[step] = by_step.get(step, {}) | data
+                continue
+            repeated.update({step} & trained)
+            trained.add(step)
             by_step[step] = data
     except FileNotFoundError:
         return (), {}, (Finding(path, "missing: no curves from this run"),)

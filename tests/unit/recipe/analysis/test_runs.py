@@ -43,6 +43,15 @@ def test_the_last_writing_of_a_repeated_step_wins(tmp_path: Path) -> None:
     assert "steps 2-3 repeated after a resume" in messages(tmp_path)
 
 
+def test_the_validation_of_a_resumed_run_does_not_replace_its_step(tmp_path: Path) -> None:
+    lines = [step(1, a=1.0), step(2, a=2.0), step(2, **{"val-core/x": 0.5}), step(3, a=3.0)]
+    write_lines(tmp_path / "metrics.jsonl", *lines)
+    run = load_run(tmp_path)
+    assert run.metrics["a"].values.tolist() == [1.0, 2.0, 3.0]
+    assert run.metrics["val-core/x"].steps.tolist() == [2]
+    assert "repeated" not in messages(tmp_path)
+
+
 def test_a_metric_that_only_the_void_writing_had_is_gone(tmp_path: Path) -> None:
     write_lines(tmp_path / "metrics.jsonl", step(1, a=1.0, b=5.0), step(1, a=2.0))
     assert set(load_run(tmp_path).metrics) == {"a"}
