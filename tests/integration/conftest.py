@@ -85,9 +85,14 @@ class Training:
 
     def kill_refiner_server(self, rank: int) -> None:
         """SIGKILL a server of the refiner, which its start has named in the log."""
-        named = re.search(rf"refiner server {rank} is up: process (\d+)", self._log.read_text())
+        log = self._log.read_text(errors="replace")
+        named = re.search(rf"refiner server {rank} is up: process (\d+)", log)
         assert named, f"the log names no refiner server {rank}:\n{self._log_tail()}"
         os.kill(int(named[1]), signal.SIGKILL)
+
+    def logged(self, words: str) -> bool:
+        """Whether the log has these words."""
+        return words in self._log.read_text(errors="replace")
 
     def metrics(self) -> dict[int, dict[str, Any]]:
         """The logged metrics by step; each step stands once."""

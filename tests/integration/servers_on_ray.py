@@ -34,7 +34,7 @@ from refiner_worker.client import RefineLimits, RefinerClient, RefineTask
 from refiner_worker.prompts import load_template
 from refiner_worker.replicas import RefinerReplicas, ReplicaSettings
 
-DEADLINE_S = 10.0
+DEADLINE_S = 15.0
 LIMITS = RefineLimits(192, 64, DEADLINE_S, max_concurrency=256)
 ROLLOUTS = 48
 BACK_WITHIN_S = 150.0
