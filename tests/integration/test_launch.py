@@ -194,6 +194,9 @@ def cluster(tmp_path: Path) -> Iterator[str]:
             os.killpg(head.pid, signal.SIGKILL)
 
 
+NO_AGENT_YET = "No available agent to submit job"
+
+
 def submit(address: str, tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """scripts/submit_ray.sh with the preflight as its job, once the cluster takes jobs."""
     command = [
@@ -211,9 +214,14 @@ def submit(address: str, tmp_path: Path, *overrides: str) -> subprocess.Complete
                 break
         assert time.monotonic() < deadline, "Ray's dashboard does not answer"
         time.sleep(0.5)
-    return subprocess.run(
-        command, cwd=REPO_ROOT, env=variables, text=True, capture_output=True, timeout=120
-    )
+    while True:
+        done = subprocess.run(
+            command, cwd=REPO_ROOT, env=variables, text=True, capture_output=True, timeout=120
+        )
+        # The dashboard answers before the agent that takes jobs does.
+        if NO_AGENT_YET not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 def test_a_job_of_rays_runs_the_checkout_and_gives_its_status(cluster: str, tmp_path: Path) -> None:
