@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
+from recipe.online_refiner.refiner_engine import engine_name
 from recipe.online_refiner.settings import Settings
 from refiner_worker.engine import Decoding
 
@@ -73,7 +74,7 @@ def _check_source(config: DictConfig, settings: Settings) -> Iterator[str]:
             "there are no whole weights to average. Fix: actor_rollout_ref.model.lora.merge=True, "
             "or refiner.source=reference"
         )
-    engine = refiner.rollout.get("name") or config.actor_rollout_ref.rollout.name
+    engine = engine_name(config, settings)
     if engine != "vllm":
         yield (
             f"actor_rollout_ref.rollout.name={engine!r}: refiner.source=ema loads new weights by a "
