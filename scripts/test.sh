@@ -87,8 +87,9 @@ stage_integration() {
     fi
     take_turn
     # Two trainings at once: each has a cluster of its own, and starts in a chain of imports on one core.
+    # In the order that tests/integration/conftest.py gives them.
     timeout --kill-after=30 "$INTEGRATION_LIMIT_S" "$VENV_PYTHON" -m pytest tests/integration \
-        --numprocesses=2 --dist=loadfile --durations=0 ${pytest_arguments[@]+"${pytest_arguments[@]}"} 9>&-
+        --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=0 ${pytest_arguments[@]+"${pytest_arguments[@]}"} 9>&-
 }
 
 # run_stage NAME: runs stage_NAME, times it and adds a line to the summary.

@@ -37,8 +37,14 @@ def repo_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Real sample data beside the checkout; the test is skipped where there is none."""
-    if not SHARED_DATA.is_dir():
+def shared_data_if_any() -> Path | None:
+    """Real sample data beside the checkout."""
+    return SHARED_DATA if SHARED_DATA.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared_data_if_any: Path | None) -> Path:
+    """The same; the test is skipped where there is none."""
+    if shared_data_if_any is None:
         pytest.skip(f"sample data not found at {SHARED_DATA}")
-    return SHARED_DATA
+    return shared_data_if_any

@@ -151,9 +151,10 @@ key_of() {
 is_stamped() { [[ "$(cat "$VENV/$1.stamp" 2>/dev/null)" == "$2" ]]; }
 stamp() { echo "$2" >"$VENV/$1.stamp"; }
 
-# pip_install ARGUMENTS...: output goes to the log, and a line per 25 packages to the terminal.
+# pip_install ARGUMENTS...: output goes to the log, and a line per 25 packages to the terminal. Compiles nothing: see
+# compile_packages.
 pip_install() {
-    "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" 2>&1 |
+    "$VENV_PYTHON" -m pip install --no-compile --disable-pip-version-check --no-input --progress-bar off "$@" 2>&1 |
         tee -a "$INSTALL_LOG" |
         awk '/^(Collecting|Processing) / { if (++n % 25 == 0) { print "      " n " packages found"; fflush() } }
              /^Installing collected/ { print "      unpacking"; fflush() }'
@@ -190,6 +191,13 @@ install_lock() {
             "a hash mismatch means that a mirror serves other files than the public index"
 }
 
+# On all cores, where pip compiles on one. The packages' own tests are left out; so is what is not Python 3.
+compile_packages() {
+    local site
+    site="$("$VENV_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    "$VENV_PYTHON" -m compileall -q -j 0 -x '/tests?/' "$site" >>"$INSTALL_LOG" 2>&1 || true
+}
+
 install_project() {
     pip_install --no-deps --no-build-isolation -e "$REPO_ROOT" ||
         fail_install "the project itself could not be installed" "see $INSTALL_LOG"
@@ -212,6 +220,8 @@ install_packages() {
     install_torch
     say "[3/4] installing $(grep -c '==' "$lock") pinned packages, about 500 MB and 2 to 7 minutes"
     install_lock
+    say "      compiling them"
+    compile_packages
     stamp packages "$(key_of "$lock" "$torch")"
 }
 

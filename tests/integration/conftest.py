@@ -19,6 +19,9 @@ import pytest
 from recipe.cpu import environment
 
 LIMIT_S = 600.0
+# Ray's node gives up on a busy machine if its agent takes more than 15 s (ray-project/ray#65983).
+RAY_WAS_TOO_SLOW = "The current node timed out during startup"
+STARTS = 3
 MARK = "ONLINE_REFINER_TEST_RUN"
 OVERRIDES = (
     "hardware=cpu_debug",
@@ -30,6 +33,21 @@ OVERRIDES = (
     "trainer.test_freq=-1",
     "trainer.save_freq=1",
 )
+# The longest first, so that the last ones to run are short and no worker waits for another.
+FILES_BY_LENGTH = (
+    "test_training.py",
+    "test_variants.py",
+    "test_launch.py",
+    "test_decoding_engine.py",
+    "test_update.py",
+    "test_experiments.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files by length; those that are not listed are short."""
+    places = {name: place for place, name in enumerate(FILES_BY_LENGTH)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 class Training:
@@ -42,10 +60,12 @@ class Training:
             *(*OVERRIDES, f"run.dir={folder}", *overrides),
         ]
         self._process: subprocess.Popen[bytes] | None = None
+        self._starts_left = STARTS
         folder.mkdir(parents=True)
 
     def start(self) -> None:
         """Start it in the background; its output is appended to train.log."""
+        self._starts_left -= 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -57,19 +77,19 @@ class Training:
 
     def finish(self) -> None:
         """Wait for its end; fails with the end of its log where it is not a good one."""
+        deadline = time.monotonic() + LIMIT_S
+        while self._runs():
+            assert time.monotonic() < deadline, f"no end in time:\n{self._log_tail()}"
+            time.sleep(0.5)
         assert self._process is not None
-        try:
-            status: int | None = self._process.wait(timeout=LIMIT_S)
-        except subprocess.TimeoutExpired:
-            status = None
+        status = self._process.returncode
         assert status == 0, f"training ended with {status}:\n{self._log_tail()}"
 
     def wait_for_step(self, step: int) -> None:
         """Return once `step` has been logged; fails where it ends or hangs before."""
-        assert self._process is not None
         deadline = time.monotonic() + LIMIT_S
         while step not in self.metrics():
-            assert self._process.poll() is None, f"ended before {step}:\n{self._log_tail()}"
+            assert self._runs(), f"ended before {step}:\n{self._log_tail()}"
             assert time.monotonic() < deadline, f"no step {step} in time:\n{self._log_tail()}"
             time.sleep(0.5)
 
@@ -84,11 +104,18 @@ class Training:
             self._process.wait()
 
     def kill_refiner_server(self, rank: int) -> None:
-        """SIGKILL a server of the refiner, which its start has named in the log."""
-        log = self._log.read_text(errors="replace")
-        named = re.search(rf"refiner server {rank} is up: process (\d+)", log)
-        assert named, f"the log names no refiner server {rank}:\n{self._log_tail()}"
-        os.kill(int(named[1]), signal.SIGKILL)
+        """SIGKILL a server of the refiner."""
+        os.kill(self._refiner_server(rank), signal.SIGKILL)
+
+    @contextmanager
+    def stopped_refiner_server(self, rank: int) -> Iterator[None]:
+        """A server of the refiner hangs until the block ends."""
+        pid = self._refiner_server(rank)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def logged(self, words: str) -> bool:
         """Whether the log has these words."""
@@ -106,6 +133,22 @@ class Training:
         path = self.folder / name
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def _runs(self) -> bool:
+        """Whether it goes on; starts it again where Ray did not come up."""
+        assert self._process is not None
+        status = self._process.poll()
+        if status and self._starts_left and RAY_WAS_TOO_SLOW in self._log_tail():
+            self.kill()
+            self.start()
+        return self._process.poll() is None
+
+    def _refiner_server(self, rank: int) -> int:
+        """Its process, which its start has named in the log."""
+        log = self._log.read_text(errors="replace")
+        named = re.search(rf"refiner server {rank} is up: process (\d+)", log)
+        assert named, f"the log names no refiner server {rank}:\n{self._log_tail()}"
+        return int(named[1])
 
     @property
     def _log(self) -> Path:

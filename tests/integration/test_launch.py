@@ -173,7 +173,7 @@ def test_two_nodes_train_save_at_the_time_limit_and_go_on_when_queued_again(
 def cluster(tmp_path: Path) -> Iterator[str]:
     """The dashboard's address of a Ray that `ray start --head` started."""
     port, dashboard, agent = free_port(), free_port(), free_port()
-    # The agent takes the jobs, and has none if another cluster of this machine holds its usual port.
+    # The agent takes the jobs, and cannot where another cluster here holds its usual port.
     command = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
                "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
                f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]  # fmt: skip
