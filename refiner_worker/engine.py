@@ -135,7 +135,7 @@ def server_overrides(
     """Keys of verl's rollout config that the refiner's servers need for a way of decoding.
 
     Args:
-        decoding: `ngram` and `copy` speculate inside the engine; `plain` and `verify` need nothing.
+        decoding: `ngram`, `suffix` and `copy` speculate inside the engine; the others need nothing.
         engine: verl's `rollout.name`, vllm or sglang.
         draft_tokens: most tokens drafted in one step; None for 8. More save passes on long copies
             and cost what is drafted in vain; measured in docs/refiner.md.
@@ -171,6 +171,12 @@ def _vllm_ngram(draft_tokens: int) -> dict[str, Any]:
     return {"speculative_config": speculative}
 
 
+def _vllm_suffix(draft_tokens: int) -> dict[str, Any]:
+    return {
+        "speculative_config": {"method": "suffix", "num_speculative_tokens": draft_tokens},
+    }
+
+
 def _vllm_copy(draft_tokens: int) -> dict[str, Any]:
     speculative = {
         "method": "custom_class",
@@ -186,5 +192,6 @@ def _sglang_ngram(draft_tokens: int) -> dict[str, Any]:
 
 _SPECULATION = {
     Decoding.NGRAM: {"vllm": _vllm_ngram, "sglang": _sglang_ngram},
+    Decoding.SUFFIX: {"vllm": _vllm_suffix},
     Decoding.COPY: {"vllm": _vllm_copy},
 }

@@ -14,6 +14,8 @@ plain           one request each
 verify          verify-then-resume, on the same engine
 ngram           vLLM's n-gram speculation
 copy            speculation by refiner_worker.copy_proposer
+suffix          vLLM's suffix trees, where arctic-inference is installed, without their memory of
+                earlier outputs, since every turn has the same
 first token     the prompts alone: the floor under all of them
 
 No way makes texts of tokens, as in training, and the prefix cache is emptied before each run: what
@@ -31,6 +33,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,11 @@ ENGINE_ARGS: dict[str, Any] = {
     "block_size": 32,
 }
 QUIET = sampling_extra("vllm")
+IN_THE_ENGINE = (
+    Decoding.NGRAM,
+    Decoding.COPY,
+    *([Decoding.SUFFIX] if find_spec("arctic_inference") else []),
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         engines = {
             decoding: await stack.enter_async_context(_engine(decoding))
-            for decoding in (Decoding.PLAIN, Decoding.NGRAM, Decoding.COPY)
+            for decoding in (Decoding.PLAIN, *IN_THE_ENGINE)
         }
         contenders = _contenders(engines, tokenizer)
         rows = await _rows(contenders["plain"].decode, tokenizer, options.pool, options.prompts)
@@ -153,6 +161,8 @@ async def main() -> None:
 
 def _engine(decoding: Decoding) -> LocalVllm:
     speculation = server_overrides(decoding, "vllm").get("engine_kwargs", {}).get("vllm", {})
+    if decoding is Decoding.SUFFIX:
+        speculation["speculative_config"]["suffix_decoding_max_cached_requests"] = 0
     return LocalVllm(str(CHECKPOINT), extract_prompt_logprobs, **ENGINE_ARGS, **speculation)
 
 
@@ -172,8 +182,7 @@ def _contenders(engines: dict[Decoding, LocalVllm], tokenizer: Any) -> dict[str,
         "verify": Contender(
             lambda case: client.verify(case.prompt_ids, case.draft_ids, how), engine
         ),
-        "ngram": plain(Decoding.NGRAM),
-        "copy": plain(Decoding.COPY),
+        **{str(decoding): plain(decoding) for decoding in IN_THE_ENGINE},
         "first token only": plain(Decoding.PLAIN, max_tokens=1),
     }
 

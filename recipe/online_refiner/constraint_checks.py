@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from recipe.online_refiner.verl_keys import ESTIMATORS, refined_name
 from refiner_worker.acceptance import Law
 from refiner_worker.engine import Decoding, server_overrides
 
+SUFFIX_TREES = "arctic_inference"
 ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
 ADDED_ROWS = "constraint.inject=sft and constraint.kind=chord add rows to the actor's mini-batches"
 
@@ -74,6 +76,11 @@ def _check_decoding(config: DictConfig, settings: Settings) -> Iterator[str]:
     refiner = settings.refiner
     try:
         server_overrides(decoding_choice(config, settings).decoding, engine_name(config, settings))
+        if refiner.decoding is Decoding.SUFFIX and find_spec(SUFFIX_TREES) is None:
+            raise ValueError(
+                f"vLLM has its suffix trees from {SUFFIX_TREES}, which is not installed here "
+                "(pip install arctic-inference==0.1.1, the release that vLLM names, on every node)"
+            )
         if refiner.decoding is Decoding.VERIFY:
             Law(refiner.temperature, vocabulary_size=2)
             if refiner.temperature > 0 and config.actor_rollout_ref.rollout.full_determinism:

@@ -10,7 +10,7 @@ from recipe.online_refiner.refiner_engine import engine_name
 from recipe.online_refiner.settings import Settings
 from refiner_worker.engine import Decoding
 
-IN_THE_ENGINE = (Decoding.NGRAM, Decoding.COPY)
+IN_THE_ENGINE = (Decoding.NGRAM, Decoding.SUFFIX, Decoding.COPY)
 """Ways of decoding that are set up when the servers start, for every request alike."""
 
 

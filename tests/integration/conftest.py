@@ -144,11 +144,11 @@ class Training:
         return self._process.poll() is None
 
     def _refiner_server(self, rank: int) -> int:
-        """Its process, which its start has named in the log."""
+        """Its process, which its last start has named in the log."""
         log = self._log.read_text(errors="replace")
-        named = re.search(rf"refiner server {rank} is up: process (\d+)", log)
+        named = re.findall(rf"refiner server {rank} is up: process (\d+)", log)
         assert named, f"the log names no refiner server {rank}:\n{self._log_tail()}"
-        return int(named[1])
+        return int(named[-1])
 
     @property
     def _log(self) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from recipe.cpu.experiments import SMALL
 from recipe.cpu.micro_apps import prepare_micro_apps
@@ -28,13 +28,7 @@ pytestmark = pytest.mark.timeout(1200)
 Metrics = dict[int, dict[str, Any]]
 Make = Callable[..., Any]
 
-DAPO = (
-    "algorithm=dapo",
-    *("constraint.lambda=0.1", "constraint.schedule=adaptive", "constraint.align=edit"),
-)
 TWO_STEPS = ("trainer.save_freq=-1", "trainer.total_training_steps=2")
-DEADLINE_S = 10
-BACK_WITHIN_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -65,86 +59,25 @@ def trained(make: Make, *overrides: str) -> Any:
     run.start()
     run.finish()
     assert sorted(run.metrics()) == [1, 2]
+    assert json.loads((run.folder / "run.json").read_text())["finished_at"]
     return run
 
 
-def check_steps(metrics: Metrics) -> None:
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model folder."""
+    files = [load_file(path) for path in folder.glob("*.safetensors")]
+    return {name: tensor for file in files for name, tensor in file.items()}
+
+
+def check_steps(metrics: Metrics, log_prob_tolerance: float = 1e-4) -> None:
     """Every step made a finite update, from rollouts of the weights that it started with."""
     for data in metrics.values():
         assert math.isfinite(data["actor/grad_norm"])
-        assert data["monitor/rollout_logprob_diff_max"] < 1e-4
-
-
-def check_dapo(metrics: Metrics) -> None:
-    """Groups are kept or replaced, and λ adapts."""
-    for data in metrics.values():
-        assert 0 < data["constraint/lambda"] <= 0.1
-        assert data["constraint/kept_by_refinement_total"] >= 0
-
-
-class TestServersOfAPool:
-    """DAPO with the differentiable term; two servers in a pool, of which one hangs and one dies."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def run(cls, module_training: Make, problems: tuple[str, ...]) -> Any:
-        """Ended by the test once the dead server has been replaced."""
-        run = module_training(
-            *("trainer.save_freq=-1", "trainer.total_training_steps=100"),
-            *(*problems, *DAPO, "constraint.inject=sft"),
-            *("data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"),
-            *("refiner.placement=pool", "refiner.pool.n_gpus_per_node=2"),
-            *("refiner.watch_every_s=0.5", f"refiner.deadline_s={DEADLINE_S}"),
-        )
-        run.start()
-        run.wait_for_step(1)
-        with run.stopped_refiner_server(0):
-            run.wait_for_step(2)
-        run.kill_refiner_server(1)
-        deadline = time.monotonic() + BACK_WITHIN_S
-        while not cls.restored(run.metrics()):
-            assert time.monotonic() < deadline, "the killed server did not come back"
-            run.wait_for_step(max(run.metrics()) + 1)
-        run.kill()
-        return run
-
-    @staticmethod
-    def restored(metrics: Metrics) -> list[int]:
-        """The steps since the killed server came back."""
-        return [
-            step for step, data in metrics.items() if data["refiner/replicas_restarted_total"] > 0
-        ]
-
-    def test_every_step_is_made(self, run: Any) -> None:
-        metrics = run.metrics()
-        check_steps(metrics)
-        check_dapo(metrics)
-        assert metrics[1]["constraint/improvement_ratio"] > 0.05
-        for data in metrics.values():
-            assert data["constraint/penalty_mean"] > 0
-            assert "actor/sft_loss" in data
-            # The loss measures, and no forward pass is made for the cross entropy.
-            assert "timing_s/constraint_ce" not in data
-
-    def test_a_server_that_hangs_costs_its_samples_and_not_the_step(self, run: Any) -> None:
-        step = run.metrics()[2]
-        assert step["refiner/deadline_total"] > 0
-        assert step["constraint/improvement_ratio"] > 0, "the other server refined nothing"
-        assert step["refiner/replicas_alive"] == 2
-
-    def test_a_server_that_dies_leaves_the_other_at_work_and_comes_back(self, run: Any) -> None:
-        metrics = run.metrics()
-        back = min(self.restored(metrics))
-        alone = [data for step, data in metrics.items() if 2 < step < back]
-        assert any(data["refiner/replicas_alive"] == 1 for data in alone)
-        assert any(data["constraint/improvement_ratio"] > 0 for data in alone)
-        assert run.logged("refiner server 1 is dead")
-        end = metrics[back]
-        assert (end["refiner/replicas_alive"], end["refiner/replicas_lost_total"]) == (2, 1)
+        assert data["monitor/rollout_logprob_diff_max"] < log_prob_tolerance
 
 
 class TestPpoOnDialogues:
-    """With a critic, scored by a reward model that verl serves; the penalty in the rewards."""
+    """With a critic, scored by a served reward model, refined by an average of the policy."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -158,6 +91,8 @@ class TestPpoOnDialogues:
             *("algorithm.lam=1.0", "data.train_batch_size=32", "actor_rollout_ref.rollout.n=1"),
             *("actor_rollout_ref.actor.ppo_mini_batch_size=16", "trainer.logger=[console]"),
             f"reward.reward_model.model_path={ensure_reward_model()}",
+            *("refiner.source=ema", "refiner.ema.every_steps=1", "refiner.ema.decay=0.5"),
+            "trainer.save_freq=1",
         )
 
     def test_the_penalty_is_taken_from_the_rewards_but_they_are_logged_raw(self, run: Any) -> None:
@@ -195,6 +130,15 @@ class TestPpoOnDialogues:
         torch.testing.assert_close(torch.tensor(rewards), expected, atol=1e-3, rtol=0)
         assert expected.std() > 0.1, "the reward tells nothing apart"
 
+    def test_the_refiner_is_half_what_it_was_a_step_ago_and_half_the_policy(self, run: Any) -> None:
+        first, second = (run.folder / "checkpoints" / f"global_step_{step}" for step in (1, 2))
+        before, average = (weights_of(at / "refiner_average") for at in (first, second))
+        policy = torch.load(second / "actor" / "model_world_size_1_rank_0.pt", weights_only=False)
+        assert average.keys() <= policy.keys()
+        for name, tensor in average.items():
+            expected = (before[name] + policy[name].full_tensor()) / 2
+            torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
+
 
 class TestAdaptersOnASharedBase:
     """Adapters trained by DAPO so fast that the policy is lost; their base still refines."""
@@ -204,7 +148,8 @@ class TestAdaptersOnASharedBase:
     def run(cls, module_training: Make, problems: tuple[str, ...]) -> Any:
         return trained(
             module_training,
-            *(*problems, *DAPO),
+            *(*problems, "algorithm=dapo", "constraint.lambda=0.1"),
+            *("constraint.schedule=adaptive", "constraint.align=edit"),
             *("constraint.inject=advantage", "algorithm.filter_groups.enable=false"),
             *("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8"),
             "actor_rollout_ref.model.target_modules=all-linear",
@@ -214,8 +159,8 @@ class TestAdaptersOnASharedBase:
     def test_the_penalty_lowers_the_advantages_and_not_the_returns(self, run: Any) -> None:
         metrics = run.metrics()
         check_steps(metrics)
-        check_dapo(metrics)
         for data in metrics.values():
+            assert 0 < data["constraint/lambda"] <= 0.1
             assert data["constraint/penalty_mean"] > 0
             assert "actor/sft_loss" not in data
             assert "timing_s/constraint_ce" in data
@@ -261,11 +206,13 @@ class TestChord:
 
     def test_reference_solutions_are_learnt_by_phi(self, run: Any) -> None:
         metrics = run.metrics()
-        check_steps(metrics)
-        for data in metrics.values():
-            assert data["constraint/mu"] == pytest.approx(0.1)
-            # Reference solutions that are longer than a response may be are left out.
-            assert 0 < data["constraint/expert_total"] <= 2
+        # float32 sums over thousands of tokens.
+        check_steps(metrics, log_prob_tolerance=1e-3)
+        assert all(data["constraint/mu"] == pytest.approx(0.1) for data in metrics.values())
+        # Reference solutions that are longer than a response may be are left out.
+        learnt = [data for data in metrics.values() if data["constraint/expert_total"] > 0]
+        assert learnt, "no reference solution fits"
+        for data in learnt:
             assert data["constraint/expert_ce_mean"] > 0
             # φ is at most 1/4, and the term is μ times the mean over tokens of φ·c.
             assert 0 < data["actor/sft_loss"] < 0.1 * 0.25 * 2 * data["constraint/expert_ce_mean"]

@@ -274,5 +274,5 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
 
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, copy"):
+    with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, suffix, copy"):
         RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")

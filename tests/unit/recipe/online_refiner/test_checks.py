@@ -76,6 +76,8 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
             "draw independently",
         ),
         (["refiner.decoding=copy", "refiner.rollout.name=sglang"], "refiner.decoding=copy"),
+        (["refiner.decoding=suffix", "refiner.rollout.name=sglang"], "refiner.decoding=suffix"),
+        ([*LORA, "refiner.decoding=suffix"], "as well. Fix: refiner.decoding=plain or verify"),
         (["refiner.placement=shared_base"], "actor_rollout_ref.model.lora_rank=0"),
         ([*LORA, "actor_rollout_ref.model.lora.merge=true"], "lora.merge=True"),
         ([*LORA, "actor_rollout_ref.rollout.name=sglang"], "rollout.name='sglang'"),

@@ -72,7 +72,7 @@ def test_only_the_dynamic_kind_injects(
         (["refiner.feedback=tests"], "'none', 'verdict' or 'failing_test'"),
         (["refiner.temperature=-0.1"], "refiner.temperature=-0.1"),
         (["refiner.placement=nowhere"], "'colocated', 'pool' or 'shared_base'"),
-        (["refiner.decoding=fast"], "'plain', 'verify', 'ngram' or 'copy'"),
+        (["refiner.decoding=fast"], "'plain', 'verify', 'ngram', 'suffix' or 'copy'"),
         (["refiner.pool.nnodes=0"], "refiner.pool.nnodes=0"),
         (["refiner.max_concurrency=0"], "refiner.max_concurrency=0"),
         (["run.seed=-1"], "run.seed=-1"),
