@@ -77,6 +77,7 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         ),
         (["refiner.decoding=copy", "refiner.rollout.name=sglang"], "refiner.decoding=copy"),
         (["refiner.decoding=suffix", "refiner.rollout.name=sglang"], "refiner.decoding=suffix"),
+        (["refiner.decoding=suffix"], "pip install arctic-inference==0.1.1"),
         ([*LORA, "refiner.decoding=suffix"], "as well. Fix: refiner.decoding=plain or verify"),
         (["refiner.placement=shared_base"], "actor_rollout_ref.model.lora_rank=0"),
         ([*LORA, "actor_rollout_ref.model.lora.merge=true"], "lora.merge=True"),
