@@ -143,12 +143,13 @@ def test_torch_refuses_the_doubled_backend_and_pinned_memory_and_the_shims_do_no
     ]
 
 
-# keep_linear_weights, write_expanded_temperature: vLLM's code before and after
+# keep_linear_weights, write_expanded_temperature, leave_base_rows_alone: vLLM before and after
 
 
 VLLM_KERNELS = """
 import torch
 from recipe.cpu import shims
+from vllm.lora.ops.torch_ops import lora_ops
 from vllm.model_executor.layers import utils as layers
 from vllm.utils import cpu_triton_utils as kernels
 
@@ -165,18 +166,30 @@ def temperatures():
     kernels.expand_kernel[(2,)](output, torch.tensor([0.5, 0.0]), torch.tensor([1, 4]), 0, 1)
     return output.tolist()
 
-print(packed_shape(), temperatures())
-shims.install()
-print(packed_shape(), temperatures())
+def rows_with_the_adapter_and_without():
+    down, up = torch.full((1, 1, 2, 3), 2.0), torch.full((1, 1, 3, 2), 5.0)
+    indices, x = torch.tensor([0, -1]), torch.ones(2, 3)
+    prompts = (torch.tensor([0, 1]), torch.tensor([1, 1]), indices, 2, 1, 2)
+    decoding, prefill = torch.zeros(2, 3), torch.zeros(2, 3)
+    low = torch.zeros(2, 2)
+    lora_ops.bgmv_shrink(x, down, low, indices, 1.0)
+    lora_ops.bgmv_expand(low, up, decoding, indices, True)
+    lora_ops.sgmv_shrink(x, down, low, *prompts, 1.0)
+    lora_ops.sgmv_expand_slice(low, up, prefill, *prompts, 0, 3, True)
+    return [rows[:, 0].tolist() for rows in (decoding, prefill)]
+
+for install in (lambda: None, shims.install):
+    install()
+    print(packed_shape(), temperatures(), rows_with_the_adapter_and_without())
 """
 
 
 @needs_stack
 @pytest.mark.vllm_kernels
-def test_vllm_drops_weights_and_temperatures_and_the_shims_keep_them() -> None:
+def test_vllm_loses_weights_and_temperatures_and_adapts_base_rows_and_the_shims_do_not() -> None:
     stock, mended = run_python(VLLM_KERNELS).splitlines()[-2:]
-    assert stock == "((0,), False) [-7.0, -7.0, -7.0, -7.0]"
-    assert mended == "((64, 64), True) [0.5, 1.0, 1.0, 1.0]"
+    assert stock == "((0,), False) [-7.0, -7.0, -7.0, -7.0] [[60.0, 60.0], [60.0, 60.0]]"
+    assert mended == "((64, 64), True) [0.5, 1.0, 1.0, 1.0] [[60.0, 0.0], [60.0, 0.0]]"
 
 
 def test_a_linear_layer_multiplies_with_the_weight_that_it_has_now() -> None:

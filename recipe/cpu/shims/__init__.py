@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from recipe.cpu.post_import import Mend, when_imported
 from recipe.cpu.shims.critic_attention import load_critic_with_sdpa
 from recipe.cpu.shims.duplicate_backend import accept_duplicate_backend
+from recipe.cpu.shims.lora_rows import leave_base_rows_alone
 from recipe.cpu.shims.pinned_memory import offload_without_pinning
 from recipe.cpu.shims.prepacked_weights import keep_linear_weights
 from recipe.cpu.shims.replay_poll import poll_replay_buffer_faster
@@ -57,6 +58,11 @@ SHIMS: tuple[Shim, ...] = (
         "vllm.utils.cpu_triton_utils",
         write_expanded_temperature,
         "n-gram speculation at temperature > 0 samples with uninitialised temperatures",
+    ),
+    Shim(
+        "vllm.lora.ops.torch_ops.lora_ops",
+        leave_base_rows_alone,
+        "requests without an adapter get one where they share a batch with those that have it",
     ),
     Shim(
         "verl.trainer.ppo.v1.replay_buffer",
