@@ -172,23 +172,10 @@ class Training:
         return found
 
 
-@pytest.fixture
-def training(tmp_path: Path) -> Iterator[Callable[..., Training]]:
-    """Makes a training from overrides; what is left of it after the test is killed."""
-    with trainings_in(tmp_path) as make:
-        yield make
-
-
 @pytest.fixture(scope="module")
 def module_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Training]]:
-    """As `training`, for trainings that several tests of a module wait for."""
-    with trainings_in(tmp_path_factory.mktemp("module")) as make:
-        yield make
-
-
-@contextmanager
-def trainings_in(folder: Path) -> Iterator[Callable[..., Training]]:
-    """Makes trainings in a folder; what is left of them afterwards is killed."""
+    """Makes a training from overrides; what is left of it after the module's tests is killed."""
+    folder = tmp_path_factory.mktemp("module")
     made: list[Training] = []
 
     def make(*overrides: str) -> Training:

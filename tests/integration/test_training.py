@@ -121,7 +121,21 @@ def test_every_step_trains_on_what_the_refiner_mended(seen: Seen) -> None:
     # Copies of wrong programs only, since right ones are not refined: too rare here to count on.
     first = [metrics[step] for step in range(1, CHECKED + 1)]
     assert all(data["refiner/copied_token_ratio"] > 0.5 for data in first)
-    assert metrics[1]["constraint/ce_edited_mean"] > metrics[1]["constraint/ce_copied_mean"]
+
+
+def test_the_cross_entropy_is_logged_by_token_and_its_means_by_step(seen: Seen) -> None:
+    metrics = seen.metrics
+    tokens = [
+        (value, copied)
+        for episode in seen.run.records("episodes.jsonl")
+        if episode["step"] == 1 and episode["accepted"]
+        for value, copied in zip(episode["ce"], episode["copied"], strict=True)
+    ]
+    assert all(value > 0 for value, _ in tokens)
+    for name, kind in (("copied", 1), ("edited", 0)):
+        values = [value for value, copied in tokens if copied == kind]
+        mean = metrics[1][f"constraint/ce_{name}_mean"]
+        assert mean == pytest.approx(sum(values) / len(values)), f"of {name} tokens"
 
 
 def test_a_server_that_hangs_costs_its_samples_and_not_the_step(seen: Seen) -> None:

@@ -19,13 +19,17 @@ DRAFT = [10, 11, 12, 13, 14, 15, 16]
 PROMPT = [1, 2, *DRAFT, 3]
 
 
-def continuation(tokens: list[int], most: int, *siblings: list[int]) -> list[int]:
-    """The proposal for a request beside others."""
-    rows = [tokens, *siblings]
+def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows as vLLM holds them, and their lengths."""
     table = np.zeros((len(rows), max(map(len, rows))), dtype=np.int32)
     for row, one in zip(table, rows, strict=True):
         row[: len(one)] = one
-    lengths = np.array([len(one) for one in rows])
+    return table, np.array([len(one) for one in rows])
+
+
+def continuation(tokens: list[int], most: int, *siblings: list[int]) -> list[int]:
+    """The proposal for a request beside others."""
+    table, lengths = padded([tokens, *siblings])
     found: list[int] = proposal(table, lengths, 0, siblings_of(table, lengths)[0], most).tolist()
     return found
 
@@ -102,10 +106,7 @@ def test_pruning_loses_no_position(seed: int) -> None:
 def by_definition(own: list[int], others: list[list[int]], most: int) -> list[int]:
     """Scores every position of every row; siblings come in the proposer's order."""
     rows = [own, *others]
-    table = np.zeros((len(rows), 24), dtype=np.int32)
-    for row, one in zip(table, rows, strict=True):
-        row[: len(one)] = one
-    order = siblings_of(table, [len(one) for one in rows])[0]
+    order = siblings_of(*padded(rows))[0]
     best, chosen = LEAST_SCORE, []
     for source in [*(rows[index] for index in order if index >= 0), own]:
         for at in range(len(source) - 1):
