@@ -59,16 +59,18 @@ class Training:
             *(sys.executable, "-m", "recipe.online_refiner.main"),
             *(*OVERRIDES, f"run.dir={folder}", *overrides),
         ]
+        self._changes: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._starts_left = STARTS
         folder.mkdir(parents=True)
 
-    def start(self) -> None:
-        """Start it in the background; its output is appended to train.log."""
+    def start(self, *changes: str) -> None:
+        """Start it in the background, with further overrides; its output goes to train.log."""
+        self._changes = changes
         self._starts_left -= 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, *changes],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | environment() | {MARK: str(self.folder)},
@@ -140,7 +142,7 @@ class Training:
         status = self._process.poll()
         if status and self._starts_left and RAY_WAS_TOO_SLOW in self._log_tail():
             self.kill()
-            self.start()
+            self.start(*self._changes)
         return self._process.poll() is None
 
     def _refiner_server(self, rank: int) -> int:

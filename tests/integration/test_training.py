@@ -1,7 +1,8 @@
 """One training on the real stack (verl, Ray, FSDP2, vLLM, judge, refiner), hurt in three ways.
 
 The refiner has two servers in a pool of its own. In the second step one of them hangs; then the
-whole training is killed and resumed; then the other server is killed.
+whole training is killed, and resumed with the penalty in the advantages instead of the loss; then
+the other server is killed.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, module_training: Callable[...
         f"data.val_files={val_file}",
         f"actor_rollout_ref.model.path={ensure_checkpoint()}",
         *(f"run.seed={SEED}", f"trainer.total_training_steps={STEPS}"),
+        *("algorithm=dapo", "algorithm.filter_groups.enable=false"),
         *("constraint.inject=sft", "constraint.lambda=1.0", "constraint.lambda_end=0.025"),
         "constraint.schedule=linear",
         *("refiner.placement=pool", "refiner.pool.n_gpus_per_node=2"),
@@ -65,7 +67,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, module_training: Callable[...
         run.wait_for_step(KILLED_AFTER)
     run.kill()
     before = run.metrics()
-    run.start()
+    run.start("constraint.inject=advantage", "constraint.align=edit")
     run.wait_for_step(CHECKED - 1)
     run.kill_refiner_server(1)
     deadline = time.monotonic() + BACK_WITHIN_S
@@ -112,15 +114,27 @@ def test_every_step_trains_on_what_the_refiner_mended(seen: Seen) -> None:
         assert math.isfinite(data["actor/pg_loss"])
         assert math.isfinite(data["actor/grad_norm"])
         assert data["judge/failed_total"] == 0
-        # One mini-batch a step: the loss sees the weights that the cross entropy was measured with.
-        assert data["actor/sft_loss"] == pytest.approx(data["constraint/penalty_mean"], rel=1e-3)
-        # So no forward pass is made for the cross entropy.
-        assert "timing_s/constraint_ce" not in data
     assert metrics[1]["constraint/improvement_ratio"] > 0.05
-    assert metrics[1]["constraint/kept_total"] > 0
     # Copies of wrong programs only, since right ones are not refined: too rare here to count on.
     first = [metrics[step] for step in range(1, CHECKED + 1)]
     assert all(data["refiner/copied_token_ratio"] > 0.5 for data in first)
+
+
+def test_the_penalty_is_a_term_of_the_loss_and_needs_no_forward_pass_of_its_own(seen: Seen) -> None:
+    assert seen.before[1]["constraint/penalty_mean"] > 0
+    for data in seen.before.values():
+        # One mini-batch a step: the loss sees the weights that the cross entropy was measured with.
+        assert data["actor/sft_loss"] == pytest.approx(data["constraint/penalty_mean"], rel=1e-3)
+        assert "timing_s/constraint_ce" not in data
+
+
+def test_resumed_in_the_advantages_it_lowers_them_and_not_the_returns(seen: Seen) -> None:
+    resumed = [data for step, data in seen.metrics.items() if step > KILLED_AFTER]
+    for data in resumed:
+        assert "actor/sft_loss" not in data
+        assert "timing_s/constraint_ce" in data
+    assert resumed[0]["constraint/penalty_mean"] > 0
+    assert resumed[0]["critic/returns/mean"] > resumed[0]["critic/advantages/mean"]
 
 
 def test_the_cross_entropy_is_logged_by_token_and_its_means_by_step(seen: Seen) -> None:
