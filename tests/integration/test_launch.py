@@ -24,6 +24,10 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
+# Ray may need several attempts on a busy machine.
+LIMIT_S = 240
+
+pytestmark = pytest.mark.timeout(4 * LIMIT_S)
 
 SRUN = """#!/usr/bin/env bash
 # Plays a step on one node: leaves out srun's own options and runs the command here.
@@ -32,6 +36,11 @@ while [[ "$1" == --* ]]; do shift; done
 if [[ "$1" == hostname ]]; then
     echo 127.0.0.1
     exit 0
+fi
+# The second node's first attempt fails, as on a slow file system.
+if [[ "$*" == "ray start"*" --address="* && ! -e "$STAND_IN/failed" ]]; then
+    touch "$STAND_IN/failed"
+    exit 1
 fi
 exec "$@"
 """
@@ -111,7 +120,7 @@ def job(stand_in: Path, run: Path, restarts: int) -> subprocess.Popen[str]:
         SLURM_CPUS_ON_NODE="1",
         ONLINE_REFINER_VENV=str(Path(sys.executable).parents[1]),
         RAY_PORT=str(free_port()),
-        RAY_WAIT_S="60",
+        RAY_WAIT_S="200",
         SAVE_WAIT_S="30",
         TRAIN_COMMAND=f"python {stand_in / 'training.py'}",
     )
@@ -126,14 +135,14 @@ def job(stand_in: Path, run: Path, restarts: int) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> str:
     """Its output; the end of all that it started where it hangs."""
     try:
-        return process.communicate(timeout=90)[0]
+        return process.communicate(timeout=LIMIT_S)[0]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for_steps(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    log, deadline = run / "steps.log", time.monotonic() + 80
+    log, deadline = run / "steps.log", time.monotonic() + LIMIT_S
     while not log.exists() or len(log.read_text().splitlines()) < count:
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline, "no step was made"
@@ -149,6 +158,7 @@ def test_two_nodes_train_save_at_the_time_limit_and_go_on_when_queued_again(
     os.kill(first.pid, signal.SIGUSR1)
     output = finish(first)
     assert first.returncode == 0, output
+    assert "Ray on nodeb ended (attempt 1 of 3)" in output
     assert "Ray has 2 nodes" in output
     assert (stand_in / "requeued").read_text() == "4711_2\n"
     saved = int((run / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
@@ -166,7 +176,8 @@ def test_two_nodes_train_save_at_the_time_limit_and_go_on_when_queued_again(
     assert steps[:saved] == list(range(1, saved + 1))
     assert (stand_in / "requeued").read_text() == "4711_2\n"
     nodes = re.findall(r"--nodelist=(\w+) ray start", (stand_in / "srun.log").read_text())
-    assert sorted(nodes) == ["nodea", "nodea", "nodeb", "nodeb"]
+    assert nodes.count("nodea") >= 2
+    assert nodes.count("nodeb") >= 3
 
 
 @pytest.fixture
