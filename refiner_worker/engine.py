@@ -4,6 +4,7 @@ The names of the sampling parameters, and the form in which prompt log-probabili
 those of verl 0.9.1's vLLM and SGLang servers, which share them.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ EXCLUDING_BIAS = -1e9
 
 DRAFT_TOKENS = 8
 """Most tokens drafted in one step."""
+REPLICA_SPLITS = (
+    "tensor_model_parallel_size",
+    "data_parallel_size",
+    "pipeline_model_parallel_size",
+)
+"""Keys of verl's rollout config whose product is the number of a server's GPUs."""
 
 
 class Generator(Protocol):
@@ -129,6 +136,11 @@ def _reply(output: Any, request: Request) -> Reply:
     return Reply(tuple(output.token_ids), scores)
 
 
+def replica_gpus(rollout: Any) -> int:
+    """GPUs of one server of a verl rollout config."""
+    return math.prod(rollout[key] for key in REPLICA_SPLITS)
+
+
 def server_overrides(
     decoding: Decoding | str, engine: str, draft_tokens: int | None = None
 ) -> dict[str, Any]:
@@ -169,6 +181,10 @@ def _vllm_ngram(draft_tokens: int) -> dict[str, Any]:
         "prompt_lookup_max": 4,
     }
     return {"speculative_config": speculative}
+
+
+SUFFIX_TREES = "arctic_inference"
+"""The package from which vLLM has its suffix trees; not among its requirements."""
 
 
 def _vllm_suffix(draft_tokens: int) -> dict[str, Any]:

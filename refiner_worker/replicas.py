@@ -22,6 +22,7 @@ from verl.workers.rollout.llm_server import FullyAsyncLLMServerClient, LLMServer
 from verl.workers.rollout.replica import RolloutReplica, get_rollout_replica_class
 from verl.workers.rollout.router import get_router_handle
 
+from refiner_worker.engine import replica_gpus
 from refiner_worker.replica_group import GroupHealth, GroupSettings, ReplicaGroup
 
 logger = logging.getLogger(__name__)
@@ -170,12 +171,7 @@ class RefinerReplicas:
         self._interrupts = settings.interrupts
         self._router = _BalancedRouter()
         rollout = self._config.actor_rollout_ref.rollout
-        replica_size = (
-            rollout.tensor_model_parallel_size
-            * rollout.data_parallel_size
-            * rollout.pipeline_model_parallel_size
-        )
-        self._pools = split_resource_pool(resource_pool, split_size=replica_size)
+        self._pools = split_resource_pool(resource_pool, split_size=replica_gpus(rollout))
         self._group = ReplicaGroup(
             self._launch,
             self._router,

@@ -59,7 +59,13 @@ from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
 from refiner_worker.acceptance import Law
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.diff import token_diff
-from refiner_worker.engine import Decoded, Engine, sampling_extra, server_overrides
+from refiner_worker.engine import (
+    SUFFIX_TREES,
+    Decoded,
+    Engine,
+    sampling_extra,
+    server_overrides,
+)
 from refiner_worker.local_vllm import LocalVllm
 from refiner_worker.prompts import load_template, render
 from reward.extract import extract
@@ -85,7 +91,7 @@ QUIET = sampling_extra("vllm")
 IN_THE_ENGINE = (
     Decoding.NGRAM,
     Decoding.COPY,
-    *([Decoding.SUFFIX] if find_spec("arctic_inference") else []),
+    *([Decoding.SUFFIX] if find_spec(SUFFIX_TREES) else []),
 )
 
 

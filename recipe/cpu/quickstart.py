@@ -224,8 +224,8 @@ def _parser() -> argparse.ArgumentParser:
         "--setting",
         choices=list(STEPS),
         default="stress",
-        help="stress (default): a learning rate deliberately too high, 8 steps; "
-        "sane: an ordinary one, 40 steps",
+        help=f"stress (default): a learning rate deliberately too high, {STEPS['stress']} steps; "
+        f"sane: an ordinary one, {STEPS['sane']} steps",
     )
     parser.add_argument(
         "--arm",

@@ -15,9 +15,8 @@ from recipe.online_refiner.schedules import Schedule
 from recipe.online_refiner.settings import Inject, Kind, Settings
 from recipe.online_refiner.verl_keys import ESTIMATORS, refined_name
 from refiner_worker.acceptance import Law
-from refiner_worker.engine import Decoding, server_overrides
+from refiner_worker.engine import SUFFIX_TREES, Decoding, server_overrides
 
-SUFFIX_TREES = "arctic_inference"
 ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
 ADDED_ROWS = "constraint.inject=sft and constraint.kind=chord add rows to the actor's mini-batches"
 

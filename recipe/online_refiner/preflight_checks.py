@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +18,11 @@ from recipe.online_refiner.constraint_checks import constraint_warnings
 from recipe.online_refiner.refiner_engine import refiner_rollout
 from recipe.online_refiner.reward_checks import check_reward_context, check_reward_servers
 from recipe.online_refiner.settings import Settings
+from refiner_worker.engine import REPLICA_SPLITS, replica_gpus
 from reward.config import JudgeConfig, JudgeConfigError
 
 JUDGE_PATH = "pkg://reward.apps"
 ENGINE_PACKAGES = {"vllm": "vllm", "sglang": "sglang"}
-SPLITS = ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
-"""Keys of a rollout config whose product is the number of a server's GPUs."""
 
 Rule = Callable[[DictConfig, Settings], Iterator[str]]
 
@@ -104,12 +102,12 @@ def check_splits(config: DictConfig, settings: Settings) -> Iterator[str]:
     if settings.has_refiner_servers:
         of = pools(config, settings)
         pool = of.get("refiner_pool", of["global_pool"])
-        rollout = refiner_rollout(config, settings, *SPLITS)
+        rollout = refiner_rollout(config, settings, *REPLICA_SPLITS)
         yield from _check_replica("refiner.rollout", rollout, pool, "the refiner's pool")
 
 
 def _check_replica(key: str, rollout: Any, gpus: int, whose: str) -> Iterator[str]:
-    size = math.prod(rollout[split] for split in SPLITS)
+    size = replica_gpus(rollout)
     if gpus % size:
         yield (
             f"{key}.tensor_model_parallel_size={rollout.tensor_model_parallel_size}: a server of "

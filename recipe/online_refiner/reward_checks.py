@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from transformers import AutoConfig
 
 from recipe.online_refiner.settings import Settings
+from refiner_worker.engine import replica_gpus
 
 
 def check_reward_servers(config: DictConfig, settings: Settings) -> Iterator[str]:
@@ -17,11 +18,7 @@ def check_reward_servers(config: DictConfig, settings: Settings) -> Iterator[str
     if not (section.enable and section.enable_resource_pool):
         return
     rollout, gpus = section.rollout, section.n_gpus_per_node * section.nnodes
-    size = (
-        rollout.tensor_model_parallel_size
-        * rollout.data_parallel_size
-        * rollout.pipeline_model_parallel_size
-    )
+    size = replica_gpus(rollout)
     if gpus < 1 or gpus % size:
         yield (
             "reward.reward_model.rollout.tensor_model_parallel_size="
