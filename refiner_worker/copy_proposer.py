@@ -3,23 +3,25 @@
 vLLM's own n-gram proposer needs its whole n-gram to agree: after each edit it falls silent until it
 has seen enough, and what stands earlier in the prompt is preferred. Here every earlier position is
 scored by how well the tokens before it agree with the last ones, mismatches forgiven, the recent
-weighing most; what follows the best position is proposed, DRAFTED_PER_AGREEING tokens for each that
-agrees. A replaced token thus costs nothing, an inserted or deleted one a step or two.
+weighing most; what follows the best position is proposed. A replaced token thus costs nothing, an
+inserted or deleted one a step or two. The first token of an answer is followed where it first
+occurs: with one token to go by, the answer's own beginning is the likeliest place.
 
-Positions of the siblings count as well: the requests under way that share most of their prompt,
-which are refinements of one problem's other rollouts. One that is ahead knows how the right program
-goes on where the rollout at hand does not. What is proposed changes no output, since vLLM verifies
-it. Ours.
+Positions of the siblings count as well: the requests, under way or just finished, that share most
+of their prompt, which are refinements of one problem's other rollouts. One that is ahead knows how
+the right program goes on where the rollout at hand does not. What is proposed changes no output,
+since vLLM verifies it. Ours.
 
 Loaded by vLLM 0.28 in the engine's process, by name (`speculative_config: {method: custom_class,
 model: refiner_worker.copy_proposer.CopyProposer}`); vLLM calls that interface experimental.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit  # type: ignore[import-untyped]
+
+from refiner_worker.recent_texts import RecentTexts
 
 WINDOW = 8
 DECAY = 0.6
@@ -29,20 +31,23 @@ insertion (1) outweighs the memory of the place before it (0.9)."""
 LEAST_SCORE = 1.2
 """Of a position that is drafted from: the last two tokens agree (1.6), or the four before the last
 (1.3). Drafts after one agreeing token were accepted too rarely to be worth their computation."""
-DRAFTED_PER_AGREEING = 4
-"""Two agreeing tokens fill a draft of 8."""
-NEIGHBOURS = 2
-"""Siblings of a request on either side, in the order of their tokens: 4 in all."""
+BEYOND_AGREEING = 2
+"""A draft is this much longer than the run of tokens that agree without a gap."""
+FEW = 8
+"""Requests at a time, up to which a draft is as long as it may be: a pass over so few costs much
+the same with it."""
 
 
 class CopyProposer:
-    """The proposer that vLLM instantiates; holds no state between steps."""
+    """The proposer that vLLM instantiates; it remembers texts, which changes no output."""
 
     def __init__(self, vllm_config: Any) -> None:
         self._count = vllm_config.speculative_config.num_speculative_tokens
         self._max_length = vllm_config.model_config.max_model_len
-        nothing = np.zeros((2, 2), dtype=np.int32)
-        proposal(nothing, np.ones(2, dtype=np.int32), 0, np.ones(1, dtype=np.int64), 1)  # compiles
+        self._texts = RecentTexts(vllm_config.scheduler_config.max_num_seqs, self._max_length)
+        two = np.zeros((2, 1), dtype=np.int32)  # rows, so that all is compiled before it is needed
+        self.propose([[0], [0]], np.ones(2, dtype=np.int32), two)
+        self.forget()
 
     def propose(
         self,
@@ -58,68 +63,69 @@ class CopyProposer:
             num_tokens_no_spec: [B or more] lengths of prompt and output so far.
             token_ids_cpu: [B or more, max_model_len] the tokens themselves.
         """
-        lengths = num_tokens_no_spec[: len(sampled_token_ids)]
-        siblings = siblings_of(token_ids_cpu, lengths)
-        proposals: list[list[int]] = []
-        for row, sampled in enumerate(sampled_token_ids):
-            room = min(self._count, self._max_length - int(lengths[row]) - 1)
-            fits = bool(sampled) and room > 0
-            proposals.append(
-                proposal(token_ids_cpu, lengths, row, siblings[row], room).tolist() if fits else []
-            )
-        return proposals
+        grown = np.array([len(sampled) for sampled in sampled_token_ids], dtype=np.int64)
+        lengths = num_tokens_no_spec[: len(grown)].astype(np.int64)
+        places, begun = self._texts.follow(token_ids_cpu, lengths, grown)
+        siblings = self._texts.siblings(places)
+        room = np.minimum(self._count, self._max_length - lengths - 1)
+        few = np.count_nonzero(grown) <= FEW
+        tokens, known = self._texts.tokens, self._texts.lengths
+        return [
+            proposal(tokens, known, place, siblings[row], room[row], begun[row], few).tolist()
+            if grown[row] and room[row] > 0
+            else []
+            for row, place in enumerate(places)
+        ]
+
+    def forget(self) -> None:
+        """Forget all texts, for measurements that must not know the ones before."""
+        self._texts.forget()
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """There is none."""
 
 
-def siblings_of(tokens: np.ndarray, lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """[B, up to 2·NEIGHBOURS] the rows that begin most like each row, least alike first.
-
-    In the order of their tokens, rows that begin alike stand together.
-    """
-    count = len(lengths)
-    order = sorted(range(count), key=lambda row: tokens[row, : lengths[row]].tobytes())
-    apart = [step for near in range(NEIGHBOURS, 0, -1) for step in (-near, near)]
-    found = np.full((count, len(apart)), -1, dtype=np.int64)
-    for place, row in enumerate(order):
-        for column, step in enumerate(apart):
-            if 0 <= place + step < count:
-                found[row, column] = order[place + step]
-    return found
-
-
 @njit
 def proposal(
-    tokens: np.ndarray, lengths: np.ndarray, row: int, siblings: np.ndarray, most: int
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    place: int,
+    siblings: np.ndarray,
+    most: int,
+    begun: bool,
+    few: bool,
 ) -> np.ndarray:
-    """What stands after the position that agrees best with the end of a row.
+    """What stands after the position that agrees best with the end of a text; may be empty.
 
-    The length is DRAFTED_PER_AGREEING times the tokens of WINDOW that agree, and at most `most`;
-    empty where no position reaches LEAST_SCORE. Of equal positions the last is taken, the row's own
-    before a sibling's: the answer to copy stands at the prompt's end.
+    Of equal positions the last is taken, the text's own before a sibling's: the answer to copy
+    stands at the prompt's end. Where no position reaches LEAST_SCORE there is no proposal, unless
+    the text has just begun.
 
     Args:
-        tokens: [B or more, longest] prompts and outputs so far. lengths: [B or more].
-        row: the one to go on with. siblings: other rows to look into; -1 is none.
+        tokens: [places, longest] prompts and outputs so far. lengths: [places].
+        place: of the text to go on with. siblings: other places to look into; -1 is none.
         most: tokens that may be proposed.
+        begun: the text's last token is its answer's first.
+        few: propose as many as may be, also where only a few tokens agree.
     """
-    own = tokens[row, : lengths[row]]
-    source, best_at, best_agree, best = own, -1, 0, LEAST_SCORE
+    own = tokens[place, : lengths[place]]
+    source, best_at, best_run, best = own, -1, 0, LEAST_SCORE
     for sibling in siblings:
         if sibling >= 0:
             other = tokens[sibling, : lengths[sibling]]
-            # Up to there a sibling is what the row itself is.
+            # Up to there a sibling is what the text itself is.
             start = max(_common(own, other) - 1, 0)
-            score, at, agree = _best_position(other, start, own, best)
+            score, at, run = _best_position(other, start, own, best)
             if at >= 0:
-                source, best_at, best_agree, best = other, at, agree, score
-    score, at, agree = _best_position(own, 0, own, best)
+                source, best_at, best_run, best = other, at, run, score
+    score, at, run = _best_position(own, 0, own, best)
     if at >= 0:
-        source, best_at, best_agree = own, at, agree
+        source, best_at, best_run = own, at, run
+    if best_at < 0 and begun:
+        best_at = _first(own)
     if best_at < 0:
         return own[:0]
-    count = min(most, DRAFTED_PER_AGREEING * best_agree)
+    count = most if few or begun else min(most, best_run + BEYOND_AGREEING)
     return source[best_at + 1 : min(best_at + 1 + count, source.shape[0])]
 
 
@@ -135,22 +141,34 @@ def _common(one: np.ndarray, other: np.ndarray) -> int:
 
 
 @njit
+def _first(own: np.ndarray) -> int:
+    """Where the last token occurs first before its own place; -1 where it does not."""
+    for at in range(own.shape[0] - 1):
+        if own[at] == own[-1]:
+            return at
+    return -1
+
+
+@njit
 def _best_position(
     source: np.ndarray, start: int, own: np.ndarray, least: float
 ) -> tuple[float, int, int]:
-    """Score, position and agreeing tokens of the last best position; -1 where all are below."""
+    """The last best position: its score, where it is, and how many tokens agree without a gap.
+
+    The position is -1 where all are below `least`.
+    """
     last = own.shape[0] - 1
     newest, newest_but_one = own[last], own[max(last - 1, 0)]
-    best, best_at, best_agree = least, -1, 0
+    best, best_at, best_run = least, -1, 0
     for at in range(start, source.shape[0] - 1):
         if source[at] != newest and source[max(at - 1, 0)] != newest_but_one:
             continue  # below LEAST_SCORE whatever stands before
-        score, weight, agree = 0.0, 1.0, 0
+        score, weight, run = 0.0, 1.0, 0
         for back in range(min(WINDOW, at + 1, last + 1)):
             if source[at - back] == own[last - back]:
                 score += weight
-                agree += 1
+                run += run == back
             weight *= DECAY
         if score >= best:
-            best, best_at, best_agree = score, at, agree
-    return best, best_at, best_agree
+            best, best_at, best_run = score, at, run
+    return best, best_at, best_run

@@ -14,6 +14,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from refiner_worker.copy_proposer import CopyProposer
+
 ShapeScores = Callable[..., None]
 """verl's `extract_prompt_logprobs(output, num_prompt_logprobs, result_dict)`."""
 
@@ -41,6 +43,18 @@ class _Passes(StatLoggerBase):
         """Nothing to say."""
 
 
+class ForgettingWorker:
+    """What vLLM's worker is extended by."""
+
+    model_runner: Any
+
+    def forget_drafts(self) -> None:
+        """Let a proposer that remembers texts (`copy_proposer`) start anew."""
+        drafter = getattr(self.model_runner, "drafter", None)
+        if isinstance(drafter, CopyProposer):
+            drafter.forget()
+
+
 class LocalVllm:
     """A running engine; leave the `async with` to stop it.
 
@@ -54,7 +68,12 @@ class LocalVllm:
         self._shape_scores = shape_scores
         self._passes: list[_Passes] = []
         self._engine = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(model=model, **engine_args), stat_loggers=[self._count_passes]
+            AsyncEngineArgs(
+                model=model,
+                worker_extension_cls=f"{__name__}.{ForgettingWorker.__name__}",
+                **engine_args,
+            ),
+            stat_loggers=[self._count_passes],
         )
 
     def _count_passes(self, vllm_config: Any, engine_index: int = 0) -> _Passes:
@@ -67,8 +86,9 @@ class LocalVllm:
         return sum(one.count for one in self._passes)
 
     async def forget(self) -> None:
-        """Empty the prefix cache, so that equal prompts cost what new ones cost."""
+        """Empty the prefix cache and the proposer's memory: equal prompts cost what new ones do."""
         await self._engine.reset_prefix_cache()
+        await self._engine.collective_rpc("forget_drafts")
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,14 +1,17 @@
 # ruff: noqa: E402  (the environment must be set before verl and vLLM are imported)
 """Ways to decode a refinement against plain decoding: calls, tokens per forward pass, times.
 
-    python scripts/bench_refine.py [--prompts 64] [--turns 5] [--json FILE]
+    python scripts/bench_refine.py [--steps 4] [--in-flight 8] [--turns 5] [--json FILE]
 
 Everything comes from one run on real vLLM engines on the CPU with the tiny model; the contenders
-take turns, so that a busy machine slows all of them, and all prompts of a row are under way at
-once. Rollouts are right programs, programs with one slip, with the task misread, and programs for
-other tasks; they are sorted by what the refiner (greedy) made of them: a verbatim copy, one edit,
-many edits (half of it copied, or more), a rewrite. "mix" is what a training step sends: of
-GROUP samples of the policy for each problem those that do not pass all tests.
+take turns, so that a busy machine slows all of them. "mix" is what the quickstart's training steps
+send to the refiner: of GROUP samples of the policy for each of PROBLEMS problems those that do not
+pass all tests, one step after the other. The other rows have as many refinements, in as many
+batches. Their rollouts are right programs, programs with one slip, with the task misread, and
+programs for other tasks; they are sorted by what the refiner (greedy) made of them: a verbatim
+copy, one edit, many edits (half of it copied, or more), a rewrite. At most --in-flight are under
+way at a time, since a step's rollouts end and are judged one after the other; docs/refiner.md says
+how many are in a training. "mix at once" has no such limit: a step's all come together.
 
 plain           one request each
 verify          verify-then-resume, on the same engine
@@ -18,8 +21,8 @@ suffix          vLLM's suffix trees, where arctic-inference is installed, withou
                 earlier outputs, since every turn has the same
 first token     the prompts alone: the floor under all of them
 
-No way makes texts of tokens, as in training, and the prefix cache is emptied before each run: what
-is shared is shared among the refinements of one run.
+No way makes texts of tokens, as in training, and before each batch the prefix cache and the
+proposer's memory are emptied: what is shared is shared among the refinements of one step.
 """
 
 import argparse
@@ -75,7 +78,8 @@ from reward.verdict import Verdict
 CHECKPOINT = REPO_ROOT / "recipe" / "cpu" / "checkpoint"
 TEMPLATE = load_template("micro-v1")
 MAX_PROMPT_TOKENS, MAX_ANSWER_TOKENS = 176, 64
-GROUP = 8
+PROBLEMS, GROUP = 8, 8
+"""Problems of a training step, and rollouts of each: the quickstart's."""
 KINDS = ("verbatim", "one edit", "many edits", "rewritten")
 ENGINE_ARGS: dict[str, Any] = {
     "dtype": "float32",
@@ -85,7 +89,7 @@ ENGINE_ARGS: dict[str, Any] = {
     "max_num_batched_tokens": 4096,
     "kv_cache_memory_bytes": 64 << 20,
     "distributed_executor_backend": "uni",
-    "block_size": 32,
+    "block_size": 16,
 }
 QUIET = sampling_extra("vllm")
 IN_THE_ENGINE = (
@@ -103,9 +107,21 @@ class Case:
     draft_ids: list[int]
 
 
+Batch = list[Case]
+"""The refinements of one step."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is decoded, and how many are under way at a time; None for all of a batch."""
+
+    batches: list[Batch]
+    in_flight: int | None
+
+
 @dataclass(frozen=True)
 class Figures:
-    """Means over the refinements of one row; times of all of them together, median of turns."""
+    """Means over the refinements of one row; times of all its batches, median of turns."""
 
     calls: float
     passes: float
@@ -117,7 +133,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one way; `cpu_s` is of this process and all engines, of which one works."""
+    """One way, all batches; `cpu_s` is of this process and all engines, of which one works."""
 
     wall_s: float
     cpu_s: float
@@ -138,7 +154,8 @@ class Contender:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=64, help="per row, all at once")
+    parser.add_argument("--steps", type=int, default=4, help="training steps in the mix")
+    parser.add_argument("--in-flight", type=int, default=8, help="refinements at a time")
     parser.add_argument("--pool", type=int, default=800, help="candidates the rows are drawn from")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
@@ -150,14 +167,20 @@ async def main() -> None:
             for decoding in (Decoding.PLAIN, *IN_THE_ENGINE)
         }
         contenders = _contenders(engines, tokenizer)
-        rows = await _rows(contenders["plain"].decode, tokenizer, options.pool, options.prompts)
-        rows["mix"] = await _mix(Engine(engines[Decoding.PLAIN], 1.0), tokenizer, options.prompts)
+        mix = await _mix(Engine(engines[Decoding.PLAIN], 1.0), tokenizer, options.steps)
+        sizes = [len(batch) for batch in mix]
+        kinds = await _kinds(contenders["plain"].decode, tokenizer, options.pool, sizes)
+        rows = {
+            **{kind: Row(batches, options.in_flight) for kind, batches in kinds.items()},
+            "mix": Row(mix, options.in_flight),
+            "mix at once": Row(mix, None),
+        }
         results = {
-            name: await _compare(contenders, cases, options.turns) for name, cases in rows.items()
+            name: await _compare(contenders, row, options.turns) for name, row in rows.items()
         }
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for name, figures in results.items():
-        _print_row(name, len(rows[name]), figures)
+        _print_row(name, rows[name], figures)
     if options.json:
         plain = {
             row: {n: asdict(f) for n, f in figures.items()} for row, figures in results.items()
@@ -193,21 +216,28 @@ def _contenders(engines: dict[Decoding, LocalVllm], tokenizer: Any) -> dict[str,
     }
 
 
-async def _rows(plain: Decode, tokenizer: Any, pool: int, count: int) -> dict[str, list[Case]]:
-    """Cases by what plain decoding makes of them."""
+async def _kinds(
+    plain: Decode, tokenizer: Any, pool: int, sizes: Sequence[int]
+) -> dict[str, list[Batch]]:
+    """Cases by what plain decoding makes of them, in batches of these sizes."""
     chosen = list(islice(problems(Split.TEST, seed=0), pool))
     rng = random.Random(0)
-    rows: dict[str, list[Case]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[Case]] = {kind: [] for kind in KINDS}
     cases = [
         _case(tokenizer, policy_messages(p.task, rng), _rollout(i, p, chosen, rng))
         for i, p in enumerate(chosen)
     ]
     outputs = await asyncio.gather(*(plain(case) for case in cases))
     for case, output in zip(cases, outputs, strict=True):
-        row = rows[_kind(case.draft_ids, output.token_ids)]
-        if len(row) < count:
-            row.append(case)
-    return rows
+        found[_kind(case.draft_ids, output.token_ids)].append(case)
+    return {kind: _batches(cases, sizes) for kind, cases in found.items()}
+
+
+def _batches(cases: Sequence[Case], sizes: Sequence[int]) -> list[Batch]:
+    """As many of these sizes as there are cases for; the last may be shorter."""
+    left = iter(cases)
+    batches = [list(islice(left, size)) for size in sizes]
+    return [batch for batch in batches if batch]
 
 
 def _rollout(
@@ -239,47 +269,67 @@ def _kind(draft: Sequence[int], output: Sequence[int]) -> str:
     return "one edit" if sum(not equal for equal, _ in blocks) == 1 else "many edits"
 
 
-async def _mix(policy: Engine, tokenizer: Any, count: int) -> list[Case]:
+async def _mix(policy: Engine, tokenizer: Any, steps: int) -> list[Batch]:
     """The policy's own samples, without those that pass: they are never refined."""
     rng = random.Random(1)
-    groups = list(islice(problems(Split.TRAIN, seed=1), 4 * count // GROUP))
-    chosen = [problem for problem in groups for _ in range(GROUP)]
-    asked = [m for m in (policy_messages(p.task, rng) for p in groups) for _ in range(GROUP)]
-    prompts = [prompt_ids(tokenizer, messages) for messages in asked]
-    samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
-    answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
+    drawn = problems(Split.TRAIN, seed=1)
+    batches = []
     with Judge() as judge:
-        pending = [
-            judge.submit(as_judge_problem(problem), extract(answer))
-            for problem, answer in zip(chosen, answers, strict=True)
-        ]
-        passed = [future.result().verdict is Verdict.ACCEPTED for future in pending]
-    wrong = [(m, a) for m, a, ok in zip(asked, answers, passed, strict=True) if not ok]
-    return [_case(tokenizer, messages, answer) for messages, answer in wrong[:count]]
+        for _ in range(steps):
+            chosen = [problem for problem in islice(drawn, PROBLEMS) for _ in range(GROUP)]
+            # The rollouts of one problem have the same statement.
+            asked = [
+                m
+                for m in (policy_messages(p.task, rng) for p in chosen[::GROUP])
+                for _ in range(GROUP)
+            ]
+            prompts = [prompt_ids(tokenizer, messages) for messages in asked]
+            samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
+            answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
+            pending = [
+                judge.submit(as_judge_problem(problem), extract(answer))
+                for problem, answer in zip(chosen, answers, strict=True)
+            ]
+            passed = [future.result().verdict is Verdict.ACCEPTED for future in pending]
+            batches.append(
+                [
+                    _case(tokenizer, messages, answer)
+                    for messages, answer, ok in zip(asked, answers, passed, strict=True)
+                    if not ok
+                ]
+            )
+    return batches
 
 
-async def _compare(
-    contenders: dict[str, Contender], cases: list[Case], turns: int
-) -> dict[str, Figures]:
-    """Every contender on every case, once to warm up, then in turns."""
-    if not cases:
+async def _compare(contenders: dict[str, Contender], row: Row, turns: int) -> dict[str, Figures]:
+    """Every contender on every batch, once to warm up, then in turns."""
+    if not row.batches:
         return {}
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for _ in range(turns + 1):
         for name, contender in contenders.items():
-            runs[name].append(await _run(contender, cases))
+            runs[name].append(await _run(contender, row))
     expected = [decoded.token_ids for decoded in runs["plain"][-1].outputs]
     return {name: _figures(kept[1:], expected) for name, kept in runs.items()}
 
 
-async def _run(contender: Contender, cases: list[Case]) -> Run:
-    """All cases at once."""
-    await contender.engine.forget()
-    passes, cpu_s = contender.engine.forward_passes, _cpu_s()
-    started = time.perf_counter()
-    outputs = await asyncio.gather(*(contender.decode(case) for case in cases))
-    wall_s = time.perf_counter() - started
-    return Run(wall_s, _cpu_s() - cpu_s, list(outputs), contender.engine.forward_passes - passes)
+async def _run(contender: Contender, row: Row) -> Run:
+    """One batch after the other."""
+    passes, cpu_s, wall_s = contender.engine.forward_passes, 0.0, 0.0
+    outputs: list[Decoded] = []
+    for batch in row.batches:
+        slots = asyncio.Semaphore(row.in_flight or len(batch))
+        await contender.engine.forget()
+        before, started = _cpu_s(), time.perf_counter()
+        outputs += await asyncio.gather(*(_decoded(contender, case, slots) for case in batch))
+        wall_s += time.perf_counter() - started
+        cpu_s += _cpu_s() - before
+    return Run(wall_s, cpu_s, outputs, contender.engine.forward_passes - passes)
+
+
+async def _decoded(contender: Contender, case: Case, slots: asyncio.Semaphore) -> Decoded:
+    async with slots:
+        return await contender.decode(case)
 
 
 def _cpu_s() -> float:
@@ -302,8 +352,9 @@ def _figures(runs: list[Run], expected: list[tuple[int, ...]]) -> Figures:
     )
 
 
-def _print_row(name: str, count: int, figures: dict[str, Figures]) -> None:
-    print(f"\n{name}, {count} refinements at once")
+def _print_row(name: str, row: Row, figures: dict[str, Figures]) -> None:
+    sizes = ", ".join(str(len(batch)) for batch in row.batches)
+    print(f"\n{name}: {sizes} refinements, {row.in_flight or 'all'} at a time")
     print(f"{'':18}{'calls':>8}{'passes':>8}{'tok/pass':>9}{'wall s':>8}{'cpu s':>8}", end="")
     print(f"{'passes ÷':>10}{'wall ÷':>8}{'cpu ÷':>8}{'equal':>8}")
     for contender, got in figures.items():

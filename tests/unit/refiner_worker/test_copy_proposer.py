@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from refiner_worker.copy_proposer import (
+    BEYOND_AGREEING,
     DECAY,
-    DRAFTED_PER_AGREEING,
+    FEW,
     LEAST_SCORE,
     WINDOW,
     CopyProposer,
     proposal,
-    siblings_of,
 )
 
 DRAFT = [10, 11, 12, 13, 14, 15, 16]
@@ -27,10 +27,13 @@ def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return table, np.array([len(one) for one in rows])
 
 
-def continuation(tokens: list[int], most: int, *siblings: list[int]) -> list[int]:
-    """The proposal for a request beside others."""
+def continuation(
+    tokens: list[int], most: int, *siblings: list[int], begun: bool = False, few: bool = True
+) -> list[int]:
+    """The proposal for a text beside others."""
     table, lengths = padded([tokens, *siblings])
-    found: list[int] = proposal(table, lengths, 0, siblings_of(table, lengths)[0], most).tolist()
+    others = np.arange(1, len(lengths))
+    found: list[int] = proposal(table, lengths, 0, others, most, begun, few).tolist()
     return found
 
 
@@ -52,7 +55,9 @@ def test_an_edited_copy_goes_on_where_the_draft_does(
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        ([10, 11], [12, 13, 14, 15, 16, 3]),  # 2 agree: 8, of which 6 are allowed
+        ([10, 11], [12, 13, 14, 15]),  # 2 agree: 4
+        ([10, 11, 12], [13, 14, 15, 16, 3]),  # 3 agree: 5
+        ([10, 11, 12, 13, 99], [15, 16]),  # the last is strange: 2, where it would be
         ([10], []),  # one alone may be chance
         ([10, 11, 99], []),  # two before a strange one: 0.6 + 0.36 is too little
     ],
@@ -60,7 +65,31 @@ def test_an_edited_copy_goes_on_where_the_draft_does(
 def test_the_more_tokens_agree_the_more_are_proposed(
     output: list[int], expected: list[int]
 ) -> None:
-    assert continuation(PROMPT + output, 6) == expected
+    assert continuation(PROMPT + output, 6, few=False) == expected
+
+
+def test_among_few_requests_a_draft_is_as_long_as_it_may_be() -> None:
+    assert continuation([*PROMPT, 10, 11], 6) == [12, 13, 14, 15, 16, 3]
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (10, [11, 12, 13, 14]),  # its answer's beginning, though 10 ends the prompt as well
+        (77, []),
+    ],
+)
+def test_an_answers_first_token_is_followed_where_it_first_occurs(
+    first: int, expected: list[int]
+) -> None:
+    for few in (True, False):
+        assert continuation([*PROMPT, 10, first], 4, begun=True, few=few) == expected
+    assert continuation([*PROMPT, 10, first], 4) == []
+
+
+def test_a_begun_answer_follows_a_sibling_that_is_ahead() -> None:
+    ahead = [*PROMPT, 3, 50, 51, 52]
+    assert continuation([*PROMPT, 3, 50], 4, ahead, begun=True) == [51, 52]
 
 
 def test_of_equal_places_the_last_is_taken() -> None:
@@ -88,33 +117,27 @@ def test_where_both_agree_alike_the_own_draft_is_copied() -> None:
     assert continuation([*PROMPT, 10, 11], 2, sibling) == [12, 13]
 
 
-def test_siblings_are_the_rows_that_begin_most_alike() -> None:
-    rows = [[1, 1, 1, 9], [2, 0, 0, 0], [1, 1, 2, 0], [1, 2, 0, 0], [1, 1, 1, 8], [3, 0, 0, 0]]
-    found = siblings_of(np.array(rows, dtype=np.int32), np.full(6, 4))
-    assert found[0].tolist()[-2:] == [4, 2]
-    assert set(found[0].tolist()) == {4, 2, 3, -1}
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_pruning_loses_no_position(seed: int) -> None:
     """Against the definition, on random rows of few letters."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(0, 3, rng.integers(4, 24)).tolist() for _ in range(4)]
-    assert continuation(rows[0], 5, *rows[1:]) == by_definition(rows[0], rows[1:], 5)
+    for few in (True, False):
+        found = continuation(rows[0], 5, *rows[1:], few=few)
+        assert found == by_definition(rows[0], rows[1:], 5, few)
 
 
-def by_definition(own: list[int], others: list[list[int]], most: int) -> list[int]:
-    """Scores every position of every row; siblings come in the proposer's order."""
-    rows = [own, *others]
-    order = siblings_of(*padded(rows))[0]
+def by_definition(own: list[int], others: list[list[int]], most: int, few: bool) -> list[int]:
+    """Scores every position of every text."""
     best, chosen = LEAST_SCORE, []
-    for source in [*(rows[index] for index in order if index >= 0), own]:
+    for source in [*others, own]:
         for at in range(len(source) - 1):
             pairs = zip(reversed(source[: at + 1]), reversed(own), strict=False)
             agree = [one == other for one, other in pairs][:WINDOW]
             score = sum(DECAY**back for back, same in enumerate(agree) if same)
             if score >= best and (source is own or at + 1 >= common(source, own)):
-                count = min(most, DRAFTED_PER_AGREEING * sum(agree))
+                run = [*agree, False].index(False)
+                count = most if few else min(most, run + BEYOND_AGREEING)
                 best, chosen = score, source[at + 1 : at + 1 + count]
     return chosen
 
@@ -124,18 +147,45 @@ def common(one: list[int], other: list[int]) -> int:
     return same.index(False) if False in same else len(same)
 
 
-def test_requests_without_new_tokens_or_room_get_no_proposal() -> None:
-    config = SimpleNamespace(
-        speculative_config=SimpleNamespace(num_speculative_tokens=16),
-        model_config=SimpleNamespace(max_model_len=12),
+def proposer(longest: int, rows: int = 3) -> CopyProposer:
+    return CopyProposer(
+        SimpleNamespace(
+            speculative_config=SimpleNamespace(num_speculative_tokens=8),
+            model_config=SimpleNamespace(max_model_len=longest),
+            scheduler_config=SimpleNamespace(max_num_seqs=rows),
+        )
     )
-    tokens = np.zeros((3, 12), dtype=np.int32)
+
+
+def test_requests_without_new_tokens_or_room_get_no_proposal() -> None:
+    tokens = np.zeros((3, 40), dtype=np.int32)
     tokens[:, :11] = [*PROMPT[1:], 10, 11]
     lengths = np.array([11, 11, 12])
     # Row 0 would overrun the context of 12 tokens, row 1 is still in its prefill.
-    assert CopyProposer(config).propose([[11], [], [11]], lengths, tokens) == [[], [], []]
-    config.model_config.max_model_len = 40
-    assert CopyProposer(config).propose([[11], []], lengths[:2], tokens) == [
-        [12, 13, 14, 15, 16, 3, 10, 11],
-        [],
-    ]
+    step = [[11], [], [11]]
+    assert proposer(12).propose(step, lengths, tokens[:, :12]) == [[], [], []]
+    assert proposer(40).propose(step[:2], lengths, tokens) == [[12, 13, 14, 15, 16, 3, 10, 11], []]
+
+
+def test_what_has_just_finished_is_followed_until_it_is_forgotten() -> None:
+    engine = proposer(16)
+    tokens = np.zeros((3, 16), dtype=np.int32)
+    tokens[0, :15] = [*PROMPT, 50, 51, 52, 53, 54]
+    engine.propose([[50, 51, 52, 53, 54]], np.array([15]), tokens)
+    tokens[0, :12] = [*PROMPT, 50, 51]
+    assert engine.propose([[51]], np.array([12]), tokens) == [[52, 53, 54]]
+    engine.forget()
+    assert engine.propose([[51]], np.array([12]), tokens) == [[]]
+
+
+@pytest.mark.parametrize(("others", "length"), [(FEW - 1, 8), (FEW, 4)])
+def test_only_requests_that_go_on_count_towards_few(others: int, length: int) -> None:
+    rows = others + 2
+    tokens = np.zeros((rows, 40), dtype=np.int32)
+    tokens[:, :12] = [*PROMPT, 10, 11]
+    tokens[:, 0] = range(rows)
+    lengths = np.full(rows, 12)
+    engine = proposer(40, rows)
+    engine.propose([[10]] * rows, lengths - 1, tokens)
+    drafts = engine.propose([[11]] * (rows - 1) + [[]], lengths, tokens)
+    assert len(drafts[0]) == length
