@@ -4,8 +4,8 @@ vLLM's own n-gram proposer needs its whole n-gram to agree: after each edit it f
 has seen enough, and what stands earlier in the prompt is preferred. Here every earlier position is
 scored by how well the tokens before it agree with the last ones, mismatches forgiven, the recent
 weighing most; what follows the best position is proposed. A replaced token thus costs nothing, an
-inserted or deleted one a step or two. The first token of an answer is followed where it first
-occurs: with one token to go by, the answer's own beginning is the likeliest place.
+inserted or deleted one a step or two. Where nothing agrees with an answer's first token, it is
+followed where it first occurs: most likely where the answer to copy begins.
 
 Positions of the siblings count as well: the requests, under way or just finished, that share most
 of their prompt, which are refinements of one problem's other rollouts. One that is ahead knows how
@@ -33,9 +33,9 @@ LEAST_SCORE = 1.2
 (1.3). Drafts after one agreeing token were accepted too rarely to be worth their computation."""
 BEYOND_AGREEING = 2
 """A draft is this much longer than the run of tokens that agree without a gap."""
-FEW = 8
-"""Requests at a time, up to which a draft is as long as it may be: a pass over so few costs much
-the same with it."""
+FEW_REQUESTS = 8
+"""With new tokens in a step, up to which a draft is as long as it may be: a pass over so few costs
+much the same with it."""
 
 
 class CopyProposer:
@@ -45,8 +45,8 @@ class CopyProposer:
         self._count = vllm_config.speculative_config.num_speculative_tokens
         self._max_length = vllm_config.model_config.max_model_len
         self._texts = RecentTexts(vllm_config.scheduler_config.max_num_seqs, self._max_length)
-        two = np.zeros((2, 1), dtype=np.int32)  # rows, so that all is compiled before it is needed
-        self.propose([[0], [0]], np.ones(2, dtype=np.int32), two)
+        rows = np.zeros((2, 1), dtype=np.int32)  # so that all is compiled before it is needed
+        self.propose([[0], [0]], np.ones(2, dtype=np.int32), rows)
         self.forget()
 
     def propose(
@@ -68,10 +68,10 @@ class CopyProposer:
         places, begun = self._texts.follow(token_ids_cpu, lengths, grown)
         siblings = self._texts.siblings(places)
         room = np.minimum(self._count, self._max_length - lengths - 1)
-        few = np.count_nonzero(grown) <= FEW
+        full = np.count_nonzero(grown) <= FEW_REQUESTS
         tokens, known = self._texts.tokens, self._texts.lengths
         return [
-            proposal(tokens, known, place, siblings[row], room[row], begun[row], few).tolist()
+            proposal(tokens, known, place, siblings[row], room[row], begun[row], full).tolist()
             if grown[row] and room[row] > 0
             else []
             for row, place in enumerate(places)
@@ -93,7 +93,7 @@ def proposal(
     siblings: np.ndarray,
     most: int,
     begun: bool,
-    few: bool,
+    full: bool,
 ) -> np.ndarray:
     """What stands after the position that agrees best with the end of a text; may be empty.
 
@@ -105,8 +105,8 @@ def proposal(
         tokens: [places, longest] prompts and outputs so far. lengths: [places].
         place: of the text to go on with. siblings: other places to look into; -1 is none.
         most: tokens that may be proposed.
-        begun: the text's last token is its answer's first.
-        few: propose as many as may be, also where only a few tokens agree.
+        begun: the text's last token is its answer's first; `most` are proposed.
+        full: propose `most` wherever anything is proposed.
     """
     own = tokens[place, : lengths[place]]
     source, best_at, best_run, best = own, -1, 0, LEAST_SCORE
@@ -125,7 +125,7 @@ def proposal(
         best_at = _first(own)
     if best_at < 0:
         return own[:0]
-    count = most if few or begun else min(most, best_run + BEYOND_AGREEING)
+    count = most if full or begun else min(most, best_run + BEYOND_AGREEING)
     return source[best_at + 1 : min(best_at + 1 + count, source.shape[0])]
 
 
@@ -167,7 +167,8 @@ def _best_position(
         for back in range(min(WINDOW, at + 1, last + 1)):
             if source[at - back] == own[last - back]:
                 score += weight
-                run += run == back
+                if run == back:
+                    run += 1
             weight *= DECAY
         if score >= best:
             best, best_at, best_run = score, at, run

@@ -87,7 +87,8 @@ class LocalVllm:
 
     async def forget(self) -> None:
         """Empty the prefix cache and the proposer's memory: equal prompts cost what new ones do."""
-        await self._engine.reset_prefix_cache()
+        if not await self._engine.reset_prefix_cache():
+            raise RuntimeError("the prefix cache is in use: wait for all requests before `forget`")
         await self._engine.collective_rpc("forget_drafts")
 
     async def __aenter__(self) -> Self:

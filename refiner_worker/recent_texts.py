@@ -13,7 +13,7 @@ from numba import njit  # type: ignore[import-untyped]
 REMEMBERED = 256
 """Finished texts that are kept, at least."""
 NEIGHBOURS = 2
-"""Siblings of a text on either side, in the order of their first tokens: 4 in all."""
+"""Siblings of a text on either side, in the order of their prompts' tokens: 4 in all."""
 
 
 class RecentTexts:
@@ -39,7 +39,7 @@ class RecentTexts:
         self.lengths[:] = 0
         self._used = np.zeros(len(self.lengths), dtype=np.int64)
         self._step = 0
-        self._current = np.full(0, -1, dtype=np.int64)
+        self._current = np.empty(0, dtype=np.int64)
         self._order: list[tuple[bytes, int]] = []
         self._keys: dict[int, bytes] = {}
 
@@ -54,7 +54,7 @@ class RecentTexts:
 
         Returns:
             [B] each row's place, -1 for one that has never grown (a prompt that is being read),
-            and [B] whether the text has just begun: its prompt was read in this step.
+            and [B] whether the text is new here: as a rule, its prompt was read in this step.
         """
         self._step += 1
         places = followed(self.tokens, self.lengths, self._current, table, lengths, grown)
@@ -78,17 +78,19 @@ class RecentTexts:
         return place
 
     def siblings(self, places: np.ndarray) -> np.ndarray:
-        """[B, 2·NEIGHBOURS] the places whose texts begin most like each one's, nearest last.
+        """[B, 2·NEIGHBOURS] the neighbours of each text in the order of their prompts' tokens.
 
-        In the order of their prompts' tokens, texts that begin alike stand together. -1 is none.
+        There, texts that begin alike stand together. The nearest come last; -1 is none.
         """
+        if not self._order:
+            return np.full((len(places), 2 * NEIGHBOURS), -1, dtype=np.int64)
         order = np.array([place for _, place in self._order], dtype=np.int64)
         rank = np.full(len(self.lengths), -1, dtype=np.int64)
         rank[order] = np.arange(len(order))
         apart = [step for near in range(NEIGHBOURS, 0, -1) for step in (-near, near)]
         at = rank[places][:, None] + np.array(apart)
         known = (places[:, None] >= 0) & (at >= 0) & (at < len(order))
-        return np.where(known, order[np.where(known, at, 0)], -1) if len(order) else at * 0 - 1
+        return np.where(known, order[np.where(known, at, 0)], -1)
 
 
 @njit
@@ -102,24 +104,31 @@ def followed(
 ) -> np.ndarray:
     """[B] the place of each row of a batch, given those of the last batch; -1 where it has none.
 
-    A row is the one that, without what has grown, was there in the last step, where it was or
-    elsewhere. The new tokens are written to `tokens`, and their number is added to `known`.
+    A row goes on with a text that it begins with: the one of the same row in the last batch, of
+    another row, or one that was left out for some steps (vLLM does not show every step, and takes
+    requests out of its batch when memory or its budget of tokens ends). What is new of it is
+    written to `tokens` and counted in `known`.
     """
     places = np.full(len(lengths), -1, dtype=np.int64)
-    taken = np.zeros(len(current), dtype=np.bool_)
+    taken = np.zeros(len(known), dtype=np.bool_)
     for row in range(len(lengths)):
         before = lengths[row] - grown[row]
-        for guess in range(-1, len(current)):
-            was = row if guess < 0 else guess  # its own row first
-            if was >= len(current) or taken[was] or current[was] < 0:
+        for guess in range(-1, len(current) + len(known)):
+            if guess < 0:
+                place = current[row] if row < len(current) else -1
+            elif guess < len(current):
+                place = current[guess]
+            else:
+                place = guess - len(current)
+            if place < 0 or taken[place] or not 0 < known[place] <= before:
                 continue
-            place = current[was]
-            if known[place] != before:
+            end = known[place]
+            if tokens[place, end - 1] != table[row, end - 1]:
+                continue  # spares the comparison of most
+            if not np.array_equal(tokens[place, :end], table[row, :end]):
                 continue
-            if not np.array_equal(tokens[place, :before], table[row, :before]):
-                continue
-            places[row], taken[was] = place, True
-            for at in range(before, lengths[row]):
+            places[row], taken[place] = place, True
+            for at in range(end, lengths[row]):
                 tokens[place, at] = table[row, at]
             known[place] = lengths[row]
             break

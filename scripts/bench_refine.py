@@ -6,12 +6,13 @@
 Everything comes from one run on real vLLM engines on the CPU with the tiny model; the contenders
 take turns, so that a busy machine slows all of them. "mix" is what the quickstart's training steps
 send to the refiner: of GROUP samples of the policy for each of PROBLEMS problems those that do not
-pass all tests, one step after the other. The other rows have as many refinements, in as many
-batches. Their rollouts are right programs, programs with one slip, with the task misread, and
-programs for other tasks; they are sorted by what the refiner (greedy) made of them: a verbatim
-copy, one edit, many edits (half of it copied, or more), a rewrite. At most --in-flight are under
-way at a time, since a step's rollouts end and are judged one after the other; docs/refiner.md says
-how many are in a training. "mix at once" has no such limit: a step's all come together.
+pass all tests, one step after the other. The other rows have as many refinements, or as many as
+--pool has, in as many batches. Their rollouts are right programs, programs with one slip, with the
+task misread, and programs for other tasks; they are sorted by what the refiner (greedy) made of
+them: a verbatim copy, one edit, many edits (half of it copied, or more), a rewrite. At most
+--in-flight are under way at a time, since a step's rollouts end and are judged one after the other;
+docs/refiner.md says how many are in a training. "mix at once" has no such limit: a step's all come
+together.
 
 plain           one request each
 verify          verify-then-resume, on the same engine
@@ -212,7 +213,7 @@ def _contenders(engines: dict[Decoding, LocalVllm], tokenizer: Any) -> dict[str,
             lambda case: client.verify(case.prompt_ids, case.draft_ids, how), engine
         ),
         **{str(decoding): plain(decoding) for decoding in IN_THE_ENGINE},
-        "first token only": plain(Decoding.PLAIN, max_tokens=1),
+        "first token": plain(Decoding.PLAIN, max_tokens=1),
     }
 
 

@@ -23,6 +23,7 @@ def environment() -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # Compiling costs 20 s at the first generation and gains nothing on a tiny model.
         "TORCHDYNAMO_DISABLE": "1",

@@ -8,7 +8,7 @@ import pytest
 from refiner_worker.copy_proposer import (
     BEYOND_AGREEING,
     DECAY,
-    FEW,
+    FEW_REQUESTS,
     LEAST_SCORE,
     WINDOW,
     CopyProposer,
@@ -28,12 +28,12 @@ def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def continuation(
-    tokens: list[int], most: int, *siblings: list[int], begun: bool = False, few: bool = True
+    tokens: list[int], most: int, *siblings: list[int], begun: bool = False, full: bool = True
 ) -> list[int]:
     """The proposal for a text beside others."""
     table, lengths = padded([tokens, *siblings])
     others = np.arange(1, len(lengths))
-    found: list[int] = proposal(table, lengths, 0, others, most, begun, few).tolist()
+    found: list[int] = proposal(table, lengths, 0, others, most, begun, full).tolist()
     return found
 
 
@@ -65,7 +65,7 @@ def test_an_edited_copy_goes_on_where_the_draft_does(
 def test_the_more_tokens_agree_the_more_are_proposed(
     output: list[int], expected: list[int]
 ) -> None:
-    assert continuation(PROMPT + output, 6, few=False) == expected
+    assert continuation(PROMPT + output, 6, full=False) == expected
 
 
 def test_among_few_requests_a_draft_is_as_long_as_it_may_be() -> None:
@@ -82,8 +82,8 @@ def test_among_few_requests_a_draft_is_as_long_as_it_may_be() -> None:
 def test_an_answers_first_token_is_followed_where_it_first_occurs(
     first: int, expected: list[int]
 ) -> None:
-    for few in (True, False):
-        assert continuation([*PROMPT, 10, first], 4, begun=True, few=few) == expected
+    for full in (True, False):
+        assert continuation([*PROMPT, 10, first], 4, begun=True, full=full) == expected
     assert continuation([*PROMPT, 10, first], 4) == []
 
 
@@ -122,12 +122,12 @@ def test_pruning_loses_no_position(seed: int) -> None:
     """Against the definition, on random rows of few letters."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(0, 3, rng.integers(4, 24)).tolist() for _ in range(4)]
-    for few in (True, False):
-        found = continuation(rows[0], 5, *rows[1:], few=few)
-        assert found == by_definition(rows[0], rows[1:], 5, few)
+    for full in (True, False):
+        found = continuation(rows[0], 5, *rows[1:], full=full)
+        assert found == by_definition(rows[0], rows[1:], 5, full)
 
 
-def by_definition(own: list[int], others: list[list[int]], most: int, few: bool) -> list[int]:
+def by_definition(own: list[int], others: list[list[int]], most: int, full: bool) -> list[int]:
     """Scores every position of every text."""
     best, chosen = LEAST_SCORE, []
     for source in [*others, own]:
@@ -137,7 +137,7 @@ def by_definition(own: list[int], others: list[list[int]], most: int, few: bool)
             score = sum(DECAY**back for back, same in enumerate(agree) if same)
             if score >= best and (source is own or at + 1 >= common(source, own)):
                 run = [*agree, False].index(False)
-                count = most if few else min(most, run + BEYOND_AGREEING)
+                count = most if full else min(most, run + BEYOND_AGREEING)
                 best, chosen = score, source[at + 1 : at + 1 + count]
     return chosen
 
@@ -178,7 +178,7 @@ def test_what_has_just_finished_is_followed_until_it_is_forgotten() -> None:
     assert engine.propose([[51]], np.array([12]), tokens) == [[]]
 
 
-@pytest.mark.parametrize(("others", "length"), [(FEW - 1, 8), (FEW, 4)])
+@pytest.mark.parametrize(("others", "length"), [(FEW_REQUESTS - 1, 8), (FEW_REQUESTS, 4)])
 def test_only_requests_that_go_on_count_towards_few(others: int, length: int) -> None:
     rows = others + 2
     tokens = np.zeros((rows, 40), dtype=np.int32)

@@ -90,6 +90,7 @@ def test_our_proposer_is_found_by_the_name_given_to_vllm() -> None:
     copy = server_overrides("copy", "vllm")["engine_kwargs"]["vllm"]["speculative_config"]
     module, _, name = copy["model"].rpartition(".")
     assert getattr(import_module(module), name) is CopyProposer
+    assert copy["num_speculative_tokens"] == 10
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,15 @@ def test_a_row_without_new_tokens_keeps_its_place() -> None:
     assert batch.step([([1, 5], 0)]) == (before, [False])
 
 
+def test_a_row_goes_on_after_steps_that_were_not_shown() -> None:
+    batch = Batch()
+    (one, two), _ = batch.step([([1, 5], 1), ([2, 5], 1)])
+    batch.step([([2, 5, 6], 1)])  # the first was taken out
+    places, begun = batch.step([([2, 5, 6, 7, 8, 9], 1), ([1, 5, 6], 1)])
+    assert (places, begun) == ([two, one], [False, False])
+    assert batch.held(two) == [2, 5, 6, 7, 8, 9]
+
+
 def test_another_request_in_a_row_is_another_text() -> None:
     batch = Batch()
     (old,), _ = batch.step([([1, 2, 5], 1)])
@@ -91,7 +100,8 @@ def test_the_oldest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
         assert batch.held(stays) == text
     held = {batch.held(place)[0] for place in range(4)}
     assert held == {1, 17, 18, 19}
-    assert sorted(place for _, place in batch.texts._order) == [0, 1, 2, 3]
+    around = {*batch.texts.siblings(np.arange(4)).ravel().tolist(), -1}
+    assert around == {-1, 0, 1, 2, 3}
 
 
 def test_siblings_are_the_texts_that_begin_most_alike() -> None:
@@ -122,17 +132,20 @@ def test_nothing_is_known_after_forgetting() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_every_row_is_followed_through_any_traffic(seed: int) -> None:
-    """Requests of few letters come, grow, move and go; each keeps its place to its end."""
+    """Requests come, grow, move, are left out and go; each keeps its place to its end."""
     rng = np.random.default_rng(seed)
     batch = Batch(rows=5)
     running: dict[int, list[int]] = {}
     place_of: dict[int, int] = {}
     for step in range(60):
         for gone in [key for key in running if rng.random() < 0.15 or len(running[key]) > 12]:
-            del running[gone], place_of[gone]
+            del running[gone]
+            place_of.pop(gone, None)
         if len(running) < 5 and rng.random() < 0.6:
             running[step] = [step, *rng.integers(0, 2, 2).tolist()]
-        order = rng.permutation(list(running)).tolist()
+        for unseen in [key for key in place_of if rng.random() < 0.2]:
+            running[unseen] += rng.integers(0, 2, int(rng.integers(0, 2))).tolist()
+        order = [key for key in rng.permutation(list(running)).tolist() if rng.random() < 0.8]
         grown = {key: int(rng.integers(1 if key not in place_of else 0, 4)) for key in order}
         for key in order:
             running[key] += rng.integers(0, 2, grown[key]).tolist()
