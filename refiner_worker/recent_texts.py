@@ -57,7 +57,9 @@ class RecentTexts:
             and [B] whether the text is new here: as a rule, its prompt was read in this step.
         """
         self._step += 1
-        places = followed(self.tokens, self.lengths, self._current, table, lengths, grown)
+        last = self._current
+        elsewhere = np.concatenate((last, np.arange(len(self.lengths))))
+        places = followed(self.tokens, self.lengths, last, elsewhere, table, lengths, grown)
         self._used[places[places >= 0]] = self._step
         begun = (places < 0) & (grown > 0)
         for row in np.flatnonzero(begun):
@@ -98,38 +100,42 @@ def followed(
     tokens: np.ndarray,
     known: np.ndarray,
     current: np.ndarray,
+    elsewhere: np.ndarray,
     table: np.ndarray,
     lengths: np.ndarray,
     grown: np.ndarray,
 ) -> np.ndarray:
-    """[B] the place of each row of a batch, given those of the last batch; -1 where it has none.
+    """[B] the place of each row, -1 where it has none; `current` were those of the last batch.
 
-    A row goes on with a text that it begins with: the one of the same row in the last batch, of
-    another row, or one that was left out for some steps (vLLM does not show every step, and takes
-    requests out of its batch when memory or its budget of tokens ends). What is new of it is
-    written to `tokens` and counted in `known`.
+    A row goes on with a text that it begins with: the one of the same row in the last batch, or the
+    first that fits of `elsewhere`: of the other rows, and of all places, since vLLM does not show
+    every step, and takes requests out of its batch when memory or its budget of tokens ends. What
+    is new of it is written to `tokens` and counted in `known`.
     """
     places = np.full(len(lengths), -1, dtype=np.int64)
-    taken = np.zeros(len(known), dtype=np.bool_)
+    free = known.copy()  # 0 where a row has been found to go on
     for row in range(len(lengths)):
         before = lengths[row] - grown[row]
-        for guess in range(-1, len(current) + len(known)):
-            if guess < 0:
-                place = current[row] if row < len(current) else -1
-            elif guess < len(current):
-                place = current[guess]
-            else:
-                place = guess - len(current)
-            if place < 0 or taken[place] or not 0 < known[place] <= before:
-                continue
-            end = known[place]
-            if tokens[place, end - 1] != table[row, end - 1]:
-                continue  # spares the comparison of most
-            if not np.array_equal(tokens[place, :end], table[row, :end]):
-                continue
-            places[row], taken[place] = place, True
-            for at in range(end, lengths[row]):
-                tokens[place, at] = table[row, at]
-            known[place] = lengths[row]
-            break
+        found = current[row] if row < len(current) else -1
+        if not _goes_on(found, tokens, free, table[row, :before]):
+            found = -1
+            for place in elsewhere:
+                if _goes_on(place, tokens, free, table[row, :before]):
+                    found = place
+                    break
+        if found >= 0:
+            for at in range(known[found], lengths[row]):
+                tokens[found, at] = table[row, at]
+            known[found], free[found], places[row] = lengths[row], 0, found
     return places
+
+
+@njit
+def _goes_on(place: int, tokens: np.ndarray, lengths: np.ndarray, text: np.ndarray) -> bool:
+    """Whether a text begins with what a place holds, which is something."""
+    if place < 0 or not 0 < lengths[place] <= len(text):
+        return False
+    end = lengths[place]
+    if tokens[place, end - 1] != text[end - 1]:
+        return False  # spares the comparison of most
+    return bool(np.array_equal(tokens[place, :end], text[:end]))

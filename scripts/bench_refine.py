@@ -274,32 +274,34 @@ async def _mix(policy: Engine, tokenizer: Any, steps: int) -> list[Batch]:
     """The policy's own samples, without those that pass: they are never refined."""
     rng = random.Random(1)
     drawn = problems(Split.TRAIN, seed=1)
-    batches = []
     with Judge() as judge:
-        for _ in range(steps):
-            chosen = [problem for problem in islice(drawn, PROBLEMS) for _ in range(GROUP)]
-            # The rollouts of one problem have the same statement.
-            asked = [
-                m
-                for m in (policy_messages(p.task, rng) for p in chosen[::GROUP])
-                for _ in range(GROUP)
-            ]
-            prompts = [prompt_ids(tokenizer, messages) for messages in asked]
-            samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
-            answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
-            pending = [
-                judge.submit(as_judge_problem(problem), extract(answer))
-                for problem, answer in zip(chosen, answers, strict=True)
-            ]
-            passed = [future.result().verdict is Verdict.ACCEPTED for future in pending]
-            batches.append(
-                [
-                    _case(tokenizer, messages, answer)
-                    for messages, answer, ok in zip(asked, answers, passed, strict=True)
-                    if not ok
-                ]
-            )
-    return batches
+        return [
+            await _wrong_samples(policy, tokenizer, judge, list(islice(drawn, PROBLEMS)), rng)
+            for _ in range(steps)
+        ]
+
+
+async def _wrong_samples(
+    policy: Engine,
+    tokenizer: Any,
+    judge: Judge,
+    chosen: Sequence[MicroProblem],
+    rng: random.Random,
+) -> Batch:
+    """One step's: GROUP samples for each problem, whose statement they share."""
+    asked = [(p, messages) for p in chosen for messages in [policy_messages(p.task, rng)] * GROUP]
+    prompts = [prompt_ids(tokenizer, messages) for _, messages in asked]
+    samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
+    answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
+    pending = [
+        judge.submit(as_judge_problem(problem), extract(answer))
+        for (problem, _), answer in zip(asked, answers, strict=True)
+    ]
+    return [
+        _case(tokenizer, messages, answer)
+        for (_, messages), answer, future in zip(asked, answers, pending, strict=True)
+        if future.result().verdict is not Verdict.ACCEPTED
+    ]
 
 
 async def _compare(contenders: dict[str, Contender], row: Row, turns: int) -> dict[str, Figures]:

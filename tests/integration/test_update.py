@@ -53,7 +53,7 @@ def started(
     """The script under way; whatever is left of it afterwards is killed."""
     process = subprocess.Popen(
         [sys.executable, *launcher(ranks), str(script), str(out), *cases],
-        env=os.environ | environment() | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
