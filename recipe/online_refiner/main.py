@@ -6,12 +6,13 @@ and hands over to verl.
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from recipe.cpu.launch import restart_with_environment
+from recipe.cpu.launch import fork_server, restart_with_environment
 from recipe.online_refiner.preflight import preflight, probe_sandbox
 from recipe.online_refiner.run_folder import mark_finished, write_run_folder
 from recipe.online_refiner.settings import ConfigError, read_settings
@@ -44,6 +45,7 @@ def train(config: DictConfig) -> None:
     level, _ = probe_sandbox(config)
     write_run_folder(folder, config, settings, None if level is None else int(level))
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
+    OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
     mark_finished(folder)
 
@@ -51,10 +53,12 @@ def train(config: DictConfig) -> None:
 @hydra.main(config_path="config", config_name="online_refiner", version_base=None)
 def main(config: DictConfig) -> None:
     """Train as the composed config says; see the module."""
-    if config.trainer.device == "cpu":
+    on_cpu = config.trainer.device == "cpu"
+    if on_cpu:
         restart_with_environment()
     try:
-        train(config)
+        with fork_server() if on_cpu else nullcontext():
+            train(config)
     except ConfigError as error:
         print(f"The configuration cannot run:\n{error}", file=sys.stderr)
         sys.exit(EXIT_BAD_CONFIG)
