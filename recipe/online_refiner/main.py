@@ -12,10 +12,10 @@ import hydra
 from omegaconf import DictConfig
 
 from recipe.cpu.launch import restart_with_environment
-from recipe.online_refiner.preflight import preflight, probe_sandbox
-from recipe.online_refiner.run_folder import mark_finished, write_run_folder
-from recipe.online_refiner.settings import ConfigError, read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.preflight.report import preflight, probe_sandbox
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.run.folder import mark_finished, write_run_folder
+from recipe.online_refiner.settings import ConfigError
 
 EXIT_BAD_CONFIG = 2
 
@@ -30,9 +30,8 @@ def train(config: DictConfig) -> None:
     from recipe.online_refiner.runner import OnlineRefinerRunner
 
     auto_set_device(config)
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    report = preflight(config, settings)
+    plan = resolve(config)
+    report = preflight(plan)
     if not report.passes:
         raise ConfigError("\n".join(report.faults))
     print(report.text(), flush=True)
@@ -40,9 +39,9 @@ def train(config: DictConfig) -> None:
         validate_config(config, need_reference_policy(config), need_critic(config))
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
-    folder = Path(settings.run.dir)
-    level, _ = probe_sandbox(config)
-    write_run_folder(folder, config, settings, None if level is None else int(level))
+    folder = Path(plan.settings.run.dir)
+    level, _ = probe_sandbox(plan)
+    write_run_folder(folder, plan, None if level is None else int(level))
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
     mark_finished(folder)
