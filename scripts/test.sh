@@ -20,6 +20,7 @@ Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then ru
   adversarial  tests/adversarial: programs that attack the sandbox
   integration  tests/integration: real verl, Ray and vLLM on the CPU, about 12 GiB of memory
   gpu          tests/gpu, where there is a CUDA device
+  sample-data  the tests that need real sample data, if there is any: they are left out of the stages before
 A stage that fails ends the run before the next slower one. The exit status is 0 only if nothing failed.
 
   --fast         stop after unit
@@ -46,8 +47,8 @@ while (($#)); do
     shift || true
 done
 case "$only" in
-    "" | lint | unit | adversarial | integration | gpu) ;;
-    *) fail "unknown stage '$only'" "--only lint, unit, adversarial, integration or gpu" ;;
+    "" | lint | unit | adversarial | integration | gpu | sample-data) ;;
+    *) fail "unknown stage '$only'" "--only lint, unit, adversarial, integration, gpu or sample-data" ;;
 esac
 
 stage_lint() {
@@ -65,6 +66,9 @@ stage_lint() {
     return "$status"
 }
 
+# Folder of real sample data, which a clone does not have; see tests/conftest.py.
+SAMPLE_DATA="${ONLINE_REFINER_SAMPLE_DATA-$REPO_ROOT/../shared/data}"
+
 # run_pytest FOLDER ARGUMENTS...
 run_pytest() {
     local status=0
@@ -77,6 +81,14 @@ run_pytest() {
 stage_unit() { run_pytest tests/unit --numprocesses=auto --dist=loadfile --durations=5; }
 stage_adversarial() { run_pytest tests/adversarial --durations=5; }
 stage_gpu() { run_pytest tests/gpu; }
+
+stage_sample-data() {
+    [[ -n "$SAMPLE_DATA" && -d "$SAMPLE_DATA" ]] || return "$PYTEST_NOTHING_SELECTED"
+    has_libnuma || return "$PYTEST_NOTHING_SELECTED"
+    take_turn
+    timeout --kill-after=30 "$INTEGRATION_LIMIT_S" env ONLINE_REFINER_SAMPLE_DATA="$SAMPLE_DATA" \
+        "$VENV_PYTHON" -m pytest tests -m sample_data --durations=5 ${pytest_arguments[@]+"${pytest_arguments[@]}"} 9>&-
+}
 
 stage_integration() {
     [[ -d tests/integration ]] || return "$PYTEST_NOTHING_SELECTED"
@@ -114,6 +126,8 @@ run_stage() {
 }
 
 cd "$REPO_ROOT"
+# As in a clone that has nothing beside it: the stage sample-data shows the folder again.
+export ONLINE_REFINER_SAMPLE_DATA=
 started="$SECONDS"
 ensure_environment
 summary+=("$(printf '%-12s %-14s %5d s' environment ready "$((SECONDS - started))")")
@@ -123,6 +137,7 @@ if [[ "$fast" == false ]]; then
     run_stage adversarial
     run_stage integration
     run_stage gpu
+    run_stage sample-data
 fi
 printf '\n=== summary\n'
 printf '  %s\n' "${summary[@]}"

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from recipe.cpu.startup import collect_rarely
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = REPO_ROOT.parent / "shared" / "data"
+SAMPLE_DATA_VARIABLE = "ONLINE_REFINER_SAMPLE_DATA"
+"""Folder of real sample data; set but empty, there is none."""
+DEFAULT_SAMPLE_DATA = REPO_ROOT.parent / "shared" / "data"
 MARKED_FOLDERS = ("integration", "adversarial", "gpu")
 
 
@@ -24,8 +27,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark a test after the folder below tests/ that it lies in."""
+    """Mark a test after the folder below tests/ that it lies in, and if it asks for sample data."""
     for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("sample_data")
         folder = item.path.relative_to(REPO_ROOT / "tests").parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
@@ -50,14 +55,9 @@ def repo_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_data_if_any() -> Path | None:
-    """Real sample data beside the checkout."""
-    return SHARED_DATA if SHARED_DATA.is_dir() else None
-
-
-@pytest.fixture(scope="session")
-def shared_data(shared_data_if_any: Path | None) -> Path:
-    """The same; the test is skipped where there is none."""
-    if shared_data_if_any is None:
-        pytest.skip(f"sample data not found at {SHARED_DATA}")
-    return shared_data_if_any
+def shared_data() -> Path:
+    """Real sample data beside the checkout; the test is skipped if there is none."""
+    folder = os.environ.get(SAMPLE_DATA_VARIABLE, str(DEFAULT_SAMPLE_DATA))
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"no sample data: {SAMPLE_DATA_VARIABLE}={folder!r} is no folder")
+    return Path(folder)

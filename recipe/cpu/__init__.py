@@ -7,6 +7,10 @@ and verl are imported: `os.environ.update(recipe.cpu.environment())`. On the com
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
+
 PLUGIN_MODULE = "recipe.cpu.plugin"
 
 
@@ -35,4 +39,13 @@ def environment() -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "ONLINE_REFINER_REPLAY_POLL_S": "0.1",
+        # Read when vLLM is imported; what verl sets for its own workers.
+        "VLLM_LOGGING_LEVEL": "WARN",
+        "ONLINE_REFINER_WORKER_PYTHON": shlex.join(python_command()),
     }
+
+
+def python_command() -> list[str]:
+    """The command that starts Python from the fork server, or plainly if there is none."""
+    program = Path(__file__).with_name("forked_python.py").resolve()
+    return [sys.executable, "-I", "-S", str(program)]

@@ -22,7 +22,8 @@ from pathlib import Path
 from recipe.analysis import report
 from recipe.analysis.plot import write_report
 from recipe.analysis.runs import load_runs
-from recipe.cpu import environment
+from recipe.cpu import environment, python_command
+from recipe.cpu.launch import fork_server
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.progress import Progress, last_step
 from recipe.cpu.tiny_model import ensure_checkpoint
@@ -71,7 +72,7 @@ class Training:
     def command(self, train_file: Path, val_file: Path) -> list[str]:
         """The command line of the training."""
         return [
-            *(sys.executable, "-m", "recipe.online_refiner.main"),
+            *(*python_command(), "-m", "recipe.online_refiner.main"),
             *("hardware=cpu_debug", f"experiment=quickstart_{self.setting}"),
             *self.overrides,
             f"run.dir={self.folder}",
@@ -93,8 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the options ask for; 0 where every arm came to its end."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.update(environment())
     try:
-        return _run_all(options)
+        with fork_server():
+            return _run_all(options)
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", flush=True)
         return EXIT_INTERRUPTED
@@ -145,7 +148,6 @@ def run(training: Training, command: list[str]) -> None:
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment(),
             start_new_session=True,
         )
         try:

@@ -4,14 +4,15 @@ Composes the config, refuses what cannot run before anything is started, writes 
 and hands over to verl.
 """
 
+import importlib
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from recipe.cpu.launch import restart_with_environment
 from recipe.online_refiner.preflight.report import preflight, probe_sandbox
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.run.folder import mark_finished, write_run_folder
@@ -43,17 +44,25 @@ def train(config: DictConfig) -> None:
     level, _ = probe_sandbox(plan)
     write_run_folder(folder, plan, None if level is None else int(level))
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
+    OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
     mark_finished(folder)
+
+
+def prepared(launcher: str | None) -> AbstractContextManager[None]:
+    """What surrounds a training on this machine: `prepared()` of the module `run.launcher`."""
+    if launcher is None:
+        return nullcontext()
+    context: AbstractContextManager[None] = importlib.import_module(launcher).prepared()
+    return context
 
 
 @hydra.main(config_path="config", config_name="online_refiner", version_base=None)
 def main(config: DictConfig) -> None:
     """Train as the composed config says; see the module."""
-    if config.trainer.device == "cpu":
-        restart_with_environment()
     try:
-        train(config)
+        with prepared(config.run.launcher):
+            train(config)
     except ConfigError as error:
         print(f"The configuration cannot run:\n{error}", file=sys.stderr)
         sys.exit(EXIT_BAD_CONFIG)

@@ -137,12 +137,14 @@ class MonitorSettings(Section):
 
 
 class RunSettings(Section):
-    """The section `run`: where a run writes, and what it calls itself."""
+    """The section `run`: where a run writes, what it calls itself, and how it is launched."""
 
     dir: str = Field(min_length=1)
     arm: str = Field(min_length=1)
     setting: str = Field(min_length=1)
     seed: int = Field(ge=0)
+    hardware: str | None
+    launcher: str | None
 
 
 class Settings(Section):

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from recipe.cpu import environment
+from recipe.cpu import environment, python_command
+from recipe.cpu.launch import fork_server
 
 LIMIT_S = 600.0
 # Ray's node gives up on a busy machine if its agent takes more than 15 s (ray-project/ray#65983).
@@ -59,7 +59,7 @@ class Training:
     def __init__(self, folder: Path, overrides: tuple[str, ...]) -> None:
         self.folder = folder
         self._command = [
-            *(sys.executable, "-m", "recipe.online_refiner.main"),
+            *(*python_command(), "-m", "recipe.online_refiner.main"),
             *(*OVERRIDES, f"run.dir={folder}", *overrides),
         ]
         self._changes: tuple[str, ...] = ()
@@ -99,7 +99,10 @@ class Training:
             time.sleep(0.5)
 
     def kill(self) -> None:
-        """SIGKILL every process it started, wherever Ray has put it."""
+        """SIGKILL every process it started, wherever Ray has put it.
+
+        The fork server kills those that it has forked when their clients, which it started, end.
+        """
         for pid in self._pids():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -177,8 +180,17 @@ class Training:
         return found
 
 
+@pytest.fixture(scope="session")
+def warm_processes() -> Iterator[None]:
+    """The imports of a training, made once for all of them."""
+    with fork_server():
+        yield
+
+
 @pytest.fixture(scope="module")
-def module_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Training]]:
+def module_training(
+    tmp_path_factory: pytest.TempPathFactory, warm_processes: None
+) -> Iterator[Callable[..., Training]]:
     """Makes a training from overrides; what is left of it after the module's tests is killed."""
     folder = tmp_path_factory.mktemp("module")
     made: list[Training] = []

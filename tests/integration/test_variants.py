@@ -142,25 +142,56 @@ class TestPpoOnDialogues:
             torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
 
 
+def write_unfamiliar_apps(root: Path) -> None:
+    """Problems in the layout of APPS of a kind that the tiny model has never seen.
+
+    It solves none of them, and its cross entropy on their solutions is high, whatever it samples.
+    """
+    for number in range(8):
+        folder = root / "train" / f"{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / "question.txt").write_text(
+            f"A frog climbs {number + 2} stairs at a time. Each query has the height of a wall.\n"
+            "For each of them, print the number of leaps it needs, or -1 if it would fall.\n"
+            "-----Input-----\nq, the number of queries (1 <= q <= 100), then one height a line.\n"
+        )
+        tests = {
+            "inputs": ["2\n5\n12\n"],
+            "outputs": [f"{leaps(5, number)}\n{leaps(12, number)}\n"],
+        }
+        (folder / "input_output.json").write_text(json.dumps(tests))
+        (folder / "solutions.json").write_text(json.dumps([FROG.format(number=number)]))
+        metadata = {"difficulty": "interview", "url": f"unfamiliar:{number}"}
+        (folder / "metadata.json").write_text(json.dumps(metadata))
+
+
+FROG = """class Frog:
+    def leaps(self, wall):
+        return -1 if wall % 2 else wall // ({number} + 2)
+
+import sys
+for q in sys.stdin.read().split()[1:]:
+    sys.stdout.write(str(Frog().leaps(int(q))) + chr(10))
+"""
+
+
+def leaps(wall: int, number: int) -> int:
+    """What `FROG` prints."""
+    return -1 if wall % 2 else wall // (number + 2)
+
+
 class TestChordWithAdapters:
-    """CHORD-φ on reference solutions of real problems, by adapters on a base that refines.
+    """CHORD-φ on reference solutions, by adapters on a base that refines.
 
     The refinements are only looked at.
     """
 
     @pytest.fixture(scope="class")
     @classmethod
-    def files(
-        cls,
-        tmp_path_factory: Any,
-        problems: tuple[Path, Path],
-        shared_data_if_any: Path | None,
-    ) -> tuple[Path, Path]:
-        """APPS with long prompts, calls and starter code; generated problems where it is absent."""
-        if shared_data_if_any is None:
-            return problems
+    def files(cls, tmp_path_factory: Any) -> tuple[Path, Path]:
         folder = tmp_path_factory.mktemp("apps")
-        prepare(str(shared_data_if_any / "apps"), folder, options=PrepareOptions())
+        write_unfamiliar_apps(folder / "source")
+        prepare(str(folder / "source"), folder, options=PrepareOptions())
         return folder / "train.parquet", folder / "train.parquet"
 
     @pytest.fixture(scope="class")
@@ -171,8 +202,8 @@ class TestChordWithAdapters:
             *given(*files),
             *("data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2"),
             "actor_rollout_ref.rollout.n=2",
-            *("data.max_prompt_length=3500", "data.max_response_length=192"),
-            *("refiner.observe=true", "refiner.max_prompt_length=4000"),
+            *("data.max_prompt_length=700", "data.max_response_length=192"),
+            *("refiner.observe=true", "refiner.max_prompt_length=1200"),
             *("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8"),
             "actor_rollout_ref.model.target_modules=all-linear",
             "actor_rollout_ref.actor.optim.lr=0.05",
@@ -182,13 +213,11 @@ class TestChordWithAdapters:
 
     def test_reference_solutions_are_learnt_by_phi(self, run: Any) -> None:
         metrics = run.metrics()
-        # float32 sums over thousands of tokens.
+        # float32 sums over hundreds of tokens.
         check_steps(metrics, log_prob_tolerance=1e-3)
-        assert all(data["constraint/mu"] == pytest.approx(0.1) for data in metrics.values())
-        # Reference solutions that are longer than a response may be are left out.
-        learnt = [data for data in metrics.values() if data["constraint/expert_total"] > 0]
-        assert learnt, "no reference solution fits"
-        for data in learnt:
+        for data in metrics.values():
+            assert data["constraint/mu"] == pytest.approx(0.1)
+            assert data["constraint/expert_total"] == 2
             assert data["constraint/expert_ce_mean"] > 0
             # φ is at most 1/4, and the term is μ times the mean over tokens of φ·c.
             assert 0 < data["actor/sft_loss"] < 0.1 * 0.25 * 2 * data["constraint/expert_ce_mean"]
@@ -211,8 +240,30 @@ class TestChordWithAdapters:
         # Of two tokens that are almost equally likely an engine may take the other one.
         assert sum(same) > len(same) / 2
 
-    def test_real_problems_are_judged(self, run: Any, shared_data: Path) -> None:
-        for data in run.metrics().values():
-            assert data["judge/failed_total"] == 0
-            assert -1.0 <= data["critic/score/mean"] <= 1.0
-            assert math.isfinite(data["actor/pg_loss"])
+
+class TestRealProblems:
+    """APPS with long prompts, calls and starter code: one step, from its layout to the update."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, module_training: Make, tmp_path_factory: Any, shared_data: Path) -> Any:
+        folder = tmp_path_factory.mktemp("apps")
+        prepare(str(shared_data / "apps"), folder, options=PrepareOptions())
+        run = module_training(
+            *given(folder / "train.parquet", folder / "train.parquet"),
+            *("data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2"),
+            *("actor_rollout_ref.rollout.n=2", "constraint.inject=sft"),
+            *("data.max_prompt_length=3500", "data.max_response_length=192"),
+            *("refiner.max_prompt_length=4000", "trainer.total_training_steps=1"),
+        )
+        run.start()
+        run.finish()
+        return run
+
+    def test_real_problems_are_judged_and_refined(self, run: Any) -> None:
+        data = run.metrics()[1]
+        assert data["judge/failed_total"] == 0
+        assert -1.0 <= data["critic/score/mean"] <= 1.0
+        assert data["refiner/engine_calls_total"] > 0
+        assert data["refiner/engine_error_total"] == 0
+        assert math.isfinite(data["actor/pg_loss"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 CONFIG = Path(str(resources.files("recipe.online_refiner") / "config"))
 """The folder that Hydra composes from."""
 
@@ -15,11 +17,21 @@ def experiment_names() -> list[str]:
 
 
 def hardware_of(experiment: str) -> str:
-    """The value of `hardware=` for an experiment: the paper's machine where it had one."""
-    if "quickstart" in experiment:
-        return "cpu_debug"
-    if "dialogue" in experiment:
-        return "gpu4x48_reward_model"
-    if "large" in experiment:
-        return "nodes8x80_32b" if "32b" in experiment else "nodes8x80"
-    return "gpu4x48"
+    """The hardware group that an experiment names (`run.hardware`), for the paper's its machine."""
+    folder = CONFIG / "experiment"
+    found = _hardware_in(folder / f"{experiment}.yaml")
+    if found is None:
+        raise ValueError(f"experiment={experiment}: it names no machine. Fix: set run.hardware")
+    return found
+
+
+def _hardware_in(file: Path) -> str | None:
+    """`run.hardware` of the file, or of the last of the files that it builds on."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    own = (content.get("run") or {}).get("hardware")
+    if own is not None:
+        return str(own)
+    below = [name for name in content.get("defaults", []) if isinstance(name, str)]
+    found = (_hardware_in(file.parent / f"{name}.yaml") for name in reversed(below)
+             if name != "_self_")  # fmt: skip
+    return next((one for one in found if one is not None), None)

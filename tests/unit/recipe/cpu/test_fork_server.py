@@ -1,0 +1,162 @@
+"""Processes of the fork server beside those of plain Python: real processes, small modules."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recipe.cpu import environment, python_command
+from recipe.cpu.forked_python import SOCKET_VARIABLE, read_request, request_of
+from recipe.cpu.launch import fork_server
+
+LIMIT_S = 30.0
+REPORT = """
+import json, os, sys
+print(json.dumps({
+    "argv": sys.argv, "path": sys.path[0], "folder": os.getcwd(), "orig": sys.orig_argv[1:],
+    "variable": os.environ.get("COLOUR"), "warm": "tabnanny" in sys.modules,
+    "name": __name__, "input": sys.stdin.read(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    os.environ.update({key: value for key, value in environment().items() if key not in os.environ})
+    with fork_server(modules=["tabnanny"]):
+        yield
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(REPORT)
+    return path
+
+
+def ran(*arguments: str, python: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*python, *arguments],
+        env=os.environ | environment() | variables,
+        input="from stdin",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+@pytest.mark.usefixtures("server")
+def test_a_forked_process_sees_what_a_plain_one_sees_but_has_its_imports(script: Path) -> None:
+    call = (str(script), "one", "two words")
+    forked, plain = (
+        json.loads(ran(*call, python=python, COLOUR="red\nor blue").stdout)
+        for python in (python_command(), [sys.executable])
+    )
+    assert forked.pop("warm") and not plain.pop("warm")
+    assert forked == plain
+    assert forked["variable"] == "red\nor blue"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_module_runs_as_main(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(script.parent)
+    result = json.loads(ran("-m", "program", "x", python=python_command()).stdout)
+    assert result["name"] == "__main__"
+    assert result["argv"] == [str(script), "x"]
+    assert result["warm"]
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("sys.exit(7)", 7), ("raise ValueError('no')", 1), ("os.kill(os.getpid(), 9)", 137)],
+)
+def test_the_exit_status_is_that_of_the_process(tmp_path: Path, ending: str, status: int) -> None:
+    script = tmp_path / "ends.py"
+    script.write_text(f"import atexit, os, sys\natexit.register(print, 'at exit')\n{ending}\n")
+    result = ran(str(script), python=python_command())
+    assert result.returncode == status
+    assert ("at exit" in result.stdout) == (status != 137)
+    assert ("ValueError: no" in result.stderr) == (status == 1)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_client_ends_the_process(tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    client = subprocess.Popen(
+        [*python_command(), str(script)],
+        env=os.environ | environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout is not None
+    pid = int(client.stdout.readline())
+    assert pid != client.pid
+    client.send_signal(number)
+    assert client.wait(LIMIT_S) == (128 + number if number is signal.SIGTERM else -number)
+    # Its output ends when the process, which shares it, has ended.
+    assert client.stdout.read() == ""
+    client.stdout.close()
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("change", [{"OMP_NUM_THREADS": "3"}, {"RAY_JOB_ID": "02000000"}])
+def test_a_process_that_needs_other_imports_is_not_forked(
+    script: Path, change: dict[str, str]
+) -> None:
+    result = json.loads(ran(str(script), python=python_command(), **change).stdout)
+    assert not result["warm"]
+
+
+def test_without_a_server_python_runs_plainly(script: Path) -> None:
+    result = json.loads(ran(str(script), python=python_command(), **{SOCKET_VARIABLE: ""}).stdout)
+    assert result["argv"] == [str(script)]
+    assert not result["warm"]
+    gone = ran(str(script), python=python_command(), **{SOCKET_VARIABLE: "/nonexistent/s"})
+    assert json.loads(gone.stdout) == result | {"input": "from stdin"}
+
+
+def test_the_server_ends_with_its_owner_and_takes_its_processes_along(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(script)],
+        env=os.environ | environment() | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    os.kill(pid, 0)
+    owner.kill()
+    owner.wait(LIMIT_S)
+    deadline = time.monotonic() + LIMIT_S
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the process outlives the owner of its server"
+        time.sleep(0.05)
+    owner.stdout.close()
+
+
+OWNER = """
+import os, subprocess, sys
+os.environ.pop("ONLINE_REFINER_FORK_SERVER", None)
+from recipe.cpu import python_command
+from recipe.cpu.launch import fork_server
+with fork_server(modules=["tabnanny"]):
+    subprocess.run([*python_command(), sys.argv[1]])
+"""
+
+
+def test_requests_come_back_as_they_were() -> None:
+    arguments, variables = ["-m", "a.b", "", "ü\udcff"], {"A": "=1=\n", "B": ""}
+    assert read_request(request_of(arguments, variables, "/tmp")) == (arguments, variables, "/tmp")
