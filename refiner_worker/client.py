@@ -17,12 +17,12 @@ from refiner_worker.acceptance import Law
 from refiner_worker.blocks import plan_blocks
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.engine import Decoded, Engine, Generator
-from refiner_worker.outcome import Outcome, RefineLimits, Refinement
+from refiner_worker.outcome import Outcome, RefineLimits, RefinerReply
 from refiner_worker.prompts import RefineTemplate, problem_text, render
 from refiner_worker.reading import AnswerReader
 from refiner_worker.script import is_foreign
 
-__all__ = ["Generator", "Outcome", "RefineLimits", "RefineTask", "Refinement", "RefinerClient"]
+__all__ = ["Generator", "Outcome", "RefineLimits", "RefineTask", "RefinerClient", "RefinerReply"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class RefinerClient:
                 end_ids=self._reader.end_ids,
             )
 
-    async def refine(self, task: RefineTask) -> Refinement:
+    async def refine(self, task: RefineTask) -> RefinerReply:
         """Refine one answer; see `RefineTask`."""
         ends_s = asyncio.get_running_loop().time() + self._limits.deadline_s
         late = Outcome.DEADLINE
@@ -99,12 +99,12 @@ class RefinerClient:
             async with asyncio.timeout_at(ends_s), self._slots:
                 refinement = await self._refined(task, spent)
         except TimeoutError:
-            return spent.on(Refinement(late))
+            return spent.on(RefinerReply(late))
         except Exception as error:
             # The engine is another process on another machine: it can fail in any way, and a
             # failed refinement must not take the rollout with it.
             self._complain(error)
-            return spent.on(Refinement(Outcome.ENGINE_ERROR))
+            return spent.on(RefinerReply(Outcome.ENGINE_ERROR))
         return spent.on(self._in_known_letters(task, refinement))
 
     def _complain(self, error: Exception) -> None:
@@ -116,16 +116,18 @@ class RefinerClient:
         )
         self._seen_errors.add(type(error))
 
-    async def _refined(self, task: RefineTask, spent: "_Spent") -> Refinement:
+    async def _refined(self, task: RefineTask, spent: "_Spent") -> RefinerReply:
         if self._limits.block_tokens is not None:
             return await self._by_blocks(task, self._limits.block_tokens, spent)
         prompt_ids = await asyncio.to_thread(self._prompt_ids, task, task.answer_ids)
         if len(prompt_ids) > self._limits.max_prompt_tokens:
-            return Refinement(Outcome.TOO_LONG)
+            return RefinerReply(Outcome.TOO_LONG)
         output_ids = await self._decode(prompt_ids, task.answer_ids, spent)
         return self._reader.answer(output_ids, task.answer_ids, self._limits.max_output_tokens)
 
-    async def _by_blocks(self, task: RefineTask, block_tokens: int, spent: "_Spent") -> Refinement:
+    async def _by_blocks(
+        self, task: RefineTask, block_tokens: int, spent: "_Spent"
+    ) -> RefinerReply:
         """Refine block after block, each given what the refiner made of those before it."""
         read, limits = self._reader, self._limits
         blocks = plan_blocks(read.without_end(task.answer_ids), block_tokens, read.ends_line)
@@ -136,7 +138,7 @@ class RefinerClient:
                 continue
             prompt_ids = await asyncio.to_thread(self._prompt_ids, task, block, written)
             if len(prompt_ids) > limits.max_prompt_tokens:
-                return Refinement(Outcome.TOO_LONG)
+                return RefinerReply(Outcome.TOO_LONG)
             refined = read.block(
                 await self._decode(prompt_ids, block, spent),
                 block,
@@ -148,7 +150,7 @@ class RefinerClient:
                 return refined
             written += refined.token_ids
         if read.text(written) == read.text(task.answer_ids):
-            return Refinement(Outcome.VERBATIM, tuple(task.answer_ids))
+            return RefinerReply(Outcome.VERBATIM, tuple(task.answer_ids))
         return read.ended(written, limits.max_response_tokens)
 
     async def _decode(
@@ -186,12 +188,12 @@ class RefinerClient:
         )
         return self._tokenizer.encode(text, add_special_tokens=False)
 
-    def _in_known_letters(self, task: RefineTask, refinement: Refinement) -> Refinement:
+    def _in_known_letters(self, task: RefineTask, refinement: RefinerReply) -> RefinerReply:
         if refinement.outcome is not Outcome.REFINED:
             return refinement
         sources = problem_text(task.messages), self._reader.text(task.answer_ids)
         if is_foreign(self._reader.text(refinement.token_ids), *sources):
-            return Refinement(Outcome.WRONG_SCRIPT)
+            return RefinerReply(Outcome.WRONG_SCRIPT)
         return refinement
 
 
@@ -204,7 +206,7 @@ class _Spent:
     def add(self, decoded: Decoded) -> None:
         self._parts.append(decoded)
 
-    def on(self, refinement: Refinement) -> Refinement:
+    def on(self, refinement: RefinerReply) -> RefinerReply:
         """The refinement with these costs."""
         return replace(
             refinement,

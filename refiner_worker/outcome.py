@@ -55,9 +55,18 @@ class RefineLimits:
             return self.max_response_tokens
         return min(2 * self.block_tokens, self.max_response_tokens)
 
+    @property
+    def context_tokens(self) -> int:
+        """The context that the refiner's servers need.
+
+        One more than prompt and output: verl keeps a place free on SGLang, and an output cut short
+        there would be taken for a whole one.
+        """
+        return self.max_prompt_tokens + self.max_output_tokens + 1
+
 
 @dataclass(frozen=True)
-class Refinement:
+class RefinerReply:
     """One refined response: token ids as the policy would have written them, EOS included.
 
     `token_ids` is empty where the outcome has failed and equals the answer where it is verbatim.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from refiner_worker.blocks import fit_seams
-from refiner_worker.outcome import Outcome, Refinement
+from refiner_worker.outcome import Outcome, RefinerReply
 from refiner_worker.prompts import RefineTemplate, parse_refinement
 from refiner_worker.repetition import loops
 
@@ -44,16 +44,16 @@ class AnswerReader:
 
     def answer(
         self, output_ids: Sequence[int], answer_ids: Sequence[int], max_tokens: int
-    ) -> Refinement:
+    ) -> RefinerReply:
         """What the refiner made of the whole answer; at most `max_tokens` tokens, EOS included."""
         if refused := self._unfinished(output_ids, max_tokens):
-            return Refinement(refused)
+            return RefinerReply(refused)
         text = self.text(output_ids)
         parsed = parse_refinement(self._template, text)
         if not parsed.strip():
-            return Refinement(Outcome.EMPTY)
+            return RefinerReply(Outcome.EMPTY)
         if parsed == self.text(answer_ids):
-            return Refinement(Outcome.VERBATIM, tuple(answer_ids))
+            return RefinerReply(Outcome.VERBATIM, tuple(answer_ids))
         return self.ended(output_ids if parsed == text else self._encode(parsed), max_tokens)
 
     def block(
@@ -64,27 +64,27 @@ class AnswerReader:
         *,
         first: bool,
         last: bool,
-    ) -> Refinement:
+    ) -> RefinerReply:
         """What the refiner made of one block: tokens without EOS, the block's own if verbatim."""
         if refused := self._unfinished(output_ids, max_tokens):
-            return Refinement(refused)
+            return RefinerReply(refused)
         text, block = self.text(output_ids), self.text(block_ids)
         parsed = parse_refinement(self._template, text)
         if not parsed.strip():
-            return Refinement(Outcome.EMPTY)
+            return RefinerReply(Outcome.EMPTY)
         fitted = fit_seams(block, parsed, first=first, last=last)
         if fitted == block:
-            return Refinement(Outcome.VERBATIM, tuple(block_ids))
+            return RefinerReply(Outcome.VERBATIM, tuple(block_ids))
         kept = self.without_end(output_ids) if fitted == text else self._encode(fitted)
-        return Refinement(Outcome.REFINED, tuple(kept))
+        return RefinerReply(Outcome.REFINED, tuple(kept))
 
-    def ended(self, token_ids: Sequence[int], max_tokens: int) -> Refinement:
+    def ended(self, token_ids: Sequence[int], max_tokens: int) -> RefinerReply:
         """The refinement of these tokens, ended as the policy ends its answers."""
         if not self._ends(token_ids):
             token_ids = [*token_ids, self._tokenizer.eos_token_id]
         if len(token_ids) > max_tokens:
-            return Refinement(Outcome.TRUNCATED)
-        return Refinement(Outcome.REFINED, tuple(token_ids))
+            return RefinerReply(Outcome.TRUNCATED)
+        return RefinerReply(Outcome.REFINED, tuple(token_ids))
 
     def _unfinished(self, output_ids: Sequence[int], max_tokens: int) -> Outcome | None:
         if self._ends(output_ids) or len(output_ids) < max_tokens:

@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from omegaconf import OmegaConf
 from tensordict import TensorDict
-from torch.nn.utils.rnn import pad_sequence
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import (
@@ -46,18 +45,14 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.episodes import Episode, RefineRecord, RolloutRow
-from recipe.online_refiner.injection import (
-    Kept,
-    kept_refinements,
-    penalties,
-    penalty_on_rollouts,
-    weighed_responses,
-    with_cross_entropy,
-)
-from recipe.online_refiner.loss import constrained_loss
-from recipe.online_refiner.rows import constraint_row, response_row
-from recipe.online_refiner.settings import ConstraintSettings, Inject
+from recipe.online_refiner.choices import NUMBER_FIELD, WEIGHT_FIELD, Inject
+from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
+from recipe.online_refiner.method.dynamic import penalty_on_rollouts, reduced_cross_entropy
+from recipe.online_refiner.method.dynamic_sft import refined_rows
+from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
+from recipe.online_refiner.settings import ConstraintSettings
+from recipe.online_refiner.update.loss import constrained_loss
+from recipe.online_refiner.update.rows import constraint_row, response_row
 
 Row = dict[str, torch.Tensor]
 
@@ -164,8 +159,8 @@ def _batch(rows: Sequence[Row], **settings: Any) -> TensorDict:
     return batch
 
 
-def rollouts(count: int, kept: int) -> list[RolloutRow]:
-    """Answers to short problems, the first `kept` of them with an accepted refinement."""
+def rollouts(count: int, kept: int) -> list[Rollout]:
+    """Responses to short problems, the first `kept` of them with an accepted refinement."""
     tokenizer = HFModelConfig(path=str(ensure_checkpoint())).tokenizer
     rng = random.Random(0)
     made = []
@@ -184,8 +179,8 @@ def _rollout(
     answer: tuple[int, ...],
     refined: tuple[int, ...],
     accepted: bool,
-) -> RolloutRow:
-    record = RefineRecord(
+) -> Rollout:
+    refinement = Refinement(
         outcome="edited",
         reward=-0.3,
         judged_at_s=0.0,
@@ -196,15 +191,17 @@ def _rollout(
         copied=(0,) * len(refined),
         sources=tuple((step, step + 1) for step in range(len(refined))),
     )
-    return RolloutRow(
+    return Rollout(
         key=key,
         uid=key,
+        problem_id=key,
         prompt_ids=prompt,
-        answer_ids=answer,
+        response_ids=answer,
+        response_mask=(1,) * len(answer),
         reward=-0.3,
         judged=True,
         reference="",
-        episode=Episode(key, key, prompt, answer, record),
+        refinement=refinement,
     )
 
 
@@ -212,19 +209,20 @@ def settings(inject: Inject) -> ConstraintSettings:
     """The shipped configuration's section `constraint`, with λ = 1."""
     section = OmegaConf.to_container(OmegaConf.load(CONFIG).constraint)
     assert isinstance(section, dict)
+    section = {key: value for key, value in section.items() if not isinstance(value, dict)}
     return ConstraintSettings.model_validate(section | {"inject": inject, "lambda": 1.0})
 
 
-def policy_rows(rows: Sequence[RolloutRow], weigh: bool) -> list[Row]:
+def policy_rows(rows: Sequence[Rollout], weigh: bool) -> list[Row]:
     """The rollouts as verl's actor reads them; with the constraint's fields where it has rows."""
     made = []
     for row in rows:
-        fields = response_row(row.prompt_ids, row.answer_ids)
+        fields = response_row(row.prompt_ids, row.response_ids)
         shape = fields["responses"].shape
         fields |= {name: torch.full(shape, -1.0) for name in FIELDS}
         if weigh:
-            fields["refine_weight"] = torch.zeros(shape)
-            fields["refine_number"] = torch.zeros_like(fields["responses"])
+            fields[WEIGHT_FIELD] = torch.zeros(shape)
+            fields[NUMBER_FIELD] = torch.zeros_like(fields["responses"])
         made.append(fields)
     return made
 
@@ -236,29 +234,30 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def penalise(kept: Sequence[Kept], section: ConstraintSettings) -> None:
-    """What the trainer computes once c_t is known, for the rewards or the advantages."""
-    if kept:
-        mask_BT = pad_sequence([torch.ones(len(k.episode.answer_ids)) for k in kept], True)
-        penalty_on_rollouts(kept, mask_BT, section)
-    penalties(kept, section, section.lambda_)
+def penalise(accepted: Sequence[RefinedRollout], section: ConstraintSettings) -> None:
+    """What the constraint computes once c_t is known, for the rewards or the advantages."""
+    if accepted:
+        penalty_on_rollouts(accepted, section)
+    reduced_cross_entropy(accepted, section)
 
 
-def constraint_rows(kept: Sequence[Kept], section: ConstraintSettings, count: int) -> list[Row]:
+def constraint_rows(
+    accepted: Sequence[RefinedRollout], section: ConstraintSettings, count: int
+) -> list[Row]:
     """The rows that the differentiable term adds to the update."""
-    responses = weighed_responses(kept, section, section.lambda_, count)
+    responses = refined_rows(accepted, section, section.lambda_, count)
     return [
         constraint_row(r.prompt_ids, r.response_ids, r.weights, number, FIELDS)
         for number, r in enumerate(responses, start=1)
     ]
 
 
-def penalty_turn(engine: Engine, rows: Sequence[RolloutRow]) -> tuple[float, float]:
+def penalty_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the forward pass for c_t, and of everything else that the penalties need."""
     section = settings(Inject.ADVANTAGE)
-    before, kept = timed(lambda: kept_refinements(rows, section))
+    before, kept = timed(lambda: accepted_rollouts(rows, section.tokens))
     inputs_s, inputs = timed(
-        lambda: [response_row(k.episode.prompt_ids, k.episode.record.token_ids) for k in kept]
+        lambda: [response_row(one.rollout.prompt_ids, one.refinement.token_ids) for one in kept]
     )
     forward, log_probs = timed(lambda: engine.log_probs(inputs))
     measured = with_cross_entropy(kept, [-values for values in log_probs])
@@ -266,26 +265,29 @@ def penalty_turn(engine: Engine, rows: Sequence[RolloutRow]) -> tuple[float, flo
     return forward, before + inputs_s + after
 
 
-def sft_turn(engine: Engine, rows: Sequence[RolloutRow]) -> tuple[float, float]:
+def sft_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the update with the rows, and of making them."""
     section = settings(Inject.SFT)
     python, extra = timed(
-        lambda: constraint_rows(kept_refinements(rows, section), section, len(rows))
+        lambda: constraint_rows(accepted_rollouts(rows, section.tokens), section, len(rows))
     )
     policy = policy_rows(rows, weigh=bool(extra))
     update, _ = timed(lambda: engine.update([*policy, *extra], len(rows)))
     return update, python
 
 
-def counts(engine: Engine, rows: Sequence[RolloutRow], kept: int) -> tuple[Forwarded, Forwarded]:
+def counts(engine: Engine, rows: Sequence[Rollout], kept: int) -> tuple[Forwarded, Forwarded]:
     """What the two ways forward: the pass for c_t, and the update with the rows."""
     with engine.counting() as by_penalty:
         penalty_turn(engine, rows)
     with engine.counting() as by_update:
         sft_turn(engine, rows)
-    refined = [row.episode for row in rows[:kept] if row.episode is not None]
-    expected = sum(len(e.prompt_ids) + len(e.record.token_ids) for e in refined)
-    policy = sum(len(row.prompt_ids) + len(row.answer_ids) for row in rows)
+    expected = sum(
+        len(row.prompt_ids) + len(row.refinement.token_ids)
+        for row in rows[:kept]
+        if row.refinement is not None
+    )
+    policy = sum(len(row.prompt_ids) + len(row.response_ids) for row in rows)
     # What is claimed of the cost, whatever the clock says.
     assert (by_penalty.rows, by_penalty.tokens) == (kept, expected), by_penalty
     assert (by_update.rows, by_update.tokens) == (len(rows) + kept, policy + expected), by_update
@@ -315,7 +317,7 @@ class Turn(NamedTuple):
         return 2 * self.forward + self.update
 
 
-def take_turn(engine: Engine, rows: Sequence[RolloutRow], plain_first: bool) -> Turn:
+def take_turn(engine: Engine, rows: Sequence[Rollout], plain_first: bool) -> Turn:
     plain = policy_rows(rows, weigh=False)
     if plain_first:
         update, _ = timed(lambda: engine.update(plain, len(plain)))

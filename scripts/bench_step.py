@@ -41,13 +41,12 @@ from verl.trainer.main_ppo import TaskRunnerV1
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner import agent_loop
-from recipe.online_refiner.budgets import refine_limits
 from recipe.online_refiner.main import train
-from recipe.online_refiner.refiner_servers import RefinerServers
-from recipe.online_refiner.refining import Refining
-from recipe.online_refiner.settings import read_settings
-from recipe.online_refiner.trainers import SyncTrainer
+from recipe.online_refiner.modes import SyncTrainer
+from recipe.online_refiner.refine.refining import Refining
+from recipe.online_refiner.servers.refiner_servers import RefinerServers
 from refiner_worker import replicas
+from refiner_worker.choice import Choice
 from refiner_worker.client import Outcome, RefineTask
 from refiner_worker.engine import Decoding
 
@@ -120,11 +119,11 @@ class BenchWorker(agent_loop._RefiningWorker):
         self._judged = 0
         self._all_judged = asyncio.Event()
 
-    def set_refiner(self, generator: Any, settings: Any, limits: Any) -> None:
+    def set_refiner(self, generator: Any, plan: Any) -> None:
         """Keep the client: the first is of the servers as configured, the second of plain ones."""
-        super().set_refiner(generator, settings, limits)
+        super().set_refiner(generator, plan)
         assert self._refining is not None
-        self._settings = settings
+        self._plan = plan
         self._clients[not self._clients] = self._refining._client
 
     def set_arm(self, arm: Arm, temperature: float) -> None:
@@ -137,8 +136,8 @@ class BenchWorker(agent_loop._RefiningWorker):
             client = JudgesVerbatim(client)
         self._refining = None if not arm.refines else Refining(
             client,
-            self._settings.constraint.filter,
-            self._settings.refiner.perfect_reward if arm.skips_perfect else None,
+            self._plan.filter,
+            self._plan.refiner.perfect_reward if arm.skips_perfect else None,
         )  # fmt: skip
 
     async def _refine(self, output: Any, feedback: str, kwargs: dict[str, Any]) -> None:
@@ -165,9 +164,8 @@ class BenchTrainer(SyncTrainer):
     def _setup(self) -> None:
         super()._setup()
         replicas.SERVER_NAME_SUFFIX = "plain_refiner"
-        section = self._settings.refiner.model_copy(update={"decoding": Decoding.PLAIN})
-        self.plain_settings = self._settings.model_copy(update={"refiner": section})
-        self.plain_refiner = RefinerServers(self.config, self.plain_settings)
+        self.plain_plan = replace(self.plan, decoding=Choice(Decoding.PLAIN, "the benchmark"))
+        self.plain_refiner = RefinerServers(self.plain_plan)
         self.plain_refiner.launch(self.resource_pool_manager.resource_pool_dict)
 
     def on_step_begin(self) -> None:
@@ -191,11 +189,9 @@ class BenchRunner(TaskRunnerV1.__ray_actor_class__):
         vars(agent_loop)["RefiningManager"] = BenchManager  # verl loads it by name
         super().init_agent_loop_manager()
         policy, trainer = self.trainer.get_llm_client(), self.trainer
-        settings = read_settings(self.config)
-        limits = refine_limits(self.config, settings)
         manager = self.agent_loop_manager
-        manager.set_refiner(trainer.refiner.client(policy), settings, limits)
-        manager.set_refiner(trainer.plain_refiner.client(policy), trainer.plain_settings, limits)
+        manager.set_refiner(trainer.refiner.client(policy), trainer.plan.refining)
+        manager.set_refiner(trainer.plain_refiner.client(policy), trainer.plain_plan.refining)
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ from recipe.cpu.progress import last_step
 from recipe.cpu.quickstart import EXIT_INTERRUPTED, Training, TrainingFailed, run
 from recipe.cpu.reward_model import ensure_reward_model
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
-from recipe.online_refiner.settings import read_settings
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.run.experiments import CONFIG, experiment_names, hardware_of
 
 SMALL = (
     *("data.train_batch_size=8", "data.val_max_samples=8"),
@@ -114,7 +114,7 @@ def checks(names: Sequence[str], out: Path, steps: int) -> list[Check]:
 def difference(meant: DictConfig, config: DictConfig) -> str:
     """What runs in place of the machine's own: "actor: fsdp2 for megatron, …", or nothing."""
     keys = {"actor": "actor_rollout_ref.actor.strategy", "engine": "actor_rollout_ref.rollout.name"}
-    if read_settings(config).refines:
+    if resolve(config).refines:
         keys["refiner"] = "refiner.placement"
     found = {name: [OmegaConf.select(one, key) for one in (config, meant)]
              for name, key in keys.items()}  # fmt: skip

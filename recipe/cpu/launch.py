@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from recipe.cpu import environment
 from recipe.cpu.forked_python import SOCKET_VARIABLE
@@ -23,15 +23,24 @@ MODULES = (
     "vllm.v1.worker.cpu_worker",
     "vllm.entrypoints.openai.api_server",
     "hydra",
-    "recipe.online_refiner.preflight",
-    "recipe.online_refiner.run_folder",
+    "recipe.online_refiner.preflight.report",
+    "recipe.online_refiner.run.folder",
     "recipe.online_refiner.runner",
-    "recipe.online_refiner.trainers",
+    "recipe.online_refiner.modes",
     "recipe.online_refiner.agent_loop",
 )
 """What the processes of a training import."""
 
 MOST_WAITING = 64
+
+
+def prepared() -> AbstractContextManager[None]:
+    """What a CPU run needs around its training (`run.launcher` in cpu_debug.yaml).
+
+    The first call replaces the process; the second, in the environment that it has then, returns.
+    """
+    restart_with_environment()
+    return fork_server()
 
 
 def restart_with_environment() -> None:

@@ -11,19 +11,22 @@ import ray
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
-from recipe.online_refiner.console import show_our_log
-from recipe.online_refiner.episodes import ROW_KEY
-from recipe.online_refiner.feedback import FAILING_TEST_KEY, Feedback, feedback_text
-from recipe.online_refiner.refiner_engine import end_ids, engine_name
-from recipe.online_refiner.refining import Refining, Rollout, Score
-from recipe.online_refiner.settings import Settings
-from recipe.online_refiner.verl_keys import REFINABLE
-from refiner_worker.client import Generator, RefineLimits, RefinerClient
+from recipe.online_refiner.choices import (
+    FAILING_TEST_KEY,
+    JUDGE_FAILED_KEY,
+    REFINABLE,
+    REFINEMENT_KEY,
+    Feedback,
+)
+from recipe.online_refiner.plan import RefiningPlan
+from recipe.online_refiner.records import Score
+from recipe.online_refiner.refine.feedback import feedback_text
+from recipe.online_refiner.refine.refining import Refining
+from recipe.online_refiner.run.console import show_our_log
+from recipe.online_refiner.servers.engine import end_ids
+from refiner_worker.client import Generator, RefinerClient, RefineTask
 from refiner_worker.engine import sampling_extra
 from refiner_worker.prompts import load_template
-
-JUDGE_FAILED_KEY = "judge_failed"
-"""A reward function sets this extra to 1 where it has no verdict; the sample is then masked out."""
 
 
 class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
@@ -37,22 +40,22 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         self._refining: Refining | None = None
         self._feedback = Feedback.NONE
 
-    def set_refiner(self, generator: Generator, settings: Settings, limits: RefineLimits) -> None:
+    def set_refiner(self, generator: Generator, plan: RefiningPlan) -> None:
         """Refine from now on. Called once, before the first rollout."""
-        refiner = settings.refiner
+        refiner = plan.refiner
         client = RefinerClient(
             generator,
             self.tokenizer,
             load_template(refiner.template),
-            limits,
+            plan.limits,
             refiner.temperature,
-            refiner.decoding,
+            plan.decoding,
             end_ids=end_ids(refiner.model_path or self.model_config.local_path),
-            sampling_extra=sampling_extra(engine_name(self.config, settings)),
+            sampling_extra=sampling_extra(plan.engine),
         )
         self._feedback = refiner.feedback
         self._refining = Refining(
-            client, settings.constraint.filter, refiner.perfect_reward, refiner.step_deadline_s
+            client, plan.filter, refiner.perfect_reward, refiner.step_deadline_s
         )
 
     async def _agent_loop_postprocess(
@@ -88,16 +91,10 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             await self._compute_score([refined], kwargs=kwargs)
             return _score_of(refined)
 
-        rollout = Rollout(
-            list(kwargs["raw_prompt"]),
-            output.response_ids,
-            score,
-            feedback,
-            step=int(kwargs["global_steps"]),
-        )
-        record = await self._refining.refine(rollout, judge)
-        output.extra_fields[ROW_KEY] = record.to_row()
-        self._tell_group_filter(output, record.accepted, int(kwargs["session_id"]))
+        task = RefineTask(list(kwargs["raw_prompt"]), output.response_ids, feedback)
+        refinement = await self._refining.refine(task, score, int(kwargs["global_steps"]), judge)
+        output.extra_fields[REFINEMENT_KEY] = refinement.to_row()
+        self._tell_group_filter(output, refinement.accepted, int(kwargs["session_id"]))
 
     def _tell_group_filter(self, output: AgentLoopOutput, accepted: bool, session: int) -> None:
         """Write the metric by which an accepted refinement keeps a group of equal rewards."""
@@ -111,7 +108,7 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
 
 
 def refinable(value: float, accepted: bool, session: int) -> float:
-    """The group filter's value of one rollout: apart from every other's where it is accepted.
+    """The group filter's value of one rollout: apart from every other's if it is accepted.
 
     verl drops groups whose values are all the same; sessions of a group count from 0.
     """
@@ -135,11 +132,7 @@ class RefiningManager(AgentLoopManagerTQ):
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(_RefiningWorker)
 
-    def set_refiner(self, generator: Generator, settings: Settings, limits: RefineLimits) -> None:
+    def set_refiner(self, generator: Generator, plan: RefiningPlan) -> None:
         """Deliver the refiner to every worker; returns once all have it."""
-        ray.get(
-            [
-                worker.set_refiner.remote(generator, settings, limits)
-                for worker in self.agent_loop_workers
-            ]
-        )
+        workers = self.agent_loop_workers
+        ray.get([worker.set_refiner.remote(generator, plan) for worker in workers])

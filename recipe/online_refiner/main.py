@@ -4,19 +4,19 @@ Composes the config, refuses what cannot run before anything is started, writes 
 and hands over to verl.
 """
 
+import importlib
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.cpu.launch import fork_server, restart_with_environment
-from recipe.online_refiner.preflight import preflight, probe_sandbox
-from recipe.online_refiner.run_folder import mark_finished, write_run_folder
-from recipe.online_refiner.settings import ConfigError, read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.preflight.report import preflight, probe_sandbox
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.run.folder import mark_finished, write_run_folder
+from recipe.online_refiner.settings import ConfigError
 
 EXIT_BAD_CONFIG = 2
 
@@ -31,9 +31,8 @@ def train(config: DictConfig) -> None:
     from recipe.online_refiner.runner import OnlineRefinerRunner
 
     auto_set_device(config)
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    report = preflight(config, settings)
+    plan = resolve(config)
+    report = preflight(plan)
     if not report.passes:
         raise ConfigError("\n".join(report.faults))
     print(report.text(), flush=True)
@@ -41,23 +40,28 @@ def train(config: DictConfig) -> None:
         validate_config(config, need_reference_policy(config), need_critic(config))
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
-    folder = Path(settings.run.dir)
-    level, _ = probe_sandbox(config)
-    write_run_folder(folder, config, settings, None if level is None else int(level))
+    folder = Path(plan.settings.run.dir)
+    level, _ = probe_sandbox(plan)
+    write_run_folder(folder, plan, None if level is None else int(level))
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
     mark_finished(folder)
 
 
+def prepared(launcher: str | None) -> AbstractContextManager[None]:
+    """What surrounds a training on this machine: `prepared()` of the module `run.launcher`."""
+    if launcher is None:
+        return nullcontext()
+    context: AbstractContextManager[None] = importlib.import_module(launcher).prepared()
+    return context
+
+
 @hydra.main(config_path="config", config_name="online_refiner", version_base=None)
 def main(config: DictConfig) -> None:
     """Train as the composed config says; see the module."""
-    on_cpu = config.trainer.device == "cpu"
-    if on_cpu:
-        restart_with_environment()
     try:
-        with fork_server() if on_cpu else nullcontext():
+        with prepared(config.run.launcher):
             train(config)
     except ConfigError as error:
         print(f"The configuration cannot run:\n{error}", file=sys.stderr)

@@ -1,21 +1,36 @@
 """Our part of the config, typed: unknown keys, wrong types and values out of range are refused.
 
-Checks that need more than our own keys (files, models, verl's keys) are in `checks.py`.
+Checks that need more than our own keys (files, models, verl's keys) are rules of `preflight/`.
 """
 
 from __future__ import annotations
 
 import difflib
-from enum import StrEnum
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
-from recipe.online_refiner.constraint import Align, Filter, Reduce, Tokens
-from recipe.online_refiner.feedback import Feedback
-from recipe.online_refiner.schedules import Schedule
+from recipe.online_refiner.choices import (
+    Align,
+    Feedback,
+    Filter,
+    Inject,
+    Placement,
+    Reduce,
+    Schedule,
+    Source,
+    Tokens,
+)
 from refiner_worker.engine import Decoding
 
 
@@ -23,48 +38,23 @@ class ConfigError(ValueError):
     """The config cannot mean anything; the message names each key, its value and the fix."""
 
 
-class Kind(StrEnum):
-    """Which constraint holds the policy (`constraint.kind`)."""
+class Section(BaseModel):
+    """A section of the config; a constraint derives the type of its own keys from it."""
 
-    NONE = "none"
-    STATIC_KL = "static_kl"
-    DYNAMIC = "dynamic"
-    CHORD = "chord"
-
-
-class Inject(StrEnum):
-    """Where the dynamic constraint enters (`constraint.inject`)."""
-
-    REWARD = "reward"
-    ADVANTAGE = "advantage"
-    SFT = "sft"
-
-
-class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class StaticKl(_Section):
-    """verl's own KL against the reference: its coefficient, in the loss or in the reward."""
-
-    coef: float = Field(ge=0)
-    where: Literal["loss", "reward"]
+OwnSection = TypeVar("OwnSection", bound=Section)
 
 
-class Chord(_Section):
-    """CHORD's μ schedule in training steps, and whether its token factor φ is on."""
+class ConstraintSettings(Section):
+    """The section `constraint`: the keys that constraints share, and those of each by its name.
 
-    warmup_steps: int = Field(ge=0)
-    decay_steps: int = Field(ge=0)
-    peak: float = Field(ge=0, le=1)
-    valley: float = Field(ge=0, le=1)
-    phi: bool
+    `lambda_` is the key `lambda`, which is a keyword of Python. `kind` names the constraint, and
+    which names there are is for `method.registry` to say.
+    """
 
-
-class ConstraintSettings(_Section):
-    """The section `constraint`. `lambda_` is the key `lambda`, a word that Python keeps."""
-
-    kind: Kind
+    kind: str
     inject: Inject
     lambda_: float = Field(alias="lambda", ge=0)
     lambda_end: float = Field(ge=0)
@@ -75,8 +65,7 @@ class ConstraintSettings(_Section):
     align: Align
     tokens: Tokens
     keep_refined_groups: bool
-    static_kl: StaticKl
-    chord: Chord
+    _own: dict[str, Section] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -91,28 +80,38 @@ class ConstraintSettings(_Section):
         _fill(filled, "reduce", Reduce.MEAN if sft else Reduce.SUM)
         return filled
 
+    def own(self, kind: type[OwnSection]) -> OwnSection:
+        """The section of this type, which belongs to one constraint alone."""
+        (found,) = [section for section in self._own.values() if isinstance(section, kind)]
+        return found
 
-class PoolSettings(_Section):
-    """The refiner's own GPUs, used where `refiner.placement` is `pool`."""
+    def dump(self) -> dict[str, Any]:
+        """All keys as plain values, in the form of the config."""
+        own = {name: section.model_dump(mode="json") for name, section in self._own.items()}
+        return self.model_dump(mode="json", by_alias=True) | own
+
+
+class PoolSettings(Section):
+    """The refiner's own GPUs, used with `refiner.placement=pool`."""
 
     n_gpus_per_node: int = Field(ge=1)
     nnodes: int = Field(ge=1)
 
 
-class AverageSettings(_Section):
-    """The policy's moving average, used where `refiner.source` is `ema`."""
+class AverageSettings(Section):
+    """The policy's moving average, used with `refiner.source=ema`."""
 
     decay: float = Field(ge=0, lt=1)
     every_steps: int = Field(ge=1)
 
 
-class RefinerSettings(_Section):
+class RefinerSettings(Section):
     """The section `refiner`."""
 
     observe: bool
-    placement: Literal["colocated", "pool", "shared_base"]
+    placement: Placement
     pool: PoolSettings
-    source: Literal["reference", "model", "ema"]
+    source: Source
     model_path: str | None
     ema: AverageSettings
     template: str
@@ -130,23 +129,25 @@ class RefinerSettings(_Section):
     rollout: dict[str, Any]
 
 
-class MonitorSettings(_Section):
+class MonitorSettings(Section):
     """The section `monitor`."""
 
     kl_to_reference: bool
     kl_every_steps: int = Field(ge=1)
 
 
-class RunSettings(_Section):
-    """The section `run`: where a run writes, and what it calls itself."""
+class RunSettings(Section):
+    """The section `run`: where a run writes, what it calls itself, and how it is launched."""
 
     dir: str = Field(min_length=1)
     arm: str = Field(min_length=1)
     setting: str = Field(min_length=1)
     seed: int = Field(ge=0)
+    hardware: str | None
+    launcher: str | None
 
 
-class Settings(_Section):
+class Settings(Section):
     """All sections that are ours."""
 
     constraint: ConstraintSettings
@@ -154,45 +155,40 @@ class Settings(_Section):
     monitor: MonitorSettings
     run: RunSettings
 
-    @property
-    def refines(self) -> bool:
-        """Whether a refiner runs at all: to constrain, or only to be looked at."""
-        return self.constraint.kind is Kind.DYNAMIC or self.refiner.observe
 
-    @property
-    def shares_base(self) -> bool:
-        """Whether the policy's servers refine, on their base weights."""
-        return self.refines and self.refiner.placement == "shared_base"
+def read_settings(config: DictConfig, own: Mapping[str, type[Section]]) -> Settings:
+    """Our sections of the whole config; raises ConfigError listing every fault with its fix.
 
-    @property
-    def refines_by_average(self) -> bool:
-        """Whether the refiner is a moving average of the policy."""
-        return self.refines and self.refiner.source == "ema"
-
-    @property
-    def has_refiner_servers(self) -> bool:
-        """Whether the refiner has servers beside the policy's."""
-        return self.refines and not self.shares_base
-
-    def injects(self, where: Inject) -> bool:
-        """Whether the dynamic constraint enters there."""
-        return self.constraint.kind is Kind.DYNAMIC and self.constraint.inject is where
-
-    @property
-    def adds_rows(self) -> bool:
-        """Whether the actor's update sees (s0, a') or expert rows beside the policy's."""
-        return self.injects(Inject.SFT) or self.constraint.kind is Kind.CHORD
-
-
-def read_settings(config: DictConfig) -> Settings:
-    """Our sections of the whole config; raises ConfigError listing every fault with its fix."""
-    sections = {
+    Args:
+        own: the type of each key of `constraint` that belongs to one constraint alone.
+    """
+    sections: dict[str, Any] = {
         name: OmegaConf.to_container(config[name], resolve=True) for name in Settings.model_fields
     }
+    theirs, faults = _read_own(sections["constraint"], own)
     try:
-        return Settings.model_validate(sections)
+        settings = Settings.model_validate(sections)
     except ValidationError as error:
-        raise ConfigError("\n".join(_message(fault) for fault in error.errors())) from None
+        faults += [_message(fault, own) for fault in error.errors()]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    settings.constraint._own.update(theirs)
+    return settings
+
+
+def _read_own(
+    constraint: dict[str, Any], own: Mapping[str, type[Section]]
+) -> tuple[dict[str, Section], list[str]]:
+    """Take the constraints' own sections out of `constraint`, typed, with their faults."""
+    found, faults = {}, []
+    for name, section in own.items():
+        try:
+            found[name] = section.model_validate(constraint.pop(name, {}))
+        except ValidationError as error:
+            for fault in error.errors():
+                fault["loc"] = ("constraint", name, *fault["loc"])
+                faults.append(_message(fault, own))
+    return found, faults
 
 
 def _fill(section: dict[str, Any], key: str, default: Any) -> None:
@@ -200,23 +196,28 @@ def _fill(section: dict[str, Any], key: str, default: Any) -> None:
         section[key] = default
 
 
-def _message(fault: ErrorDetails) -> str:
+def _message(fault: ErrorDetails, own: Mapping[str, type[Section]]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key. Fix: {_nearest(fault['loc'])}"
+        return f"{key}: unknown key. Fix: {_nearest(fault['loc'], own)}"
     if fault["type"] == "missing":
         return f"{key}: missing. Fix: set it, or leave its line in the config as it was"
     reason = fault["msg"].removeprefix("Input should be ")
     return f"{key}={fault['input']!r} is refused. Fix: set it to {reason}"
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(location: tuple[int | str, ...], own: Mapping[str, type[Section]]) -> str:
     section: type[BaseModel] = Settings
     for part in location[:-1]:
+        if section is ConstraintSettings and part in own:
+            section = own[str(part)]
+            continue
         annotation = section.model_fields[str(part)].annotation
         assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
         section = annotation
     known = [field.alias or name for name, field in section.model_fields.items()]
+    if section is ConstraintSettings:
+        known += own
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     if near:
         return f"did you mean {near[0]}?"

@@ -32,8 +32,8 @@ from verl.utils.profiler import DistProfiler
 from verl.workers.config import FSDPActorConfig, McoreEngineConfig
 from verl.workers.engine_workers import TrainingWorker
 
-from recipe.online_refiner.loss import constrained_loss
-from recipe.online_refiner.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.loss import constrained_loss
+from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
 
 VOCABULARY = 16
 POLICY_ROWS, EXTRA_ROWS = 8, 4

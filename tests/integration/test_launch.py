@@ -56,7 +56,7 @@ esac
 TRAINING = f"""
 import os, pathlib, sys, time
 import ray
-from recipe.online_refiner.save_request import is_save_requested, mark_saved
+from recipe.online_refiner.run.save_request import is_save_requested, mark_saved
 run = pathlib.Path(next(a for a in sys.argv if a.startswith("run.dir=")).removeprefix("run.dir="))
 tracker = run / "checkpoints" / "latest_checkpointed_iteration.txt"
 tracker.parent.mkdir(parents=True, exist_ok=True)

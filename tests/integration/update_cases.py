@@ -40,9 +40,9 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.constraint import Reduce, sft_weights
-from recipe.online_refiner.loss import constrained_loss
-from recipe.online_refiner.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.method.maths import Reduce, sft_weights
+from recipe.online_refiner.update.loss import constrained_loss
+from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
 
 Row = dict[str, torch.Tensor]
 Pair = tuple[list[int], list[int]]

@@ -8,9 +8,8 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
-from recipe.online_refiner.settings import read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.run.experiments import CONFIG, experiment_names, hardware_of
 
 
 def refusal(experiment: str) -> str:
@@ -18,7 +17,7 @@ def refusal(experiment: str) -> str:
     overrides = [f"experiment={experiment}", f"hardware={hardware_of(experiment)}"]
     config = compose("online_refiner", overrides)
     config.actor_rollout_ref.model.path = str(ensure_checkpoint())
-    apply_settings(config, read_settings(config))
+    resolve(config)
     reward_model = config.reward.reward_model
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))

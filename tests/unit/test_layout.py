@@ -10,25 +10,46 @@ import pytest
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("recipe", "refiner_worker", "reward")
-PURE = ("constraint", "metrics")
-ASSEMBLY = ("main", "runner", "trainer", "agent_loop", "loss")
+CORE = "recipe.online_refiner"
+ROOMS = {
+    "choices": ("choices", "records"),
+    "plan": ("plan", "settings"),
+    "method": ("method",),
+    "refine": ("refine",),
+    "servers": ("servers",),
+    "queue": ("queue",),
+    "update": ("update",),
+    "run": ("run",),
+    "resolve": ("resolve",),
+    "preflight": ("preflight",),
+    "entry": ("main", "runner", "trainer", "modes", "agent_loop"),
+}
+"""The rooms of the core from the lowest floor upwards, and the folders and modules in each."""
+ARROWS = {
+    "choices": set[str](),
+    "plan": {"choices"},
+    "method": {"choices", "plan"},
+    "refine": {"choices", "plan", "method"},
+    "servers": {"choices", "plan"},
+    "queue": {"choices", "method"},
+    "update": {"choices", "method", "queue"},
+    "run": {"choices", "plan"},
+    "resolve": {"choices", "plan", "method", "refine", "servers"},
+    "preflight": {"choices", "plan", "method", "servers", "resolve"},
+    "entry": {*("choices", "plan", "method", "refine", "servers", "queue", "update", "run"),
+              *("resolve", "preflight")},
+}  # fmt: skip
+"""Which rooms each room may import."""
+WITHOUT_VERL_OR_RAY = ("choices", "records", "plan", "settings", "method", "refine", "resolve",
+                       "preflight", "run")  # fmt: skip
 STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "reward.sandbox")
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {
     "recipe.cpu",
-    "recipe.online_refiner.advantage",
-    "recipe.online_refiner.agent_loop",
-    "recipe.online_refiner.averaging_worker",
-    "recipe.online_refiner.injection",
-    "recipe.online_refiner.loss",
-    "recipe.online_refiner.main",
-    "recipe.online_refiner.mixed_update",
-    "recipe.online_refiner.queue_rows",
-    "recipe.online_refiner.refiner_servers",
-    "recipe.online_refiner.runner",
-    "recipe.online_refiner.trainer",
-    "recipe.online_refiner.trainers",
+    *(f"{CORE}.{name}" for name in ("agent_loop", "main", "modes", "runner", "trainer")),
+    *(f"{CORE}.{name}" for name in ("queue", "update")),
+    *(f"{CORE}.servers.{name}" for name in ("averaging_worker", "refiner_servers")),
     "refiner_worker.replicas",
     "refiner_worker.shared_base",
 }
@@ -119,13 +140,102 @@ def test_only_the_modules_that_face_verl_import_it() -> None:
     assert {module for module in facing if not within(module, *VERL_FACING)} == set()
 
 
-def test_the_mathematics_does_not_know_the_trainer() -> None:
-    modules = sources("recipe/online_refiner")
-    pure = {
-        f"recipe.online_refiner.{name}": modules[f"recipe.online_refiner.{name}"] for name in PURE
+def room_of(module: str) -> str:
+    """The room of a module of the core, given below it."""
+    first = module.partition(".")[0]
+    (room,) = [room for room, members in ROOMS.items() if first in members]
+    return room
+
+
+def modules_of_the_core() -> dict[str, set[str]]:
+    """Each module of the core, and the modules of the core that it imports, below the core."""
+    modules = {
+        module.removeprefix(f"{CORE}."): names
+        for module, names in sources(CORE.replace(".", "/")).items()
+        if module != CORE
     }
-    forbidden = [f"recipe.online_refiner.{name}" for name in ASSEMBLY]
-    assert offences(pure, "verl", "ray", "vllm", *forbidden) == []
+    return {
+        module: {
+            name.removeprefix(f"{CORE}.")
+            for name in names
+            if name.removeprefix(f"{CORE}.") in modules and name != f"{CORE}.{module}"
+        }
+        for module, names in modules.items()
+    }
+
+
+def test_every_module_has_a_room_and_imports_what_its_room_may() -> None:
+    upwards = [
+        f"{module} ({room_of(module)}) imports {name} ({room_of(name)})"
+        for module, names in modules_of_the_core().items()
+        for name in sorted(names)
+        if room_of(name) not in ARROWS[room_of(module)] | {room_of(module)}
+    ]
+    assert upwards == []
+
+
+def test_no_arrow_goes_upwards_and_none_is_listed_that_nobody_needs() -> None:
+    order = list(ROOMS)
+    assert list(ARROWS) == order
+    for room, below in ARROWS.items():
+        assert all(order.index(one) < order.index(room) for one in below), room
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module, names in modules_of_the_core().items():
+        used[room_of(module)] |= {room_of(name) for name in names} - {room_of(module)}
+    assert used == ARROWS
+
+
+def test_the_modules_of_the_core_import_each_other_in_no_circle() -> None:
+    between = modules_of_the_core()
+    placed: set[str] = set()
+    while len(placed) < len(between):
+        free = {name for name, below in between.items() if name not in placed and below <= placed}
+        assert free, f"a circle among {sorted(set(between) - placed)}"
+        placed |= free
+
+
+def test_the_plan_keeps_to_its_size() -> None:
+    assert len(ROOMS) <= 12
+    assert sum(map(len, ARROWS.values())) < 40
+    floors: dict[str, int] = {}
+    for room in ROOMS:
+        floors[room] = 1 + max((floors[one] for one in ARROWS[room]), default=0)
+    assert max(floors.values()) <= 9
+
+
+def test_what_decides_needs_neither_verl_nor_ray() -> None:
+    names = [f"{CORE}.{name}" for name in WITHOUT_VERL_OR_RAY]
+    found = {
+        module: imported
+        for module, imported in sources(CORE.replace(".", "/")).items()
+        if within(module, *names)
+    }
+    assert offences(found, "verl", "ray", "vllm", "transfer_queue") == []
+
+
+def test_the_choices_are_standard_library_only() -> None:
+    found = sources(CORE.replace(".", "/"))[f"{CORE}.choices"]
+    assert {name.split(".")[0] for name in found} <= sys.stdlib_module_names
+
+
+def test_no_two_rooms_of_the_core_have_a_module_or_a_class_of_one_name() -> None:
+    seen: dict[str, list[str]] = {}
+    folder = REPO_ROOT / CORE.replace(".", "/")
+    for path in sorted(folder.rglob("*.py")):
+        if path.stem.startswith("__"):
+            continue
+        seen.setdefault(path.stem, []).append(str(path.relative_to(folder)))
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                seen.setdefault(node.name, []).append(str(path.relative_to(folder)))
+    assert {name: places for name, places in seen.items() if len(places) > 1} == {}
+
+
+def test_only_the_registry_and_the_constraints_know_which_constraints_there_are() -> None:
+    """A constraint is one file and one line: nothing else imports a constraint's module."""
+    kinds = ("none", "static_kl", "dynamic_reward", "dynamic_advantage", "dynamic_sft", "chord")
+    found = offences(sources(CORE.replace(".", "/")), *(f"{CORE}.method.{kind}" for kind in kinds))
+    assert {line.split()[0] for line in found} == {f"{CORE}.method.registry"}
 
 
 def test_the_core_of_the_judge_is_standard_library_only() -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from refiner_worker.blocks import fit_seams, plan_blocks
-from refiner_worker.client import Outcome, RefineLimits, Refinement, RefinerClient, RefineTask
+from refiner_worker.client import Outcome, RefineLimits, RefinerClient, RefinerReply, RefineTask
 from refiner_worker.fake import FakeGenerator, FakeOutput
 from refiner_worker.prompts import RefineTemplate
 
@@ -120,8 +120,8 @@ def refine(
     answer: str,
     limits: RefineLimits,
     generator: FakeGenerator | None = None,
-) -> Refinement:
-    async def call() -> Refinement:
+) -> RefinerReply:
+    async def call() -> RefinerReply:
         engine = generator or Limited(editor)
         client = RefinerClient(engine, tokenizer, TEMPLATE, limits, 0.0)
         ids = [*encode(tokenizer, answer), tokenizer.eos_token_id]
@@ -184,7 +184,7 @@ def test_one_failing_block_fails_the_answer_and_its_cost_is_counted(
 ) -> None:
     editor = Editor(tokenizer, {"c": " ", "d": " "})
     got = refine(tokenizer, editor, "abcdef", limits(block_tokens=2))
-    assert got == Refinement(Outcome.EMPTY, generated_tokens=3 + 1, engine_calls=2)
+    assert got == RefinerReply(Outcome.EMPTY, generated_tokens=3 + 1, engine_calls=2)
 
 
 def test_a_block_may_grow_to_twice_its_size_and_no_further(
@@ -213,4 +213,4 @@ def test_the_deadline_holds_for_all_blocks(tokenizer: PreTrainedTokenizerFast) -
     generator = HangsAtTheSecondBlock(editor)
     bound = RefineLimits(100, 64, deadline_s=0.05, max_concurrency=2, block_tokens=2)
     got = refine(tokenizer, editor, "abcd", bound, generator)
-    assert got == Refinement(Outcome.DEADLINE, generated_tokens=3, engine_calls=1)
+    assert got == RefinerReply(Outcome.DEADLINE, generated_tokens=3, engine_calls=1)

@@ -12,8 +12,8 @@ from refiner_worker.client import (
     Generator,
     Outcome,
     RefineLimits,
-    Refinement,
     RefinerClient,
+    RefinerReply,
     RefineTask,
 )
 from refiner_worker.fake import Distribution, FakeGenerator, TableGenerator
@@ -58,8 +58,8 @@ def refine(
     limits: RefineLimits = LIMITS,
     template: RefineTemplate = TEMPLATE,
     decoding: str = "plain",
-) -> Refinement:
-    async def call() -> Refinement:
+) -> RefinerReply:
+    async def call() -> RefinerReply:
         client = RefinerClient(generator, tokenizer, template, limits, 0.0, decoding)
         return await client.refine(RefineTask(MESSAGES, answer))
 
@@ -72,7 +72,7 @@ def test_the_refiner_sees_problem_and_answer_without_the_end_token(
     generator = FakeGenerator(lambda prompt: encode("ac"))
     got = refine(tokenizer, generator, encode("ab"))
     assert tokenizer.decode(generator.requests[0]) == "sum|ab>"
-    assert got == Refinement(
+    assert got == RefinerReply(
         Outcome.REFINED, tuple(encode("ac")), generated_tokens=3, engine_calls=1
     )
 
@@ -82,7 +82,7 @@ def test_the_same_text_is_verbatim_and_keeps_the_rollouts_own_tokens(
 ) -> None:
     without_end = encode("ab")[:-1]
     got = refine(tokenizer, FakeGenerator(lambda prompt: encode("ab")), without_end)
-    assert got == Refinement(
+    assert got == RefinerReply(
         Outcome.VERBATIM, tuple(without_end), generated_tokens=3, engine_calls=1
     )
 
@@ -98,7 +98,7 @@ def test_an_answer_cut_by_the_limit_is_dropped(
     tokenizer: PreTrainedTokenizerFast, encode: Encode
 ) -> None:
     got = refine(tokenizer, FakeGenerator(lambda prompt: encode("abcdefgh")[:-1]), encode("ab"))
-    assert got == Refinement(Outcome.TRUNCATED, generated_tokens=8, engine_calls=1)
+    assert got == RefinerReply(Outcome.TRUNCATED, generated_tokens=8, engine_calls=1)
 
 
 def test_an_endless_repetition_is_told_apart(
@@ -151,7 +151,7 @@ def test_a_hanging_engine_ends_at_the_deadline(
 def test_the_steps_deadline_ends_a_refinement_before_its_own_and_is_told_apart(
     tokenizer: PreTrainedTokenizerFast, encode: Encode
 ) -> None:
-    async def call() -> Refinement:
+    async def call() -> RefinerReply:
         generator = FakeGenerator(lambda prompt: encode("ac"), gate=asyncio.Event())
         client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
         until_s = asyncio.get_running_loop().time() + 0.05
@@ -165,7 +165,7 @@ def test_an_answer_in_letters_of_neither_prompt_nor_rollout_is_told_apart(
 ) -> None:
     generator = FakeGenerator(lambda prompt: encode("жук"))
     got = refine(tokenizer, generator, encode("ab"), RefineLimits(100, 16, 5.0, 2))
-    assert got == Refinement(Outcome.WRONG_SCRIPT, generated_tokens=7, engine_calls=1)
+    assert got == RefinerReply(Outcome.WRONG_SCRIPT, generated_tokens=7, engine_calls=1)
 
 
 def test_another_end_token_of_the_model_ends_an_answer_too(
@@ -175,7 +175,7 @@ def test_another_end_token_of_the_model_ends_an_answer_too(
     stop = tokenizer.encode("!", add_special_tokens=False)
     output = [*encode("abcdefg")[:-1], *stop]
 
-    async def call() -> Refinement:
+    async def call() -> RefinerReply:
         engine = FakeGenerator(lambda prompt: output)
         client = RefinerClient(engine, tokenizer, TEMPLATE, LIMITS, 0.0, end_ids=stop)
         return await client.refine(RefineTask(MESSAGES, encode("ab")))
@@ -190,7 +190,7 @@ def test_the_refiner_is_told_what_its_template_shows_and_each_request_carries_th
     engine = always(encode("ac"), tokenizer)
     template = RefineTemplate("told", 1, None, "{problem}|{answer}|{feedback}")
 
-    async def call() -> Refinement:
+    async def call() -> RefinerReply:
         client = RefinerClient(
             engine, tokenizer, template, LIMITS, 0.0, sampling_extra={"detokenize": False}
         )
@@ -270,7 +270,7 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
     engine = HangsAtTheSecondCall(scripted.model, scripted.draw, scripted.end_ids)
     limits = RefineLimits(100, 8, deadline_s=0.05, max_concurrency=2)
     got = refine(tokenizer, engine, encode("abcdef"), limits, decoding="verify")
-    assert (got, len(engine.calls)) == (Refinement(Outcome.DEADLINE), 1)
+    assert (got, len(engine.calls)) == (RefinerReply(Outcome.DEADLINE), 1)
 
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -26,7 +26,6 @@ from typing import Any
 
 import pytest
 
-from recipe.online_refiner.budgets import refiner_model_length
 from refiner_worker.acceptance import Law
 from refiner_worker.client import RefineLimits
 from refiner_worker.decoding import VerifySettings
@@ -297,7 +296,7 @@ def test_the_longest_prompt_leaves_room_for_the_longest_output(types: Types) -> 
         max_prompt_tokens=6, max_response_tokens=4, deadline_s=1.0, max_concurrency=1
     )
     engine = ScriptedSglang(types, table(1))
-    server = Server(types, engine, max_model_len=refiner_model_length(limits))
+    server = Server(types, engine, max_model_len=limits.context_tokens)
     asyncio.run(Engine(server, 0.0).plain([7] * 6, limits.max_output_tokens))
     assert engine.sampled[0].max_new_tokens == 4
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from recipe.online_refiner.budgets import refine_limits, refiner_model_length
-from recipe.online_refiner.settings import read_settings
+from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 
@@ -23,7 +22,6 @@ Compose = Callable[..., DictConfig]
 def test_the_context_holds_a_full_prompt_and_a_full_output_and_verls_free_place(
     composed: Compose, changes: list[str], prompt: int, output: int
 ) -> None:
-    config = composed(*changes)
-    limits = refine_limits(config, read_settings(config))
-    assert (limits.max_prompt_tokens, limits.max_output_tokens) == (prompt, output)
-    assert refiner_model_length(limits) == prompt + output + 1
+    plan = resolve(composed(*changes))
+    assert (plan.limits.max_prompt_tokens, plan.limits.max_output_tokens) == (prompt, output)
+    assert plan.limits.context_tokens == prompt + output + 1

@@ -10,10 +10,8 @@ import pytest
 from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.checks import check
-from recipe.online_refiner.constraint_checks import constraint_warnings
-from recipe.online_refiner.settings import ConfigError, read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.preflight.rules import faults_of, warnings_on
+from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 ASYNC = "trainer.v1.trainer_mode=colocate_async"
@@ -21,16 +19,13 @@ LORA = ("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8")
 
 
 def refusal(config: DictConfig) -> str:
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    with pytest.raises(ConfigError) as refused:
-        check(config, settings)
-    return str(refused.value)
+    faults = faults_of(resolve(config))
+    assert faults
+    return "\n".join(faults)
 
 
 def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
-    config = composed()
-    check(config, read_settings(config))
+    assert faults_of(resolve(composed())) == []
 
 
 @pytest.mark.parametrize(
@@ -117,11 +112,13 @@ def test_a_single_fault_is_named_with_its_fix(
 
 
 def test_a_penalty_that_group_normalisation_cancels_is_warned_about(composed: Compose) -> None:
-    config = composed("constraint.inject=reward")
-    (warning,) = constraint_warnings(config, read_settings(config))
-    assert "constraint.inject=reward" in warning and "constraint.inject=advantage" in warning
-    config = composed("constraint.inject=reward", "algorithm.adv_estimator=gae")
-    assert constraint_warnings(config, read_settings(config)) == []
+    def warnings(*overrides: str) -> list[str]:
+        found = warnings_on(resolve(composed("constraint.inject=reward", *overrides)))
+        return [warning for warning in found if "constraint.inject=reward" in warning]
+
+    (warning,) = warnings()
+    assert "constraint.inject=advantage" in warning
+    assert warnings("algorithm.adv_estimator=gae") == []
 
 
 def test_malformed_data_is_refused_by_file(composed: Compose, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from recipe.online_refiner.console import OUR_PACKAGES, show_our_log
+from recipe.online_refiner.run.console import OUR_PACKAGES, show_our_log
 
 
 def test_our_log_is_seen_whatever_an_import_did_to_the_root_logger(

@@ -19,10 +19,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
-from recipe.online_refiner.preflight import preflight
-from recipe.online_refiner.settings import read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.preflight.report import preflight
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.run.experiments import CONFIG, experiment_names, hardware_of
 
 EXPERIMENTS = experiment_names()
 OF_THE_CLUSTER = [name for name in EXPERIMENTS if not name.startswith("quickstart")]
@@ -127,9 +126,7 @@ def test_every_experiment_passes_the_preflight(
 ) -> None:
     config = composed(f"experiment={experiment}", f"hardware={hardware_of(experiment)}")
     config = at_home(config, models, rows)
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    report = preflight(config, settings)
+    report = preflight(resolve(config))
     assert report.faults == ()
     assert "actor" in report.text()
 

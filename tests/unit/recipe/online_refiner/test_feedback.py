@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from recipe.online_refiner.feedback import Feedback, feedback_text
+from recipe.online_refiner.choices import Feedback
+from recipe.online_refiner.refine.feedback import feedback_text
 
 EXTRAS = {
     "score": -0.3,

@@ -10,8 +10,8 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from recipe.online_refiner.loss import constrained_loss
-from recipe.online_refiner.rows import constraint_row, response_row
+from recipe.online_refiner.update.loss import constrained_loss
+from recipe.online_refiner.update.rows import constraint_row, response_row
 
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
 FIELDS = ["advantages", "old_log_probs"]

@@ -6,13 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.online_refiner.constraint_checks import (
-    check_combinations,
-    check_injection,
-    check_schedules,
-)
-from recipe.online_refiner.settings import read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.preflight.rules import check_constraint
+from recipe.online_refiner.resolve import resolve
 
 ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
 ADDS_ROWS = ["dynamic_dapo_apps_sft", "ppo_apps_dynamic_sft", "chord_phi_apps"]
@@ -28,10 +23,7 @@ def on_megatron(experiment: str) -> DictConfig:
 
 
 def faults(config: DictConfig) -> list[str]:
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    checks = (check_combinations, check_injection, check_schedules)
-    return [fault for check in checks for fault in check(config, settings)]
+    return list(check_constraint(resolve(config)))
 
 
 @pytest.mark.parametrize("experiment", [*ADDS_ROWS, "dynamic_dapo_apps", "ppo_apps_dynamic"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recipe.online_refiner.memory import (
+from recipe.online_refiner.preflight.memory import (
     GIB,
     PROCESS_BYTES,
     SERVER_WORKSPACE_BYTES,

@@ -1,27 +1,27 @@
-"""Metrics of a step, on a handful of episodes counted by hand."""
+"""Metrics of a step, on a handful of refinements counted by hand."""
 
 from dataclasses import replace
 
 import pytest
+import torch
 
-from recipe.online_refiner.episodes import Episode, RefineRecord, RolloutRow
-from recipe.online_refiner.metrics import (
+from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
+from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
-    episode_metrics,
     group_metrics,
     refine_wait_s,
+    refinement_metrics,
 )
 
 
-def episode(
+def refinement(
     outcome: str,
     reward: float,
     refined: float | None = None,
     copied: tuple[int, ...] = (),
-    cross_entropy: tuple[float, ...] | None = None,
     finished_at_s: float = 10.0,
-) -> Episode:
-    record = RefineRecord(
+) -> Refinement:
+    return Refinement(
         outcome=outcome,
         reward=reward,
         judged_at_s=10.0,
@@ -35,25 +35,29 @@ def episode(
         engine_calls=1,
         scored_tokens=2,
     )
-    return Episode("g", "p", (1,), (2,), record, cross_entropy)
+
+
+def rollout(group: str, reward: float, response: int, found: Refinement | None = None) -> Rollout:
+    key = f"{group}_{response}_0"
+    return Rollout(key, group, "p", (1,), (response,), (1,), reward, True, "", found)
 
 
 OTHER_FAILURES = (
     *("too_long", "truncated", "repetitive", "empty", "wrong_script"),
     *("step_deadline", "engine_error"),
 )
-EPISODES = [
-    episode("skipped_perfect", 1.0),
-    episode("verbatim", -0.3, -0.3, (1, 1)),
-    episode("refined", -0.3, 1.0, (1, 0, 1, 1), (0.1, 4.0, 0.2, 0.3), finished_at_s=12.5),
-    episode("refined", -0.3, -1.0, (0, 0)),
-    episode("deadline", -0.6),
-    episode("unjudged", 0.0),
+REFINEMENTS = [
+    refinement("skipped_perfect", 1.0),
+    refinement("verbatim", -0.3, -0.3, (1, 1)),
+    refinement("refined", -0.3, 1.0, (1, 0, 1, 1), finished_at_s=12.5),
+    refinement("refined", -0.3, -1.0, (0, 0)),
+    refinement("deadline", -0.6),
+    refinement("unjudged", 0.0),
 ]
 
 
 def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
-    got = episode_metrics(EPISODES)
+    got = refinement_metrics(REFINEMENTS)
     assert got == {
         "constraint/improvement_ratio": pytest.approx(1 / 6),
         "constraint/kept_total": 1.0,
@@ -74,28 +78,26 @@ def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
 
 
 def test_cross_entropy_is_split_into_copied_and_edited_tokens() -> None:
-    assert cross_entropy_metrics(EPISODES) == {
+    found = REFINEMENTS[2]
+    values = torch.tensor([0.1, 4.0, 0.2, 0.3])
+    measured = RefinedRollout(rollout("a", -0.3, 7, found), found, torch.ones(4), values)
+    assert cross_entropy_metrics([measured]) == {
         "constraint/ce_mean": pytest.approx(1.15),
         "constraint/ce_copied_mean": pytest.approx(0.2),
         "constraint/ce_edited_mean": pytest.approx(4.0),
     }
+    assert cross_entropy_metrics([replace(measured, cross_entropy=None)]) == {}
 
 
 def test_a_mean_of_nothing_is_absent() -> None:
-    assert cross_entropy_metrics(EPISODES[:2]) == {}
-    assert "refiner/copied_token_ratio" not in episode_metrics(EPISODES[:1])
-    assert episode_metrics([]) == {}
+    assert cross_entropy_metrics([]) == {}
+    assert "refiner/copied_token_ratio" not in refinement_metrics(REFINEMENTS[:1])
+    assert refinement_metrics([]) == {}
 
 
 def test_waiting_starts_at_the_last_verdict_on_a_rollout() -> None:
-    assert refine_wait_s(EPISODES) == pytest.approx(2.5)
+    assert refine_wait_s(REFINEMENTS) == pytest.approx(2.5)
     assert refine_wait_s([]) == 0.0
-
-
-def rollout(group: str, reward: float, answer: int, *, accepted: bool = False) -> RolloutRow:
-    refined = replace(episode("refined", reward, 1.0, (1,)).record, accepted=accepted)
-    seen = Episode(group, "p", (1,), (answer,), refined)
-    return RolloutRow(f"{group}_{answer}_0", group, (1,), (answer,), reward, True, "", seen)
 
 
 def test_groups_are_counted_and_averaged_over_their_judged_rollouts() -> None:
@@ -103,7 +105,7 @@ def test_groups_are_counted_and_averaged_over_their_judged_rollouts() -> None:
         rollout("a", 1.0, 7),
         rollout("a", 0.0, 8),
         rollout("b", -1.0, 7),
-        rollout("b", -1.0, 7, accepted=True),
+        rollout("b", -1.0, 7, refinement("refined", -1.0, 1.0, (1,))),
         replace(rollout("b", 9.0, 9), judged=False),
     ]
     assert group_metrics(rows) == {
@@ -115,7 +117,6 @@ def test_groups_are_counted_and_averaged_over_their_judged_rollouts() -> None:
 
 
 def test_a_fix_of_the_format_is_told_from_a_fix_of_the_logic() -> None:
-    records = [episode("refined", -1.0, 1.0, (1,)), episode("refined", -0.3, 1.0, (1,))]
-    unreadable = replace(records[0].record, verdict="compile_error")
-    episodes = [replace(records[0], record=unreadable), records[1]]
-    assert episode_metrics(episodes)["refiner/format_fix_ratio"] == 0.5
+    logic = refinement("refined", -0.3, 1.0, (1,))
+    form = replace(refinement("refined", -1.0, 1.0, (1,)), verdict="compile_error")
+    assert refinement_metrics([form, logic])["refiner/format_fix_ratio"] == 0.5

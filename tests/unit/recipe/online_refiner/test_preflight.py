@@ -12,11 +12,12 @@ import pytest
 from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.memory import GIB
-from recipe.online_refiner.preflight import preflight, refusal
-from recipe.online_refiner.preflight_sizes import Disk, check_disk
-from recipe.online_refiner.settings import ConfigError, read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.preflight.__main__ import refusal
+from recipe.online_refiner.preflight.memory import GIB
+from recipe.online_refiner.preflight.report import preflight
+from recipe.online_refiner.preflight.sizes import Disk, disk_faults
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]
 
@@ -152,18 +153,15 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
 
 def faults_of(config: DictConfig) -> list[str]:
     try:
-        settings = read_settings(config)
-        apply_settings(config, settings)
+        plan = resolve(config)
     except ConfigError as error:
         return str(error).splitlines()
-    return list(preflight(config, settings).faults)
+    return list(preflight(plan).faults)
 
 
 def test_the_quickstart_passes_and_says_what_will_run(composed: Compose) -> None:
     config = composed()
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    report = preflight(config, settings)
+    report = preflight(resolve(config))
     assert report.faults == ()
     text = report.text()
     for words in ("actor", "policy servers", "refiner", "judge", "8 prompts × 8 rollouts"):
@@ -227,9 +225,9 @@ def test_less_isolation_than_required_is_refused(composed: Compose) -> None:
 
 
 def test_checkpoints_that_do_not_fit_the_disk_are_refused(composed: Compose) -> None:
-    config = composed()
-    assert list(check_disk(config, Disk(one=GIB, kept=3 * GIB, free=3 * GIB))) == []
-    (fault,) = check_disk(config, Disk(one=GIB, kept=3 * GIB, free=2 * GIB))
+    plan = resolve(composed())
+    assert list(disk_faults(plan, Disk(one=GIB, kept=3 * GIB, free=3 * GIB))) == []
+    (fault,) = disk_faults(plan, Disk(one=GIB, kept=3 * GIB, free=2 * GIB))
     assert "trainer.default_local_dir" in fault and "2.0 GiB free" in fault and "Fix: " in fault
 
 
@@ -243,9 +241,7 @@ def test_a_job_of_rays_may_not_write_into_its_copy_of_the_working_directory(
 
 def test_an_interruption_without_checkpoints_is_warned_of(composed: Compose) -> None:
     config = composed("trainer.save_freq=-1")
-    settings = read_settings(config)
-    apply_settings(config, settings)
-    report = preflight(config, settings)
+    report = preflight(resolve(config))
     assert report.passes
     assert any("trainer.save_freq=-1" in warning for warning in report.warnings)
 

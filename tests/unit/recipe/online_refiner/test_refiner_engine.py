@@ -8,25 +8,24 @@ import pytest
 from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.refiner_engine import decoding_choice, end_ids, engine_name
-from recipe.online_refiner.settings import read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.servers.engine import end_ids
 
 Compose = Callable[..., DictConfig]
 
 
 def decoding(config: DictConfig) -> tuple[str, str]:
-    choice = decoding_choice(config, read_settings(config))
+    choice = resolve(config).decoding
     return str(choice.decoding), choice.why
 
 
 def test_auto_is_resolved_once_and_for_every_process(composed: Compose) -> None:
     """The tests' environment has vLLM 0.28, which takes our proposer."""
     config = composed()
-    settings = read_settings(config)
-    assert settings.refiner.decoding == "auto"
-    apply_settings(config, settings)
-    assert read_settings(config).refiner.decoding == "copy"
+    assert config.refiner.decoding == "auto"
+    first = resolve(config)
+    assert first.decoding.decoding == config.refiner.decoding == "copy"
+    assert resolve(config).refining.decoding == first.refining.decoding
 
 
 def test_what_is_configured_is_not_second_guessed(composed: Compose) -> None:
@@ -35,7 +34,7 @@ def test_what_is_configured_is_not_second_guessed(composed: Compose) -> None:
 
 def test_a_run_that_does_not_refine_resolves_nothing(composed: Compose) -> None:
     config = composed("constraint.kind=none")
-    apply_settings(config, read_settings(config))
+    resolve(config)
     assert config.refiner.decoding == "auto"
 
 
@@ -45,7 +44,7 @@ def test_the_judge_is_asked_for_the_failing_test_only_where_the_refiner_is_told(
     told = composed("refiner.feedback=failing_test", "refiner.template=code-feedback-v1")
     silent = composed()
     for config in (told, silent):
-        apply_settings(config, read_settings(config))
+        resolve(config)
     function = told.reward.custom_reward_function
     default = silent.reward.custom_reward_function.get("reward_kwargs") or {}
     assert function.reward_kwargs.show_failing_test is True
@@ -81,7 +80,7 @@ def test_the_number_of_draft_tokens_is_the_users(composed: Compose) -> None:
 
 def test_the_refiners_own_engine_counts(composed: Compose) -> None:
     config = composed("refiner.rollout={name: sglang}")
-    assert engine_name(config, read_settings(config)) == "sglang"
+    assert resolve(config).engine == "sglang"
 
 
 def test_end_tokens_are_those_of_the_models_generation_config(tmp_path: Path) -> None:

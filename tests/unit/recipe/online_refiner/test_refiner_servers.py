@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from recipe.online_refiner.policy_average import FOLDER, PolicyAverage
-from recipe.online_refiner.refiner_servers import RefinerLostError, RefinerServers
-from recipe.online_refiner.settings import read_settings
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.servers.policy_average import FOLDER, PolicyAverage
+from recipe.online_refiner.servers.refiner_servers import RefinerLostError, RefinerServers
 from refiner_worker.replica_group import GroupHealth
 
 Compose = Callable[..., DictConfig]
@@ -26,7 +26,7 @@ class ServersWith:
 
 
 def servers(config: DictConfig, health: GroupHealth) -> RefinerServers:
-    made = RefinerServers(config, read_settings(config))
+    made = RefinerServers(resolve(config))
     made._replicas = ServersWith(health)  # type: ignore[assignment]
     return made
 

@@ -5,28 +5,28 @@ from collections.abc import Sequence
 
 import pytest
 
-from recipe.online_refiner.constraint import Filter
-from recipe.online_refiner.episodes import RefineRecord
-from recipe.online_refiner.refining import Refining, Rollout, Score, StepClock
-from refiner_worker.client import Outcome, Refinement, RefineTask
+from recipe.online_refiner.choices import Filter
+from recipe.online_refiner.records import Refinement, Score
+from recipe.online_refiner.refine.refining import Refining, StepClock
+from refiner_worker.client import Outcome, RefinerReply, RefineTask
 
 MESSAGES = [{"role": "user", "content": "sum"}]
 
 
 class ScriptedClient:
-    """Answers every rollout with one refinement, and counts."""
+    """Replies to every rollout with one refinement, and counts."""
 
-    def __init__(self, refinement: Refinement) -> None:
-        self._refinement = refinement
+    def __init__(self, reply: RefinerReply) -> None:
+        self._reply = reply
         self.tasks: list[RefineTask] = []
 
     @property
     def calls(self) -> int:
         return len(self.tasks)
 
-    async def refine(self, task: RefineTask) -> Refinement:
+    async def refine(self, task: RefineTask) -> RefinerReply:
         self.tasks.append(task)
-        return self._refinement
+        return self._reply
 
 
 class Judge:
@@ -49,15 +49,15 @@ def run(
     score: Score,
     rule: Filter = Filter.BETTER,
     perfect_reward: float | None = 1.0,
-) -> RefineRecord:
+) -> Refinement:
     refining = Refining(client, rule, perfect_reward)  # type: ignore[arg-type]
-    return asyncio.run(refining.refine(Rollout(MESSAGES, [1, 2, 3], score), judge))
+    return asyncio.run(refining.refine(RefineTask(MESSAGES, [1, 2, 3]), score, 0, judge))
 
 
-REFINED = Refinement(
+REFINED = RefinerReply(
     Outcome.REFINED, (1, 9, 3), generated_tokens=3, engine_calls=2, scored_tokens=1
 )
-VERBATIM = Refinement(Outcome.VERBATIM, (1, 2, 3), generated_tokens=3)
+VERBATIM = RefinerReply(Outcome.VERBATIM, (1, 2, 3), generated_tokens=3)
 
 
 def test_a_better_refinement_is_accepted_with_its_diff() -> None:
@@ -112,7 +112,7 @@ def test_a_refinement_that_cannot_be_judged_is_never_accepted(verdict: Score | E
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.failed])
 def test_a_failed_refinement_leaves_the_rollout_unconstrained(outcome: Outcome) -> None:
     judge = Judge(Score(1.0))
-    record = run(ScriptedClient(Refinement(outcome)), judge, Score(-1.0), Filter.OFF)
+    record = run(ScriptedClient(RefinerReply(outcome)), judge, Score(-1.0), Filter.OFF)
     assert (record.outcome, record.accepted, judge.calls) == (str(outcome), False, 0)
     assert (record.token_ids, record.edit_distance) == ((), 0)
 
@@ -131,15 +131,15 @@ def test_all_rollouts_of_a_step_share_its_end_and_the_next_step_has_its_own() ->
 
 
 def test_a_refinement_is_dropped_where_its_verdict_comes_after_the_steps_end() -> None:
-    async def call() -> tuple[RefineRecord, list[RefineTask]]:
+    async def call() -> tuple[Refinement, list[RefineTask]]:
         async def never(token_ids: Sequence[int]) -> Score:
             await asyncio.Event().wait()
             raise AssertionError
 
         client = ScriptedClient(REFINED)
         refining = Refining(client, Filter.OFF, 1.0, step_deadline_s=0.05)  # type: ignore[arg-type]
-        rollout = Rollout(MESSAGES, [1, 2, 3], Score(-0.3), feedback="told", step=1)
-        return await refining.refine(rollout, never), client.tasks
+        task = RefineTask(MESSAGES, [1, 2, 3], feedback="told")
+        return await refining.refine(task, Score(-0.3), 1, never), client.tasks
 
     record, (task,) = asyncio.run(call())
     assert (record.outcome, record.accepted, record.token_ids) == ("step_deadline", False, ())
@@ -147,6 +147,6 @@ def test_a_refinement_is_dropped_where_its_verdict_comes_after_the_steps_end() -
     assert task.feedback == "told" and task.until_s is not None
 
 
-def test_records_survive_the_way_through_a_row() -> None:
+def test_a_refinement_survives_being_stored_in_a_row() -> None:
     record = run(ScriptedClient(REFINED), Judge(Score(1.0)), Score(-0.3))
-    assert RefineRecord.from_row(record.to_row()) == record
+    assert Refinement.from_row(record.to_row()) == record

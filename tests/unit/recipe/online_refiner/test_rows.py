@@ -1,11 +1,10 @@
-"""Rows of a mixed batch and what stands in for a missing reward."""
+"""Rows of a mixed batch and their order."""
 
 import torch
 
-from recipe.online_refiner.rows import (
+from recipe.online_refiner.update.rows import (
     constraint_row,
     interleaved,
-    neutral_rewards,
     response_row,
     rounded_up,
 )
@@ -38,8 +37,3 @@ def test_every_mini_batch_of_every_rank_gets_its_share() -> None:
 
 def test_without_ranks_or_mini_batches_the_extra_rows_come_last() -> None:
     assert interleaved([1, 2], [3], ranks=1, mini_batches=1) == [1, 2, 3]
-
-
-def test_a_missing_reward_is_its_groups_mean_and_an_unjudged_group_is_flat() -> None:
-    rows = [("g", 1.0, True), ("g", 0.0, True), ("g", 9.0, False), ("h", 3.0, False)]
-    assert neutral_rewards(rows) == [0.5, 0.5, 0.5, 0.0]

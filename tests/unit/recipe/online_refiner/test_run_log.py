@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recipe.online_refiner.run_log import RecordedTracking, drop_after
+from recipe.online_refiner.run.metrics_log import RecordedTracking, drop_after
 
 
 class Backend:

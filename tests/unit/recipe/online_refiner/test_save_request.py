@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recipe.online_refiner.save_request import REQUEST_FILE, is_save_requested, mark_saved
+from recipe.online_refiner.run.save_request import REQUEST_FILE, is_save_requested, mark_saved
 
 
 def test_a_request_stands_until_the_checkpoint_is_saved(tmp_path: Path) -> None:

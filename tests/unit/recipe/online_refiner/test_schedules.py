@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from recipe.online_refiner.schedules import (
-    Schedule,
+from recipe.online_refiner.choices import Schedule
+from recipe.online_refiner.method.schedules import (
     adaptive_lambda,
     chord_mu,
     lambda_at,

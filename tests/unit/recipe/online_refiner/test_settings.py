@@ -5,47 +5,50 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from recipe.online_refiner.constraint import Reduce
-from recipe.online_refiner.settings import ConfigError, Inject, read_settings
-from recipe.online_refiner.verl_keys import apply_settings
+from recipe.online_refiner.choices import Reduce
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.settings import ConfigError, ConstraintSettings
 
 Compose = Callable[..., DictConfig]
 
 
+def section_of(config: DictConfig) -> ConstraintSettings:
+    return resolve(config).settings.constraint
+
+
 def test_sft_and_the_penalty_have_defaults_of_their_own(composed: Compose) -> None:
-    sft = read_settings(composed("constraint.inject=sft")).constraint
+    sft = section_of(composed("constraint.inject=sft"))
     assert (sft.lambda_, sft.lambda_end, sft.reduce) == (1.0, 1.0, Reduce.MEAN)
-    penalty = read_settings(composed("constraint.inject=advantage")).constraint
+    penalty = section_of(composed("constraint.inject=advantage"))
     assert (penalty.lambda_, penalty.lambda_end, penalty.reduce) == (1e-4, 1e-4, Reduce.SUM)
 
 
 def test_given_values_are_kept(composed: Compose) -> None:
     given = composed("constraint.lambda=0.5", "constraint.lambda_end=0", "constraint.reduce=sum")
-    section = read_settings(given).constraint
+    section = section_of(given)
     assert (section.lambda_, section.lambda_end, section.reduce) == (0.5, 0.0, Reduce.SUM)
 
 
 def test_an_adaptive_lambda_falls_to_nothing_unless_told_otherwise(composed: Compose) -> None:
-    adaptive = read_settings(composed("constraint.schedule=adaptive")).constraint
+    adaptive = section_of(composed("constraint.schedule=adaptive"))
     assert (adaptive.lambda_, adaptive.lambda_end) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("kind", "observe", "refines", "sft", "adds_rows"),
+    ("kind", "observe", "refines", "own_loss", "reference"),
     [
         ("none", "false", False, False, False),
-        ("static_kl", "true", True, False, False),
-        ("dynamic", "false", True, True, True),
-        ("chord", "false", False, False, True),
+        ("static_kl", "true", True, False, True),
+        ("dynamic", "false", True, True, False),
+        ("chord", "false", False, True, False),
     ],
 )
-def test_only_the_dynamic_kind_injects(
-    composed: Compose, kind: str, observe: str, refines: bool, sft: bool, adds_rows: bool
+def test_a_run_makes_what_its_constraint_needs_and_no_more(
+    composed: Compose, kind: str, observe: str, refines: bool, own_loss: bool, reference: bool
 ) -> None:
-    settings = read_settings(composed(f"constraint.kind={kind}", f"refiner.observe={observe}"))
-    got = (settings.refines, settings.injects(Inject.SFT), settings.adds_rows)
-    assert got == (refines, sft, adds_rows)
-    assert not settings.injects(Inject.ADVANTAGE) and not settings.injects(Inject.REWARD)
+    plan = resolve(composed(f"constraint.kind={kind}", f"refiner.observe={observe}"))
+    got = (plan.refines, plan.needs.own_loss, plan.needs.reference)
+    assert got == (refines, own_loss, reference)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_what_cannot_be_is_refused_with_key_value_and_fix(
     composed: Compose, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        read_settings(composed(*overrides))
+        resolve(composed(*overrides))
     assert message in str(refused.value)
     assert "Fix: " in str(refused.value)
 
@@ -91,12 +94,12 @@ def test_a_key_that_was_taken_out_is_missed(composed: Compose) -> None:
     config = composed()
     del config.refiner.deadline_s
     with pytest.raises(ConfigError, match=r"refiner\.deadline_s: missing"):
-        read_settings(config)
+        resolve(config)
 
 
 def test_all_faults_are_reported_together(composed: Compose) -> None:
     with pytest.raises(ConfigError) as refused:
-        read_settings(composed("constraint.inject=foo", "refiner.deadline_s=0"))
+        resolve(composed("constraint.inject=foo", "refiner.deadline_s=0"))
     assert len(str(refused.value).splitlines()) == 2
 
 
@@ -113,17 +116,10 @@ def test_verls_kl_keys_follow_the_kind(
     composed: Compose, overrides: list[str], in_reward: bool, in_loss: bool, coefficient: float
 ) -> None:
     config = composed(*overrides)
-    apply_settings(config, read_settings(config))
+    resolve(config)
     actor = config.actor_rollout_ref.actor
     assert config.algorithm.use_kl_in_reward is in_reward
     assert (actor.use_kl_loss, actor.kl_loss_coef) == (in_loss, coefficient)
-
-
-def test_the_penalty_enters_through_the_estimator_of_its_name(composed: Compose) -> None:
-    for inject, name in (("advantage", "refined_grpo"), ("sft", "grpo"), ("reward", "grpo")):
-        config = composed(f"constraint.inject={inject}")
-        apply_settings(config, read_settings(config))
-        assert config.algorithm.adv_estimator == name
 
 
 def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed: Compose) -> None:
@@ -134,5 +130,5 @@ def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed
         (("constraint.kind=none",), "score"),
     ):
         config = composed(*filtered, *extra)
-        apply_settings(config, read_settings(config))
+        resolve(config)
         assert config.algorithm.filter_groups.metric == metric

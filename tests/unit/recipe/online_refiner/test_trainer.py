@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from recipe.online_refiner.settings import read_settings
+from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.trainer import OnlineRefinerTrainer
 
 
@@ -18,9 +18,7 @@ def test_static_kl_needs_the_reference_however_rarely_the_kl_is_watched(
 ) -> None:
     # verl's constructor wants a cluster.
     trainer = object.__new__(OnlineRefinerTrainer)
-    trainer._settings = read_settings(
-        composed(f"constraint.kind={kind}", "monitor.kl_every_steps=2")
-    )
+    trainer.plan = resolve(composed(f"constraint.kind={kind}", "monitor.kl_every_steps=2"))
     found = []
     for step in (1, 2, 3):
         trainer.global_steps = step

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from recipe.online_refiner.modes import TRAINERS
+from recipe.online_refiner.preflight.batch_rules import ESTIMATORS
 from recipe.online_refiner.trainer import OnlineRefinerTrainer
-from recipe.online_refiner.trainers import TRAINERS
 
 SIGNATURES = {
     "verl.experimental.agent_loop.agent_loop:AgentLoopManager._init_agent_loop_workers": "self",
@@ -24,8 +25,6 @@ SIGNATURES = {
     "verl.trainer.main_ppo:TaskRunnerV1.init_agent_loop_manager": "self",
     "verl.trainer.main_ppo:TaskRunnerV1.run": "self, config",
     "verl.trainer.main_ppo:run_ppo": "config, task_runner_class",
-    "verl.trainer.ppo.core_algos:get_adv_estimator_fn": "name_or_enum",
-    "verl.trainer.ppo.core_algos:register_adv_est": "name_or_enum",
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess": (
         "self, output, validate, kwargs"
     ),
@@ -84,7 +83,6 @@ RAY_TRACING = "_ray_trace_ctx"
 """A parameter that Ray adds to every method of an actor class."""
 
 ATTRIBUTES = {
-    "verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY": dict,
     "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": dict,
 }
 
@@ -107,6 +105,11 @@ def test_signature_is_the_one_that_we_call_or_override(name: str, parameters: st
 @pytest.mark.parametrize(("name", "kind"), ATTRIBUTES.items())
 def test_attribute_is_of_the_kind_that_we_use(name: str, kind: type) -> None:
     assert isinstance(resolve(name), kind)
+
+
+def test_the_estimators_that_the_preflight_knows_are_verls() -> None:
+    estimators = resolve("verl.trainer.ppo.core_algos:AdvantageEstimator")
+    assert sorted(ESTIMATORS) == sorted(one.value for one in estimators)
 
 
 def test_verls_trainers_are_registered_under_the_names_that_we_replace() -> None:

@@ -1,0 +1,123 @@
+"""Every choice that the configuration offers, and every name that two modules share.
+
+Nothing here imports more than the standard library, so that any module can use a name without
+loading Ray, verl or torch.
+"""
+
+from enum import StrEnum
+
+
+class Inject(StrEnum):
+    """Where the dynamic constraint enters (`constraint.inject`)."""
+
+    REWARD = "reward"
+    ADVANTAGE = "advantage"
+    SFT = "sft"
+
+
+class Place(StrEnum):
+    """What a penalty is taken from."""
+
+    REWARDS = "rewards"
+    ADVANTAGES = "advantages"
+
+
+class Filter(StrEnum):
+    """Which refinements are accepted, by the unshaped rewards of a' and a (paper: better)."""
+
+    BETTER = "better"
+    NOT_WORSE = "not_worse"
+    OFF = "off"
+
+
+class Reduce(StrEnum):
+    """Whether a response's cross entropy is Σc_t or Σc_t / |tokens| (the paper does not say)."""
+
+    SUM = "sum"
+    MEAN = "mean"
+
+
+class Tokens(StrEnum):
+    """Which tokens of a' are in the token mask (paper: all; the others are ours)."""
+
+    ALL = "all"
+    AFTER_DIVERGENCE = "after_divergence"
+    EDITED = "edited"
+
+
+class Align(StrEnum):
+    """Onto which tokens of a the cross entropy on a' is laid, whose length differs (ours)."""
+
+    POSITION = "position"
+    LAST = "last"
+    EDIT = "edit"
+
+
+class Schedule(StrEnum):
+    """How λ changes over training. `adaptive` follows the improvement ratio (ours)."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+    ADAPTIVE = "adaptive"
+
+
+class Feedback(StrEnum):
+    """What the refiner is told: nothing, the verdict, or the first failing test as well."""
+
+    NONE = "none"
+    VERDICT = "verdict"
+    FAILING_TEST = "failing_test"
+
+
+class Placement(StrEnum):
+    """Where the refiner's servers run (`refiner.placement`)."""
+
+    COLOCATED = "colocated"
+    POOL = "pool"
+    SHARED_BASE = "shared_base"
+
+
+class Source(StrEnum):
+    """Which weights refine (`refiner.source`)."""
+
+    REFERENCE = "reference"
+    MODEL = "model"
+    EMA = "ema"
+
+
+class Mode(StrEnum):
+    """verl's trainer modes that our trainer takes the place of (`trainer.v1.trainer_mode`)."""
+
+    SYNC = "sync"
+    COLOCATE_ASYNC = "colocate_async"
+    SEPARATE_ASYNC = "separate_async"
+
+
+ACTOR_POOL = "global_pool"
+"""verl's name of the GPUs on which the actor trains."""
+REWARD_POOL = "reward_pool"
+"""verl's name of a served reward model's GPUs."""
+REFINER_POOL = "refiner_pool"
+"""Our name of the refiner's GPUs, with `refiner.placement=pool`."""
+
+REFINABLE = "refinable_"
+"""Prefix of the group filter's metric when an accepted refinement keeps a group."""
+
+REFINEMENT_KEY = "refine"
+"""Key of a row's `extra_fields` that holds its `Refinement`, as a plain dict."""
+JUDGE_FAILED_KEY = "judge_failed"
+"""A reward function sets this extra to 1 when it has no verdict; the sample is then masked out."""
+FAILING_TEST_KEY = "failing_test"
+"""The extra of a reward function that holds the first failing test, as text."""
+
+WEIGHT_FIELD = "refine_weight"
+"""Field of a row in the update, per response token: its weight in our term; 0 on policy rows."""
+NUMBER_FIELD = "refine_number"
+"""Field of a row in the update, per response token: the row's number from 1; 0 on other rows."""
+POLICY_SHARE = "policy_share"
+"""Setting of a whole batch: the factor on verl's loss, 1 - μ with CHORD."""
+TOKEN_FACTOR = "expert_phi"
+"""Setting of a whole batch: whether CHORD's token factor φ is on."""
+CROSS_ENTROPY_METRIC = "refine_ce"
+"""Metric of the loss: (number, [c_t in nats]) of each numbered row."""

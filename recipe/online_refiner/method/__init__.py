@@ -1,0 +1,1 @@
+"""The constraints: one file each, the interface they share, and the mathematics beside them."""

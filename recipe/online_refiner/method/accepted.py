@@ -1,0 +1,35 @@
+"""The rollouts of a step whose refinement the filter accepts, before and after c_t is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.method.maths import token_mask
+from recipe.online_refiner.records import RefinedRollout, Rollout
+
+
+def accepted_rollouts(rollouts: Sequence[Rollout], tokens: Tokens) -> list[RefinedRollout]:
+    """The rollouts whose refinement is accepted, with its token mask, c_t not yet measured."""
+    found = []
+    for rollout in rollouts:
+        refinement = rollout.refinement
+        if refinement is not None and refinement.accepted:
+            flags = token_mask(list(refinement.copied), refinement.divergence, tokens)
+            mask = torch.tensor(flags, dtype=torch.float32)
+            found.append(RefinedRollout(rollout, refinement, mask))
+    return found
+
+
+def with_cross_entropy(
+    accepted: Sequence[RefinedRollout], values: Sequence[torch.Tensor]
+) -> list[RefinedRollout]:
+    """The same with c_t in nats; those whose values are not all finite are left out."""
+    return [
+        replace(one, cross_entropy=cross_entropy)
+        for one, cross_entropy in zip(accepted, values, strict=True)
+        if bool(torch.isfinite(cross_entropy).all())
+    ]

@@ -1,0 +1,131 @@
+"""CHORD: (1-μ)·L_policy + μ·CE on the dataset's reference solutions (arXiv 2508.11408).
+
+On the same code path as the dynamic constraint: the rows beside the policy's are (s0, reference
+solution) in place of (s0, a'). The demonstrations of its authors come from a stronger model; taking
+the dataset's own solutions is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Step
+from recipe.online_refiner.method.extra_rows import extra_row_faults
+from recipe.online_refiner.method.maths import expert_weights
+from recipe.online_refiner.method.schedules import chord_mu
+from recipe.online_refiner.plan import Needs, RunPlan, paths_of
+from recipe.online_refiner.records import Rollout
+from recipe.online_refiner.settings import Section, Settings
+
+
+class ChordSettings(Section):
+    """The section `constraint.chord`: μ's schedule in training steps, and the token factor φ."""
+
+    warmup_steps: int = Field(ge=0)
+    decay_steps: int = Field(ge=0)
+    peak: float = Field(ge=0, le=1)
+    valley: float = Field(ge=0, le=1)
+    phi: bool
+
+
+class Chord(Constraint):
+    """CHORD-μ, and CHORD-φ with `phi`."""
+
+    name = "chord"
+    section = ChordSettings
+
+    def __init__(self, plan: RunPlan) -> None:
+        super().__init__(plan)
+        self._own = plan.settings.constraint.own(ChordSettings)
+
+    @classmethod
+    def needs(cls, settings: Settings) -> Needs:
+        return Needs(own_loss=True)
+
+    @classmethod
+    def faults(cls, plan: RunPlan) -> Iterator[str]:
+        yield from extra_row_faults(plan.config)
+        own = plan.settings.constraint.own(ChordSettings)
+        if own.valley > own.peak:
+            yield (
+                f"constraint.chord.valley={own.valley} is above constraint.chord.peak="
+                f"{own.peak}: μ falls from the peak to the valley. Fix: lower it"
+            )
+        paths = [path for path in paths_of(plan.config.data.train_files) if Path(path).is_file()]
+        if paths and not any(_has_references(path) for path in paths):
+            yield (
+                "constraint.kind=chord: no row of data.train_files has "
+                "extra_info.reference_solution, the demonstration. Fix: prepare the data with "
+                "reference solutions, or another kind"
+            )
+
+    def additions(self, step: Step) -> Additions:
+        share = self._share(step)
+        rows = demonstration_rows(
+            step.rollouts, step.tokenizer, share, step.mini_batches, step.max_response_tokens
+        )
+        return Additions(rows, policy_share=1.0 - share, token_factor=self._own.phi)
+
+    def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
+        metrics = {
+            "constraint/mu": self._share(step),
+            "constraint/expert_total": float(len(cross_entropy)),
+        }
+        if cross_entropy:
+            metrics["constraint/expert_ce_mean"] = torch.cat(list(cross_entropy)).mean().item()
+        return metrics
+
+    def _share(self, step: Step) -> float:
+        """μ of this step."""
+        own = self._own
+        return chord_mu(step.number, own.warmup_steps, own.decay_steps, own.peak, own.valley)
+
+
+def demonstration_rows(
+    rollouts: Sequence[Rollout],
+    tokenizer: PreTrainedTokenizerBase,
+    share: float,
+    mini_batches: int,
+    max_tokens: int,
+) -> list[ExtraRow]:
+    """One weighted demonstration for each prompt of the batch that has one within `max_tokens`.
+
+    Args:
+        share: μ of this step. mini_batches: over which the demonstrations are dealt out.
+    """
+    by_prompt = {rollout.uid: rollout for rollout in rollouts if rollout.reference}
+    found = [
+        (rollout.prompt_ids, ids)
+        for rollout in by_prompt.values()
+        if len(ids := _token_ids(rollout.reference, tokenizer)) <= max_tokens
+    ]
+    if not found:
+        return []
+    mask_RU = pad_sequence([torch.ones(len(ids)) for _, ids in found], batch_first=True)
+    weights_RU = expert_weights(mask_RU, share, mini_batches)
+    return [
+        ExtraRow(prompt_ids, ids, weights[: len(ids)])
+        for (prompt_ids, ids), weights in zip(found, weights_RU, strict=True)
+    ]
+
+
+def _token_ids(program: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The program as the policy would have written it, its end token included."""
+    text = f"```python\n{program.strip()}\n```"
+    return [*tokenizer.encode(text, add_special_tokens=False), int(tokenizer.eos_token_id)]
+
+
+def _has_references(path: str) -> bool:
+    try:
+        infos = pq.read_table(path, columns=["extra_info"])["extra_info"]
+        return any(info and info.get("reference_solution") for info in infos.to_pylist())
+    except (pa.ArrowInvalid, KeyError, OSError):
+        return True  # the rule on data files says what is wrong with it

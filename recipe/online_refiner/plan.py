@@ -1,0 +1,147 @@
+"""What a run is going to do, resolved once at its start and the same in every process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, ListConfig
+
+from recipe.online_refiner.choices import (
+    ACTOR_POOL,
+    REFINER_POOL,
+    REWARD_POOL,
+    Filter,
+    Placement,
+    Source,
+)
+from recipe.online_refiner.settings import RefinerSettings, Settings
+from refiner_worker.choice import Choice
+from refiner_worker.client import RefineLimits
+from refiner_worker.engine import Decoding
+
+
+def paths_of(value: str | ListConfig) -> list[str]:
+    """The files of a key that takes one path or several."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a constraint asks of the run beside verl's own training.
+
+    Attributes:
+        refinements: that rollouts are refined.
+        reference: the reference's log-probs at every step, and not only when they are watched.
+        own_loss: our loss on the actor, since something is added to its update.
+    """
+
+    refinements: bool = False
+    reference: bool = False
+    own_loss: bool = False
+
+
+@dataclass(frozen=True)
+class RefiningPlan:
+    """The part of the plan that the agent loops' workers refine by; small, since it is shipped.
+
+    Attributes:
+        refiner: the section `refiner`. filter: between R(a') and R(a).
+        limits, engine, decoding: see `RunPlan`.
+    """
+
+    refiner: RefinerSettings
+    filter: Filter
+    limits: RefineLimits
+    engine: str
+    decoding: Decoding
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, as `resolve.resolve` makes it of a composed config.
+
+    Attributes:
+        config: the whole config, verl's keys set for our settings.
+        settings: our sections of it.
+        needs: of the constraint.
+        limits: bounds on one refinement.
+        engine: verl's `rollout.name` of the refiner's servers.
+        decoding: how refinements are decoded, and why; `auto` is resolved.
+    """
+
+    config: DictConfig
+    settings: Settings
+    needs: Needs
+    limits: RefineLimits
+    engine: str
+    decoding: Choice
+
+    @property
+    def refining(self) -> RefiningPlan:
+        """What the agent loops' workers are told."""
+        return RefiningPlan(
+            self.settings.refiner,
+            self.settings.constraint.filter,
+            self.limits,
+            self.engine,
+            self.decoding.decoding,
+        )
+
+    @property
+    def refines(self) -> bool:
+        """Whether a refiner runs at all: to constrain, or only to be observed."""
+        return self.needs.refinements or self.settings.refiner.observe
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether the policy's servers refine, on their base weights."""
+        return self.refines and self.settings.refiner.placement is Placement.SHARED_BASE
+
+    @property
+    def has_own_pool(self) -> bool:
+        """Whether the refiner's servers have GPUs of their own."""
+        return self.refines and self.settings.refiner.placement is Placement.POOL
+
+    @property
+    def refines_by_average(self) -> bool:
+        """Whether the refiner is a moving average of the policy."""
+        return self.refines and self.settings.refiner.source is Source.EMA
+
+    @property
+    def has_refiner_servers(self) -> bool:
+        """Whether the refiner has servers beside the policy's."""
+        return self.refines and not self.shares_base
+
+    @property
+    def forwards_reference(self) -> bool:
+        """Whether the reference is forwarded at all."""
+        return self.needs.reference or self.settings.monitor.kl_to_reference
+
+    @property
+    def has_critic(self) -> bool:
+        """As verl decides it."""
+        if self.config.critic.enable is not None:
+            return bool(self.config.critic.enable)
+        return str(self.config.algorithm.adv_estimator) == "gae"
+
+    @property
+    def is_megatron(self) -> bool:
+        """Whether the actor trains under Megatron-Core."""
+        return bool(self.config.actor_rollout_ref.actor.strategy == "megatron")
+
+    @property
+    def trainer_gpus(self) -> int:
+        """GPUs of the pool in which the actor trains."""
+        return int(self.config.trainer.n_gpus_per_node) * int(self.config.trainer.nnodes)
+
+    @property
+    def pools(self) -> dict[str, int]:
+        """GPUs of each pool by name, in verl's and our names."""
+        found = {ACTOR_POOL: self.trainer_gpus}
+        reward_model = self.config.reward.reward_model
+        if reward_model.enable and reward_model.enable_resource_pool:
+            found[REWARD_POOL] = int(reward_model.n_gpus_per_node) * int(reward_model.nnodes)
+        if self.has_own_pool:
+            pool = self.settings.refiner.pool
+            found[REFINER_POOL] = pool.n_gpus_per_node * pool.nnodes
+        return found

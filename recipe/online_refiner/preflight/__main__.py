@@ -1,0 +1,43 @@
+"""`python -m recipe.online_refiner.preflight experiment=… hardware=… KEY=VALUE …`
+
+Says in seconds, without a GPU and without model weights, whether a run can start on this node, and
+what will run. Exit status 0, or 2 with a sentence per fault: key, value and fix.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import hydra
+from omegaconf import DictConfig
+
+from recipe.online_refiner.preflight.report import preflight
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.settings import ConfigError
+
+EXIT_BAD_CONFIG = 2
+
+
+def refusal(faults: Iterable[str]) -> str:
+    """What is printed where a run cannot start."""
+    return "\n".join(["The configuration cannot run:", *(f"- {fault}" for fault in faults)])
+
+
+@hydra.main(config_path="../config", config_name="online_refiner", version_base=None)
+def main(config: DictConfig) -> None:
+    """Print what will run; exit with 2 and the faults where it cannot."""
+    try:
+        plan = resolve(config)
+    except ConfigError as error:
+        print(refusal(str(error).splitlines()), file=sys.stderr)
+        sys.exit(EXIT_BAD_CONFIG)
+    report = preflight(plan)
+    print(report.text())
+    if not report.passes:
+        print(f"\n{refusal(report.faults)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_CONFIG)
+
+
+if __name__ == "__main__":
+    main()

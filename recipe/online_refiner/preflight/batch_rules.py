@@ -1,0 +1,120 @@
+"""Rules on batches, groups and steps: what verl would assert at the first update, or never end."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+
+from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.gpu_rules import split_of
+
+ESTIMATORS = (
+    *("gae", "grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "remax"),
+    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "opo", "gpg"),
+    *("gdpo", "optimal_token_baseline", "tir_optimal_token_baseline"),
+)
+"""verl's values of `algorithm.adv_estimator`."""
+
+
+def check_estimator(plan: RunPlan) -> Iterator[str]:
+    """verl looks the name up in the first step; a module of the user's may register others."""
+    name = str(plan.config.algorithm.adv_estimator)
+    if name not in ESTIMATORS and not os.environ.get("VERL_USE_EXTERNAL_MODULES"):
+        near = [one for one in ESTIMATORS if name.endswith(f"_{one}")]
+        near += difflib.get_close_matches(name, ESTIMATORS, n=1)
+        options = f"algorithm.adv_estimator={near[0]}" if near else ", ".join(ESTIMATORS)
+        yield f"algorithm.adv_estimator={name!r}: verl has no such estimator. Fix: {options}"
+
+
+def check_mini_batches(plan: RunPlan) -> Iterator[str]:
+    """verl asserts, at the first update, that a mini-batch's rows can be shared out evenly."""
+    if plan.trainer_gpus % split_of(plan):
+        return
+    ranks = plan.trainer_gpus // split_of(plan)
+    sections = {"actor_rollout_ref.actor": plan.config.actor_rollout_ref.actor}
+    if plan.has_critic:
+        sections["critic"] = plan.config.critic
+    for key, section in sections.items():
+        rows = section.ppo_mini_batch_size * plan.config.actor_rollout_ref.rollout.n
+        if rows % ranks:
+            yield (
+                f"{key}.ppo_mini_batch_size={section.ppo_mini_batch_size}: {rows} rows cannot be "
+                f"shared out evenly among {ranks} ranks. Fix: a multiple of {ranks}, or "
+                "trainer.n_gpus_per_node that divides it"
+            )
+        if plan.config.data.train_batch_size % section.ppo_mini_batch_size:
+            yield (
+                f"data.train_batch_size={plan.config.data.train_batch_size} is no multiple of "
+                f"{key}.ppo_mini_batch_size={section.ppo_mini_batch_size}: verl would fill each "
+                "batch up with padding rows. Fix: make it one"
+            )
+
+
+def check_micro_batches(plan: RunPlan) -> Iterator[str]:
+    actor = plan.config.actor_rollout_ref.actor
+    longest = plan.config.data.max_prompt_length + plan.config.data.max_response_length
+    if not actor.use_dynamic_bsz:
+        if actor.ppo_micro_batch_size_per_gpu is None and actor.ppo_micro_batch_size is None:
+            yield (
+                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=null: no size of "
+                "micro-batches. Fix: actor_rollout_ref.actor.use_dynamic_bsz=true, or a number"
+            )
+        return
+    lengths = {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": actor.ppo_max_token_len_per_gpu}
+    if plan.has_critic:
+        lengths["critic.ppo_max_token_len_per_gpu"] = plan.config.critic.ppo_max_token_len_per_gpu
+    for key, tokens in lengths.items():
+        if tokens * split_of(plan) < longest:
+            yield (
+                f"{key}={tokens}: one row of prompt and response has up to {longest} tokens. "
+                f"Fix: {key}={longest} or more, or shorter data.max_response_length"
+            )
+
+
+def check_groups(plan: RunPlan) -> Iterator[str]:
+    estimator = str(plan.config.algorithm.adv_estimator)
+    rollouts = plan.config.actor_rollout_ref.rollout.n
+    if estimator == "grpo" and rollouts < 2:
+        yield (
+            f"actor_rollout_ref.rollout.n={rollouts}: the advantage of a group of one is zero. "
+            "Fix: actor_rollout_ref.rollout.n=8, or algorithm.adv_estimator=gae"
+        )
+    groups = plan.config.algorithm.filter_groups
+    if not groups.enable:
+        return
+    if rollouts < 2:
+        yield (
+            f"algorithm.filter_groups.enable=True with actor_rollout_ref.rollout.n={rollouts}: "
+            "every group has equal rewards and would be replaced for ever. Fix: "
+            "algorithm.filter_groups.enable=False"
+        )
+    if groups.max_num_gen_batches > 0:
+        yield (
+            f"algorithm.filter_groups.max_num_gen_batches={groups.max_num_gen_batches}: verl "
+            "ignores it. Fix: set it to 0; max_inflight_gen_batches bounds what is under way"
+        )
+    if plan.config.data.gen_batch_size not in (None, 1):
+        yield (
+            f"data.gen_batch_size={plan.config.data.gen_batch_size}: with "
+            "algorithm.filter_groups.enable verl takes 1. Fix: data.gen_batch_size=null"
+        )
+    if groups.max_inflight_gen_batches < 1:
+        yield (
+            f"algorithm.filter_groups.max_inflight_gen_batches={groups.max_inflight_gen_batches}: "
+            "nothing would be generated. Fix: 1 or more"
+        )
+    reward_model = plan.config.reward.reward_model
+    if reward_model.enable and not reward_model.enable_resource_pool:
+        yield (
+            "reward.reward_model.enable_resource_pool=False: groups are filtered while rollouts "
+            "are made, and a reward model on the policy's GPUs scores after them. Fix: "
+            "reward.reward_model.enable_resource_pool=True with GPUs of its own"
+        )
+
+
+def check_steps(plan: RunPlan) -> Iterator[str]:
+    for key in ("total_epochs", "total_training_steps"):
+        value = plan.config.trainer[key]
+        if value is not None and value < 1:
+            yield f"trainer.{key}={value}: nothing would be trained. Fix: 1 or more"

@@ -1,0 +1,137 @@
+"""The one list of rules: what must hold before anything starts, each with its message and fix.
+
+A rule is a function of the plan that yields a sentence for each fault: key, value and fix. The
+rules of a constraint are in its own file (`method/`). To add one, write it and name it in `RULES`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.batch_rules import (
+    check_estimator,
+    check_groups,
+    check_micro_batches,
+    check_mini_batches,
+    check_steps,
+)
+from recipe.online_refiner.preflight.data_rules import (
+    check_batch,
+    check_context,
+    check_files,
+    check_model_folders,
+    check_prompts,
+)
+from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
+from recipe.online_refiner.preflight.placement_rules import (
+    check_mode,
+    check_shared_base,
+    check_source,
+)
+from recipe.online_refiner.preflight.refiner_rules import (
+    check_decoding,
+    check_refinable,
+    check_refiner_rollout,
+)
+from recipe.online_refiner.preflight.reward_rules import (
+    check_isolation,
+    check_reward,
+    check_reward_context,
+    check_reward_servers,
+)
+from recipe.online_refiner.preflight.sizes import check_disk, check_memory, check_shapes
+from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
+
+Rule = Callable[[RunPlan], Iterator[str]]
+
+ENGINE_PACKAGES = {"vllm": "vllm", "sglang": "sglang"}
+
+
+def check_constraint(plan: RunPlan) -> Iterator[str]:
+    """The rules of the chosen constraint."""
+    yield from constraint_class(plan.config).faults(plan)
+
+
+def check_places(plan: RunPlan) -> Iterator[str]:
+    """A job of Ray's runs in a copy of the working directory that is deleted with the cluster."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not os.path.isabs(plan.settings.run.dir):
+        yield (
+            f"run.dir={plan.settings.run.dir!r}: a Ray job runs in a temporary copy of the working "
+            "directory, where checkpoints would be lost. Fix: an absolute path on storage that "
+            "all nodes share (ONLINE_REFINER_RUNS, or run.dir)"
+        )
+    if plan.config.trainer.resume_mode == "resume_path":
+        path = plan.config.trainer.resume_from_path
+        if path is None or "global_step_" not in path or not Path(path).is_dir():
+            yield (
+                f"trainer.resume_from_path={path!r}: no folder …/global_step_N is there. Fix: name "
+                "one, or trainer.resume_mode=auto for the last one of run.dir"
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    check_shapes,
+    check_mode,
+    check_refinable,
+    check_decoding,
+    check_constraint,
+    check_estimator,
+    check_source,
+    check_shared_base,
+    check_files,
+    check_batch,
+    check_model_folders,
+    check_template,
+    check_prompts,
+    check_template_budget,
+    check_context,
+    check_gpus,
+    check_splits,
+    check_mini_batches,
+    check_micro_batches,
+    check_groups,
+    check_reward,
+    check_reward_servers,
+    check_reward_context,
+    check_refiner_rollout,
+    check_places,
+    check_steps,
+    check_memory,
+    check_disk,
+    check_isolation,
+)
+
+
+def faults_of(plan: RunPlan) -> list[str]:
+    """The sentences of all rules, each once."""
+    return list(dict.fromkeys(fault for rule in RULES for fault in rule(plan)))
+
+
+def warnings_on(plan: RunPlan) -> Iterator[str]:
+    """What will run, and may surprise."""
+    yield from constraint_class(plan.config).warnings(plan)
+    if plan.config.trainer.save_freq <= 0:
+        yield (
+            f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "
+            "is interrupted starts again"
+        )
+    if plan.config.trainer.device != "cpu":
+        for name, package in _packages(plan).items():
+            if importlib.util.find_spec(package) is None:
+                yield f"{name}: the package {package} is not installed in this environment"
+    train, held_out = plan.config.data.train_files, plan.config.data.val_files
+    if train == held_out:
+        yield f"data.val_files={held_out!r} is what is trained on"
+
+
+def _packages(plan: RunPlan) -> dict[str, str]:
+    engine = plan.config.actor_rollout_ref.rollout.name
+    wanted = {f"actor_rollout_ref.rollout.name={engine}": ENGINE_PACKAGES.get(engine, engine)}
+    if plan.is_megatron:
+        wanted["actor_rollout_ref.actor.strategy=megatron"] = "megatron"
+    return wanted

@@ -1,0 +1,88 @@
+"""Rules on what the refiner is shown: `template`, `feedback`, `block_tokens`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from recipe.online_refiner.choices import Feedback
+from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.data_rules import tokenizer_of
+from refiner_worker.prompts import BEFORE, FEEDBACK, RefineTemplate, load_template, render
+
+TELLS_TESTS = "pkg://reward.apps"
+"""The reward function that can tell the first failing test."""
+TELLS_NO_VERDICT = "pkg://reward.dialogue"
+
+
+def check_template(plan: RunPlan) -> Iterator[str]:
+    """The template can be read, and shows what there is to show."""
+    try:
+        template = load_template(plan.settings.refiner.template)
+    except (ValueError, OSError) as error:
+        yield f"refiner.template={plan.settings.refiner.template!r}: {error}"
+        return
+    if plan.refines:
+        yield from _check_use(plan, template)
+        yield from _check_feedback(plan)
+
+
+def _check_use(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
+    """A template must show what there is to show, and nothing that there is not."""
+    refiner = plan.settings.refiner
+    named = f"refiner.template={refiner.template!r}"
+    told = refiner.feedback is not Feedback.NONE
+    if told and not template.takes(FEEDBACK):
+        yield (
+            f"refiner.feedback={refiner.feedback}: {named} has no {FEEDBACK}, so the refiner would "
+            "not be told. Fix: refiner.template=code-feedback-v1, or a file of your own with it"
+        )
+    if template.takes(FEEDBACK) and not told:
+        yield (
+            f"{named} has {FEEDBACK}, which would stand empty with refiner.feedback=none. "
+            "Fix: refiner.feedback=verdict or failing_test, or another template"
+        )
+    blocks = refiner.block_tokens is not None
+    if blocks and not template.takes(BEFORE):
+        yield (
+            f"refiner.block_tokens={refiner.block_tokens}: {named} has no {BEFORE}, so a block "
+            "would be refined without what precedes it. Fix: refiner.template=code-blocks-v1, or "
+            "a file of your own with it"
+        )
+    if template.takes(BEFORE) and not blocks:
+        yield (
+            f"{named} has {BEFORE}, which would stand empty with refiner.block_tokens=null. "
+            "Fix: refiner.block_tokens=512, or another template"
+        )
+
+
+def _check_feedback(plan: RunPlan) -> Iterator[str]:
+    feedback, path = plan.settings.refiner.feedback, plan.config.reward.custom_reward_function.path
+    if feedback is Feedback.FAILING_TEST and path != TELLS_TESTS:
+        yield (
+            f"refiner.feedback={feedback}: reward.custom_reward_function.path={path!r} does not "
+            f"tell the first failing test; {TELLS_TESTS} does. Fix: refiner.feedback=verdict"
+        )
+    if feedback is Feedback.VERDICT and path == TELLS_NO_VERDICT:
+        yield (
+            f"refiner.feedback={feedback}: reward.custom_reward_function.path={path!r} gives a "
+            "score and no verdict. Fix: refiner.feedback=none"
+        )
+
+
+def check_template_budget(plan: RunPlan) -> Iterator[str]:
+    """The template's own words leave room for a problem and a response."""
+    tokenizer = tokenizer_of(plan)
+    if not plan.refines or tokenizer is None or any(check_template(plan)):
+        return
+    messages = render(
+        load_template(plan.settings.refiner.template), [{"role": "user", "content": ""}], ""
+    )
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    words = len(tokenizer.encode(text, add_special_tokens=False))
+    limit = plan.limits.max_prompt_tokens
+    if words >= limit:
+        yield (
+            f"refiner.max_prompt_length={limit}: the words of refiner.template="
+            f"{plan.settings.refiner.template!r} alone take {words} tokens, so nothing could be "
+            f"refined. Fix: raise it to {words} plus a prompt and a response"
+        )

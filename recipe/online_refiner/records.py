@@ -1,0 +1,128 @@
+"""A rollout, its refinement, and the two together: the records that every room speaks in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+SKIPPED_PERFECT = "skipped_perfect"
+UNJUDGED = "unjudged"
+"""Outcomes beside `refiner_worker.client.Outcome`: decided before and after asking the refiner."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on one response: its unshaped reward, and whether there is one at all."""
+
+    reward: float
+    verdict: str = ""
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What became of the refinement a' (U tokens) of one rollout a (T tokens).
+
+    Attributes:
+        outcome: a `refiner_worker.client.Outcome`, `skipped_perfect` or `unjudged`.
+        reward: R(a), unshaped.
+        refined_reward: R(a'), unshaped; None without a judged a'.
+        accepted: whether the filter accepts a'.
+        token_ids: a', EOS included; empty if there is none.
+        copied: U flags, 1 if the token stands in a at the aligned place.
+        divergence: index of the first token that differs from a at the same index.
+        sources: U half-open ranges of tokens of a that each token copies or replaces.
+        edit_distance: token edits from a to a'.
+        generated_tokens: tokens that the refiner's engine decoded.
+        engine_calls: requests that the refiner's engine answered.
+        scored_tokens: tokens of a that `verify` decoding had scored in a prefill.
+        judged_at_s: wall-clock time at which a was judged (Unix seconds).
+        finished_at_s: wall-clock time at which the refinement was settled.
+        verdict: the verdict on a, empty if the reward function gives none.
+        refined_verdict: the verdict on a'.
+    """
+
+    outcome: str
+    reward: float
+    judged_at_s: float
+    finished_at_s: float
+    refined_reward: float | None = None
+    accepted: bool = False
+    token_ids: tuple[int, ...] = ()
+    copied: tuple[int, ...] = ()
+    divergence: int = 0
+    sources: tuple[tuple[int, int], ...] = ()
+    edit_distance: int = 0
+    generated_tokens: int = 0
+    engine_calls: int = 0
+    scored_tokens: int = 0
+    verdict: str = ""
+    refined_verdict: str = ""
+
+    @property
+    def improved(self) -> bool:
+        """Whether R(a') > R(a), whatever the filter accepts."""
+        return self.refined_reward is not None and self.refined_reward > self.reward
+
+    def to_row(self) -> dict[str, Any]:
+        """The plain dict that is stored in the row's `extra_fields`."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Refinement:
+        """The refinement of a dict made by `to_row`."""
+        return cls(**row)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout of the batch, as the trainer reads it from the queue.
+
+    Attributes:
+        key: of its row. uid: of its prompt group. problem_id: the dataset's.
+        prompt_ids, response_ids: s0 and a (T tokens).
+        response_mask: T flags, 1 on the tokens that the policy is trained on.
+        reward: unshaped. judged: whether there is a verdict.
+        reference: the dataset's solution, empty if it has none.
+        refinement: None if the run does not refine.
+    """
+
+    key: str
+    uid: str
+    problem_id: str
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    response_mask: tuple[int, ...]
+    reward: float
+    judged: bool
+    reference: str
+    refinement: Refinement | None
+
+
+@dataclass(frozen=True)
+class RefinedRollout:
+    """A rollout with a refinement that the filter accepted.
+
+    Attributes:
+        token_mask: U flags, 1 on the tokens of a' that the constraint is on.
+        cross_entropy: c_t in nats on all U tokens; None until it is measured.
+    """
+
+    rollout: Rollout
+    refinement: Refinement
+    token_mask: torch.Tensor
+    cross_entropy: torch.Tensor | None = None
+
+    @property
+    def key(self) -> str:
+        """Of the rollout's row."""
+        return self.rollout.key
+
+    @property
+    def masked_cross_entropy(self) -> torch.Tensor:
+        """c_t in nats, 0 off the token mask. Shape (U,)."""
+        if self.cross_entropy is None:
+            raise ValueError(f"the cross entropy on the refinement of {self.key} is not measured")
+        return self.cross_entropy * self.token_mask

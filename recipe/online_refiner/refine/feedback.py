@@ -1,0 +1,29 @@
+"""What the refiner is told of a rollout beside its text (`refiner.feedback`).
+
+The paper's refiner sees the problem and the answer alone; what the judge said is an ablation, ours.
+It reaches the refiner's prompt only: the policy is trained on s0, which has none of it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recipe.online_refiner.choices import FAILING_TEST_KEY, Feedback
+
+
+def feedback_text(kind: Feedback, extras: Mapping[str, Any]) -> str:
+    """The sentences that stand for `{feedback}` in the refiner's template; empty for `none`.
+
+    Args:
+        extras: what the reward function returned: `verdict`, `passed` and `total`, and
+            `failing_test` where it has one.
+    """
+    if kind is Feedback.NONE:
+        return ""
+    verdict = str(extras.get("verdict", "")).replace("_", " ")
+    text = f"Verdict: {verdict}." if verdict else f"Score: {float(extras.get('score', 0.0)):g}."
+    if extras.get("total"):
+        text += f" Tests passed: {int(extras.get('passed', 0))} of {int(extras['total'])}."
+    test = str(extras.get(FAILING_TEST_KEY, ""))
+    if kind is Feedback.FAILING_TEST and test:
+        text += f"\nThe first test that fails:\n{test}"
+    return text

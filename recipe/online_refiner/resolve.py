@@ -1,0 +1,95 @@
+"""From a composed config to the plan of the run: settings read, verl's keys set, choices made.
+
+Idempotent, since the driver and the trainer's process each resolve the config that travels between
+them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from recipe.online_refiner.choices import Feedback
+from recipe.online_refiner.method.registry import constraint_class, own_sections
+from recipe.online_refiner.plan import Needs, RunPlan
+from recipe.online_refiner.refine.budgets import refine_limits
+from recipe.online_refiner.servers.engine import decoding_choice, engine_name
+from recipe.online_refiner.settings import Settings, read_settings
+from refiner_worker.choice import Choice
+
+OVERLONG_PART = 5
+"""DAPO penalises lengths in the last fifth before the limit: 4,096 of 20,480 tokens."""
+
+SHOW_TEST = "show_failing_test"
+"""The key of the judge by which it tells the first failing test."""
+
+
+def resolve(config: DictConfig) -> RunPlan:
+    """The plan of a composed config, whose keys are set in place; raises ConfigError.
+
+    Every value that the user left open and that several processes read is written into the config,
+    `refiner.decoding: auto` among them, so that all of them do the same.
+    """
+    _make_absolute(config)
+    constraint = constraint_class(config)
+    settings = read_settings(config, own_sections(constraint))
+    needs = constraint.needs(settings)
+    _set_verl_keys(config, settings)
+    constraint.set_verl_keys(config, settings)
+    plan = _plan(config, settings, needs)
+    _set_keys_of_refining(config, plan)
+    return plan
+
+
+def _plan(config: DictConfig, settings: Settings, needs: Needs) -> RunPlan:
+    plan = RunPlan(
+        config=config,
+        settings=settings,
+        needs=needs,
+        limits=refine_limits(config, settings),
+        engine=engine_name(config, settings),
+        decoding=Choice(settings.refiner.decoding, "nothing is refined"),
+    )
+    return replace(plan, decoding=decoding_choice(plan)) if plan.refines else plan
+
+
+def _make_absolute(config: DictConfig) -> None:
+    """The file of a constraint of the user's own, for processes with another working directory."""
+    origin, _, name = str(config.constraint.kind).rpartition(":")
+    if origin.endswith(".py"):
+        config.constraint.kind = f"{Path(origin).expanduser().absolute()}:{name}"
+
+
+def _set_verl_keys(config: DictConfig, settings: Settings) -> None:
+    """The keys of verl that are the same for every constraint.
+
+    Monitoring the KL makes verl compute the reference's log-probs by a KL loss whose coefficient
+    is 0: the reference is forwarded, and the gradient is exactly the one without it.
+    """
+    actor = config.actor_rollout_ref.actor
+    with open_dict(config):
+        config.algorithm.use_kl_in_reward = False
+        actor.use_kl_loss = settings.monitor.kl_to_reference
+        actor.kl_loss_coef = 0.0
+        overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
+        if overlong is not None and overlong.len is None:
+            overlong.len = max(1, config.data.max_response_length // OVERLONG_PART)
+
+
+def _set_keys_of_refining(config: DictConfig, plan: RunPlan) -> None:
+    """What the servers and the judge are to do for the refiner."""
+    if not plan.refines:
+        return
+    with open_dict(config):
+        config.refiner.decoding = str(plan.decoding.decoding)
+        if plan.shares_base:
+            rollout = config.actor_rollout_ref.rollout
+            lengths = config.data.max_prompt_length + config.data.max_response_length
+            rollout.max_model_len = max(
+                rollout.max_model_len or lengths, plan.limits.context_tokens
+            )
+        if plan.settings.refiner.feedback is Feedback.FAILING_TEST:
+            function = config.reward.custom_reward_function
+            function.reward_kwargs = {**(function.get("reward_kwargs") or {}), SHOW_TEST: True}

@@ -1,0 +1,63 @@
+"""The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's own rows."""
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
+
+from recipe.online_refiner.choices import (
+    CROSS_ENTROPY_METRIC,
+    NUMBER_FIELD,
+    POLICY_SHARE,
+    TOKEN_FACTOR,
+    WEIGHT_FIELD,
+)
+from recipe.online_refiner.method.maths import expert_token_factor
+
+
+def constrained_loss(
+    config: ActorConfig,
+    model_output: dict[str, torch.Tensor],
+    data: TensorDict,
+    dp_group: Any = None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """L = s·L_policy + Σ_t w_t·φ_t·c_t over the micro-batch.
+
+    s = 1 and φ = 1 for the dynamic constraint (ours, after arXiv 2603.18088, section 3.3);
+    s = 1 - μ and, if asked for, φ = p(1 - p) for CHORD (arXiv 2508.11408).
+
+    The extra rows are masked out of L_policy, and the policy rows have w = 0, so each part sees
+    its own rows only. The weights hold λ or μ and the normalisation; verl averages gradients over
+    the data-parallel ranks, hence the factor `dp_size`. A row whose cross entropy is not finite
+    has no part in the term. Batches without weights get L_policy alone.
+    """
+    loss, metrics = ppo_loss(config, model_output, data, dp_group)
+    if WEIGHT_FIELD not in data:
+        return loss, metrics
+    log_probs = no_padding_2_padding(model_output["log_probs"], data)
+    extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
+    numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
+    finite_B1 = torch.isfinite(log_probs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
+    weighted = finite_B1 & (weights > 0)
+    if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
+        weights = weights * expert_token_factor(log_probs)
+    term = -(log_probs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
+    metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
+    metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
+    share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
+    return loss * share + term, metrics
+
+
+def _cross_entropies(
+    log_probs_BU: torch.Tensor, numbers_BU: torch.Tensor
+) -> list[tuple[int, list[float]]]:
+    rows = numbers_BU.amax(dim=1).nonzero().flatten().tolist()
+    return [
+        (int(numbers_BU[row].amax()), (-log_probs_BU[row][numbers_BU[row] > 0]).tolist())
+        for row in rows
+    ]

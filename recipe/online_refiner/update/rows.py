@@ -1,0 +1,85 @@
+"""Rows for verl's engine: a prompt with a refined response, and their order in a mixed batch.
+
+verl reads a row as 1-D tensors without padding: P prompt tokens, U response tokens.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+from recipe.online_refiner.choices import NUMBER_FIELD, WEIGHT_FIELD
+
+RESPONSE_FIELDS = (
+    "advantages",
+    "returns",
+    "old_log_probs",
+    "ref_log_prob",
+    "rollout_log_probs",
+    "rollout_is_weights",
+)
+"""Per-response fields of a policy row that verl's actor losses may read. A row that lacks one
+which the others have would make it vanish for the whole batch, so extra rows carry zeros."""
+
+Key = TypeVar("Key")
+
+
+def response_row(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    """One (s0, a') row whose log-probs are wanted; every response token counts."""
+    prompts = torch.tensor(prompt_ids, dtype=torch.int64)
+    responses = torch.tensor(response_ids, dtype=torch.int64)
+    mask = torch.ones_like(responses)
+    return {
+        "prompts": prompts,
+        "responses": responses,
+        "input_ids": torch.cat([prompts, responses]),
+        "position_ids": torch.arange(len(prompts) + len(responses)),
+        "response_mask": mask,
+        "loss_mask": mask,
+    }
+
+
+def constraint_row(
+    prompt_ids: Sequence[int],
+    response_ids: Sequence[int],
+    weights: torch.Tensor,
+    number: int,
+    fields: Sequence[str],
+) -> dict[str, torch.Tensor]:
+    """An (s0, a') row for the actor's update: invisible to the policy loss, weighted by ours.
+
+    Args:
+        weights: U weights of the differentiable term, λ and every normalisation included.
+        number: by which the loss reports on the row, from 1; 0 if nobody asks.
+        fields: those of RESPONSE_FIELDS that the policy rows of this batch carry.
+    """
+    row = response_row(prompt_ids, response_ids)
+    silent = torch.zeros_like(row["responses"])
+    row["response_mask"] = silent
+    row["loss_mask"] = silent
+    row[WEIGHT_FIELD] = weights.float()
+    row[NUMBER_FIELD] = torch.full_like(silent, number)
+    row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})
+    return row
+
+
+def rounded_up(count: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least `count`."""
+    return -(-count // multiple) * multiple
+
+
+def interleaved(
+    policy: Sequence[Key], extra: Sequence[Key], ranks: int, mini_batches: int
+) -> list[Key]:
+    """Order a mixed batch so that each mini-batch of each rank gets its share of extra rows.
+
+    verl gives each rank one contiguous chunk and cuts the chunk into mini-batches in order. Both
+    counts must be multiples of ranks · mini_batches.
+    """
+    blocks = ranks * mini_batches
+    per_policy, per_extra = len(policy) // blocks, len(extra) // blocks
+    order: list[Key] = []
+    for block in range(blocks):
+        order.extend(policy[block * per_policy : (block + 1) * per_policy])
+        order.extend(extra[block * per_extra : (block + 1) * per_extra])
+    return order

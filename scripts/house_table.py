@@ -1,0 +1,161 @@
+#!/usr/bin/env python
+"""The plan of a checkout in numbers: modules, rooms, floors, arrows, lines, parameters.
+
+    python scripts/house_table.py [CHECKOUT …]
+
+A room is a folder of `recipe/online_refiner`, or one of the groups of modules that stand beside the
+folders (`GROUPS`), or a module alone. An arrow is an import of one room by another; the floor of a
+room is the length of the longest chain of arrows below it. Two checkouts give two columns.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+CORE = "recipe/online_refiner"
+PACKAGES = (
+    *("recipe/online_refiner", "recipe/cpu", "recipe/data", "recipe/evaluation"),
+    *("recipe/analysis", "refiner_worker", "reward", "scripts", "tests"),
+)
+GROUPS = {
+    "entry": ("main", "runner", "trainer", "trainers", "modes", "agent_loop"),
+    "plan": ("plan", "settings"),
+    "choices": ("choices", "records"),
+}
+MAX_PARAMETERS = 4
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Dotted names below the core, without the package's own, and their files."""
+    found = {}
+    for path in sorted((root / CORE).rglob("*.py")):
+        parts = path.relative_to(root / CORE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a file imports of the core, as names below it."""
+    prefix = CORE.replace("/", ".")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name[len(prefix) + 1 :] for name in names if name.startswith(f"{prefix}."))
+
+
+def arrows(root: Path) -> dict[str, set[str]]:
+    """Each module of the core, and the modules of the core that it imports."""
+    known = modules(root)
+    return {
+        name: {other for other in imports(path) if other in known and other != name}
+        for name, path in known.items()
+    }
+
+
+def room_of(module: str) -> str:
+    """The folder that holds the module, or its group, or the module itself."""
+    first = module.partition(".")[0]
+    return next((room for room, names in GROUPS.items() if first in names), first)
+
+
+def rooms(root: Path) -> dict[str, set[str]]:
+    """Each room, and the rooms that it imports."""
+    between = arrows(root)
+    found: dict[str, set[str]] = {room_of(name): set() for name in between}
+    for name, others in between.items():
+        here = room_of(name)
+        found[here] |= {room_of(other) for other in others} - {here}
+    return found
+
+
+def floors(graph: dict[str, set[str]]) -> dict[str, int]:
+    """The floor of each node, from 1; raises ValueError if arrows go in a circle."""
+    found: dict[str, int] = {}
+
+    def floor(name: str, above: tuple[str, ...]) -> int:
+        if name in above:
+            raise ValueError(f"a circle: {' -> '.join([*above, name])}")
+        if name not in found:
+            found[name] = 1 + max((floor(n, (*above, name)) for n in graph[name]), default=0)
+        return found[name]
+
+    for name in graph:
+        floor(name, ())
+    return found
+
+
+def many_parameters(root: Path) -> int:
+    """Functions of the core with more than four parameters, `self` and `cls` left out."""
+    count = 0
+    for path in modules(root).values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                count += sum(one.arg not in ("self", "cls") for one in every) > MAX_PARAMETERS
+    return count
+
+
+def pairs(root: Path) -> int:
+    """Functions of the core that take the config and the settings together."""
+    count = 0
+    for path in modules(root).values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = {one.arg for one in node.args.args}
+                count += {"config", "settings"} <= names
+    return count
+
+
+def lines(root: Path, folder: str) -> int:
+    """Lines of Python below a folder."""
+    files = (root / folder).rglob("*.py")
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+
+
+def column(root: Path) -> dict[str, str]:
+    """The numbers of one checkout."""
+    by_module, by_room = arrows(root), rooms(root)
+    numbers: dict[str, int] = {
+        "modules of the core": len(by_module),
+        "arrows between modules": sum(map(len, by_module.values())),
+        "floors of modules": _height(by_module),
+        "rooms": len(by_room),
+        "arrows between rooms": sum(map(len, by_room.values())),
+        "floors of rooms": _height(by_room),
+        "functions with more than four parameters": many_parameters(root),
+        "functions that take config and settings together": pairs(root),
+    }
+    numbers |= {f"lines of {folder}": lines(root, folder) for folder in PACKAGES}
+    return {name: f"{number:,}" if number else "–" for name, number in numbers.items()}
+
+
+def _height(graph: dict[str, set[str]]) -> int:
+    """The number of floors; 0 if arrows go in a circle."""
+    try:
+        return max(floors(graph).values())
+    except ValueError:
+        return 0
+
+
+def main() -> None:
+    """Print a table with a column for each checkout that is named."""
+    roots = [Path(name) for name in sys.argv[1:]] or [REPO_ROOT]
+    columns = [column(root) for root in roots]
+    print(f"| | {' | '.join(root.name for root in roots)} |")
+    print(f"|---|{'---:|' * len(roots)}")
+    for name in columns[0]:
+        print(f"| {name} | {' | '.join(one[name] for one in columns)} |")
+
+
+if __name__ == "__main__":
+    main()
