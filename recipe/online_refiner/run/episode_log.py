@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from recipe.online_refiner.choices import Conditioning
 from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
 from refiner_worker.outcome import Outcome
 
@@ -19,26 +20,30 @@ class EpisodeLog:
         self._tokenizer = tokenizer
 
     def append(
-        self, step: int, rollouts: Sequence[Rollout], measured: Mapping[str, RefinedRollout]
+        self,
+        step: int,
+        rollouts: Sequence[Rollout],
+        measured: Mapping[str, RefinedRollout],
+        reading: Conditioning,
     ) -> None:
         """Write the rollouts that have a refinement; the others hold nothing to look at.
 
         Args:
             measured: those whose cross entropy is known, by key.
+            reading: what the policy had read for it.
         """
-        lines = [
-            json.dumps(self._entry(step, rollout, rollout.refinement, measured.get(rollout.key)))
-            + "\n"
+        entries = [
+            self._entry(step, rollout, rollout.refinement, measured.get(rollout.key))
             for rollout in rollouts
             if rollout.refinement is not None and rollout.refinement.token_ids
         ]
+        lines = [json.dumps(entry | {"ce_reading": reading}) + "\n" for entry in entries]
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
     def _entry(
         self, step: int, rollout: Rollout, refinement: Refinement, measured: RefinedRollout | None
     ) -> dict[str, Any]:
-        cross_entropy = None if measured is None else measured.cross_entropy
         return {
             "step": step,
             "uid": rollout.uid,
@@ -59,7 +64,7 @@ class EpisodeLog:
             "answer_tokens": self._tokens(rollout.response_ids),
             "refined_tokens": self._tokens(refinement.token_ids),
             "copied": list(refinement.copied),
-            "ce": None if cross_entropy is None else cross_entropy.tolist(),
+            "ce": None if measured is None else _cross_entropy(measured),
         }
 
     def _text(self, token_ids: Sequence[int]) -> str:
@@ -67,3 +72,11 @@ class EpisodeLog:
 
     def _tokens(self, token_ids: Sequence[int]) -> list[str]:
         return [self._tokenizer.decode([token_id]) for token_id in token_ids]
+
+
+def _cross_entropy(measured: RefinedRollout) -> list[float | None] | None:
+    """c_t by token of a'; null on the tokens that the policy is not asked for."""
+    if measured.cross_entropy is None:
+        return None
+    values, asked = measured.cross_entropy.tolist(), measured.asked.tolist()
+    return [value if is_asked else None for value, is_asked in zip(values, asked, strict=True)]
