@@ -19,6 +19,9 @@ from typing import Any
 
 import aiohttp
 
+from reward.traits import RewardTraits
+
+TRAITS = RewardTraits(asks_reward_model=True)
 ENGINES = ("vllm", "sglang")
 
 
