@@ -191,7 +191,7 @@ def _digest(config: DictConfig) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/run_experiments_cpu.py",
+        prog="python -m recipe.cpu.experiments",
         description="Train committed experiments for a step with the tiny model on the CPU, and "
         "print a table. Run it again with the same --out to go on after an interruption.",
     )
