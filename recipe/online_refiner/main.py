@@ -13,7 +13,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.online_refiner.preflight.report import preflight, probe_sandbox
+from recipe.online_refiner.preflight.report import preflight
+from recipe.online_refiner.preflight.reward_rules import inspect_reward
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.run.folder import mark_finished, write_run_folder
 from recipe.online_refiner.run.start_times import DRIVER, StartClock, add_phases
@@ -44,8 +45,7 @@ def train(config: DictConfig) -> None:
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(plan.settings.run.dir)
-    level, _ = probe_sandbox(plan)
-    write_run_folder(folder, plan, None if level is None else int(level))
+    write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     clock.lap("checks")
     add_phases(folder, clock.phases)

@@ -39,9 +39,10 @@ from recipe.online_refiner.preflight.refiner_rules import (
     check_refiner_rollout,
 )
 from recipe.online_refiner.preflight.reward_rules import (
-    check_isolation,
     check_reward,
     check_reward_context,
+    check_reward_manager,
+    check_reward_model,
     check_reward_servers,
 )
 from recipe.online_refiner.preflight.sizes import check_disk, check_memory, check_shapes
@@ -96,6 +97,8 @@ RULES: tuple[Rule, ...] = (
     check_micro_batches,
     check_groups,
     check_reward,
+    check_reward_model,
+    check_reward_manager,
     check_reward_servers,
     check_reward_context,
     check_refiner_rollout,
@@ -103,7 +106,6 @@ RULES: tuple[Rule, ...] = (
     check_steps,
     check_memory,
     check_disk,
-    check_isolation,
 )
 
 
