@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 ENGINES = ("vllm", "sglang", "megatron")
 EXTRA_OF_VERL = {"vllm": "vllm", "sglang": "sglang", "megatron": "vllm"}
-"""Whose generation a lock is for. verl's own extra `megatron` names packages that PyPI does not have."""
+"""Whose generation a lock is for. verl's own extra `megatron` names what PyPI does not have."""
 
 
 def locked(engine: str) -> dict[str, str]:
