@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
 from recipe.online_refiner.checks import check
+from recipe.online_refiner.environment_checks import check_environment
 from recipe.online_refiner.memory import GIB
 from recipe.online_refiner.preflight_checks import (
     JUDGE_PATH,
@@ -70,6 +71,7 @@ def preflight(config: DictConfig, settings: Settings) -> Report:
     shapes, faults = read_shapes(config, settings)
     faults += _faults_of_check(config, settings, reachable=not faults)
     faults += [fault for rule in RULES for fault in rule(config, settings)]
+    faults += check_environment(config)
     sizes = estimate(config, settings, shapes)
     if sizes is not None:
         faults += check_memory(config, settings, sizes)
