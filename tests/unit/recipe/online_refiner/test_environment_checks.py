@@ -79,6 +79,14 @@ def test_the_limit_is_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             too_long.bind("s" * (environment_checks.LONGEST_SOCKET_PATH + 1))
 
 
+def test_ray_takes_the_longest_folder_and_refuses_one_byte_more() -> None:
+    utils = pytest.importorskip("ray._private.utils")
+    below = "/ray/session_2026-11-26_09-10-11_123456_4194304/sockets/plasma_store"
+    utils.validate_socket_filepath("/" + "t" * 38 + below)
+    with pytest.raises(OSError, match="cannot exceed 107 bytes"):
+        utils.validate_socket_filepath("/" + "t" * 39 + below)
+
+
 def test_ray_names_its_longest_socket_as_expected() -> None:
     node = pytest.importorskip("ray._private.node")
     source = Path(node.__file__).read_text()
