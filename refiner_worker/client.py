@@ -53,7 +53,7 @@ class RefinerClient:
         template: what the refiner is asked.
         limits: bounds on one refinement.
         temperature: of the refiner; 0 is greedy.
-        decoding: how refinements are decoded. `ngram`, `suffix`, `copy` send what `plain` does: the
+        decoding: how refinements are decoded. `ngram` and `copy` send what `plain` does: the
             speculation is the servers' (`engine.server_overrides`).
         end_ids: tokens beside the tokenizer's EOS that end an output (the model's generation
             config may name some).

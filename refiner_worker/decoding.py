@@ -29,17 +29,16 @@ from refiner_worker.acceptance import Coin, Law, Ruling, TokenScore
 class Decoding(StrEnum):
     """How refinements are decoded (`refiner.decoding`).
 
-    All but `verify` are one request each. With `ngram`, `suffix` and `copy` the engine drafts from
-    the prompt, where the rollout stands (`engine.server_overrides`): by its own n-grams, by its own
-    suffix trees (arXiv 2411.04975), or by our proposer for edited copies (`copy_proposer.py`).
-    `auto` stands for one of the others until the engine is known (`choice.py`).
+    All but `verify` are one request each. With `ngram` and `copy` the engine drafts from the
+    prompt, where the rollout stands (`engine.server_overrides`): by its own n-grams, or by our
+    proposer for edited copies (`copy_proposer.py`). `auto` stands for one of the others until the
+    engine is known (`choice.py`).
     """
 
     AUTO = "auto"
     PLAIN = "plain"
     VERIFY = "verify"
     NGRAM = "ngram"
-    SUFFIX = "suffix"
     COPY = "copy"
 
     @classmethod

@@ -26,7 +26,7 @@ EXCLUDING_BIAS = -1e9
 """Added to a logit, leaves the token a probability of exactly 0 in float32 at any temperature."""
 
 
-DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.SUFFIX: 8, Decoding.COPY: 10}
+DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.COPY: 10}
 """Most tokens drafted in one step; our proposer drafts fewer where few agree."""
 REPLICA_SPLITS = (
     "tensor_model_parallel_size",
@@ -144,15 +144,15 @@ def replica_gpus(rollout: Any) -> int:
 def server_overrides(
     decoding: Decoding | str, engine: str, draft_tokens: int | None = None
 ) -> dict[str, Any]:
-    """Keys of verl's rollout config that the refiner's servers need for a way of decoding.
+    """Keys of verl's rollout config that the refiner's servers need for a decoding method.
 
     Args:
-        decoding: `ngram`, `suffix` and `copy` speculate inside the engine; the others need nothing.
+        decoding: `ngram` and `copy` speculate inside the engine; the others need nothing.
         engine: verl's `rollout.name`, vllm or sglang.
         draft_tokens: most tokens drafted in one step; None for DRAFT_TOKENS. More save passes on
             long copies and cost what is drafted in vain; measured in docs/refiner.md.
 
-    Raises ValueError where the engine cannot do it, and for `auto`, which is no way of decoding.
+    Raises ValueError where the engine cannot do it, and for `auto`, which is no decoding method.
     """
     decoding = Decoding(decoding)
     if decoding is Decoding.AUTO:
@@ -183,16 +183,6 @@ def _vllm_ngram(draft_tokens: int) -> dict[str, Any]:
     return {"speculative_config": speculative}
 
 
-SUFFIX_TREES = "arctic_inference"
-"""The package from which vLLM has its suffix trees; not among its requirements."""
-
-
-def _vllm_suffix(draft_tokens: int) -> dict[str, Any]:
-    return {
-        "speculative_config": {"method": "suffix", "num_speculative_tokens": draft_tokens},
-    }
-
-
 def _vllm_copy(draft_tokens: int) -> dict[str, Any]:
     speculative = {
         "method": "custom_class",
@@ -208,6 +198,5 @@ def _sglang_ngram(draft_tokens: int) -> dict[str, Any]:
 
 _SPECULATION = {
     Decoding.NGRAM: {"vllm": _vllm_ngram, "sglang": _sglang_ngram},
-    Decoding.SUFFIX: {"vllm": _vllm_suffix},
     Decoding.COPY: {"vllm": _vllm_copy},
 }

@@ -215,11 +215,6 @@ class RefinerReplicas:
         self._model_path = model_path
         self._run(self._group.load(model_path))
 
-    @property
-    def size(self) -> int:
-        """Servers when all are up."""
-        return len(self._pools)
-
     def health(self) -> GroupHealth:
         """What became of the servers."""
 

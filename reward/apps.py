@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from reward.config import JudgeConfig
 from reward.extract import Extraction, extract
+from reward.inspection import inspect_judge
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_input_output
 from reward.quality import without_examples
+from reward.traits import RewardTraits
 from reward.verdict import JudgeResult, Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ _VERL_KEYS = frozenset({"reward_router_address", "reward_model_tokenizer"})
 _PARSED_PROBLEMS = 4096
 SHOWN_CHARACTERS = 300
 """Of each part of a failing test that is shown."""
+
+TRAITS = RewardTraits(
+    tells_verdict=True,
+    failing_test_setting="show_failing_test",
+    asks_reward_model=False,
+    inspect=inspect_judge,
+)
 
 _lock = threading.Lock()
 _judges: dict[JudgeConfig, Judge] = {}

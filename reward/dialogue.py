@@ -19,6 +19,9 @@ from typing import Any
 
 import aiohttp
 
+from reward.traits import RewardTraits
+
+TRAITS = RewardTraits(asks_reward_model=True)
 ENGINES = ("vllm", "sglang")
 
 
@@ -98,7 +101,7 @@ def render(tokenizer: Any, conversation: str | None, answer: str) -> str:
     if not conversation:
         raise ValueError(
             "extra_info.conversation is missing: prepare the data with "
-            "scripts/prepare_prompt_collection.py"
+            "python -m recipe.data.prepare_prompt_collection"
         )
     messages = [*json.loads(conversation), {"role": "assistant", "content": answer}]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=False, tokenize=False)

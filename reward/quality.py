@@ -3,11 +3,9 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from reward.compare import stdout_equal, values_equal
-from reward.judge import Judge
 from reward.problem import Problem, TestCase
 from reward.sandbox.wire import Kind
 from reward.verdict import Tiers, Verdict, score
@@ -48,14 +46,6 @@ def without_examples(problem: Problem, prompt: str, min_tests: int) -> Problem:
     """
     kept = tuple(test for test in problem.tests if not _shown(problem.kind, test, prompt))
     return replace(problem, tests=kept) if len(kept) >= min_tests else problem
-
-
-def first_accepted(judge: Judge, problem: Problem, solutions: Iterable[str]) -> str | None:
-    """The first of a problem's own solutions that its tests accept; None says: quarantine it."""
-    for solution in solutions:
-        if judge.judge(problem, solution).verdict == Verdict.ACCEPTED:
-            return solution
-    return None
 
 
 def _as_text(test: TestCase) -> str:

@@ -23,7 +23,7 @@ PACKAGES = (
 )
 GROUPS = {
     "entry": ("main", "runner", "trainer", "trainers", "modes", "agent_loop"),
-    "plan": ("plan", "settings"),
+    "plan": ("plan", "settings", "experiments"),
     "choices": ("choices", "records"),
 }
 MAX_PARAMETERS = 4

@@ -203,7 +203,7 @@ def overhead_table(runs: Sequence[Run]) -> tuple[Table | None, str]:
         return None, (
             "Overhead of refining: not to be told from these runs, since each of them asked the "
             "refiner (an arm without constraint does so too where refiner.observe is on, as in the "
-            "quickstart). scripts/bench_step.py measures it."
+            "quickstart). scripts/bench/step.py measures it."
         )
     medians = {arm: _median_s(members, metric) for arm, members in groups.items() if members}
     rows = [

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="plot.py",
+        prog="python -m recipe.analysis.plot",
         description="Draw the training curves of runs, a heat map of one refined episode, "
         "and a table of the arms.",
         epilog="Seeds of an arm are aggregated. Partial, killed and resumed runs are read as far "

@@ -28,8 +28,8 @@ from recipe.cpu.progress import last_step
 from recipe.cpu.quickstart import EXIT_INTERRUPTED, Training, TrainingFailed, run
 from recipe.cpu.reward_model import ensure_reward_model
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
 from recipe.online_refiner.resolve import resolve
-from recipe.online_refiner.run.experiments import CONFIG, experiment_names, hardware_of
 
 SMALL = (
     *("data.train_batch_size=8", "data.val_max_samples=8"),
@@ -191,7 +191,7 @@ def _digest(config: DictConfig) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/run_experiments_cpu.py",
+        prog="python -m recipe.cpu.experiments",
         description="Train committed experiments for a step with the tiny model on the CPU, and "
         "print a table. Run it again with the same --out to go on after an interruption.",
     )

@@ -78,7 +78,9 @@ def write_readme(
                 seed=_EVALUATION_SEED,
             )
             rows.append(_row(split, write, refine, figures))
-    command = f"python scripts/make_tiny_model.py --seed {settings.seed} --steps {settings.steps}"
+    command = (
+        f"python -m recipe.cpu.make_tiny_model --seed {settings.seed} --steps {settings.steps}"
+    )
     text = _README.format(
         parameters=model.num_parameters(),
         torch=torch.__version__,
@@ -100,7 +102,8 @@ def _row(split: Split, write: float, refine: float, figures: Figures) -> str:
 def _parser() -> argparse.ArgumentParser:
     defaults = WarmStart()
     parser = argparse.ArgumentParser(
-        prog="make_tiny_model", description="Train the tiny model of the quickstart."
+        prog="python -m recipe.cpu.make_tiny_model",
+        description="Train the tiny model of the quickstart.",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
     parser.add_argument("--seed", type=int, default=defaults.seed)

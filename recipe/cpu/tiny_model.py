@@ -2,7 +2,7 @@
 
 It stands in for the policy and the refiner on a machine without a GPU. `ensure_checkpoint` gives
 the folder of the warm-started checkpoint that comes with the package, which any Hugging Face loader
-and vLLM read; `scripts/make_tiny_model.py` makes it again.
+and vLLM read; `python -m recipe.cpu.make_tiny_model` makes it again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def ensure_checkpoint() -> Path:
     if missing:
         raise FileNotFoundError(
             f"the tiny model's checkpoint {folder} lacks {', '.join(missing)}; "
-            f"make it with: python scripts/make_tiny_model.py --out {folder}"
+            f"make it with: python -m recipe.cpu.make_tiny_model --out {folder}"
         )
     return folder
 

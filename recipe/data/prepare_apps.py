@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     limits = Limits()
     parser = argparse.ArgumentParser(
-        prog="prepare_apps", description="Turn APPS into verl's parquet files."
+        prog="python -m recipe.data.prepare_apps",
+        description="Turn APPS into verl's parquet files.",
     )
     parser.add_argument(
         "--source",

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     defaults = PrepareOptions()
     parser = argparse.ArgumentParser(
-        prog="prepare_prompt_collection",
+        prog="python -m recipe.data.prepare_prompt_collection",
         description="Turn Prompt-Collection into verl's parquet files.",
     )
     parser.add_argument(

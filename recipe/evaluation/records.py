@@ -56,7 +56,8 @@ def from_apps(record: Mapping[str, Any], place: str) -> EvalProblem:
     extra = record.get("extra_info") or {}
     if not isinstance(messages, list) or not isinstance(reward_model, Mapping):
         raise MalformedProblem(
-            "no prepared row (`prompt` messages, `reward_model`); run scripts/prepare_apps.py"
+            "no prepared row (`prompt` messages, `reward_model`); run "
+            "python -m recipe.data.prepare_apps"
         )
     own = extra.get("problem_id")
     problem_id = place if own is None else str(own)

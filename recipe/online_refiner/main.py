@@ -13,9 +13,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.online_refiner.preflight.report import preflight, probe_sandbox
+from recipe.online_refiner.preflight.report import preflight
+from recipe.online_refiner.preflight.reward_rules import inspect_reward
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.run.folder import mark_finished, write_run_folder
+from recipe.online_refiner.run.start_times import DRIVER, StartClock, add_phases
 from recipe.online_refiner.settings import ConfigError
 
 EXIT_BAD_CONFIG = 2
@@ -30,6 +32,8 @@ def train(config: DictConfig) -> None:
 
     from recipe.online_refiner.runner import OnlineRefinerRunner
 
+    clock = StartClock(DRIVER)
+    clock.lap("imports")
     auto_set_device(config)
     plan = resolve(config)
     report = preflight(plan)
@@ -41,9 +45,10 @@ def train(config: DictConfig) -> None:
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(plan.settings.run.dir)
-    level, _ = probe_sandbox(plan)
-    write_run_folder(folder, plan, None if level is None else int(level))
+    write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
+    clock.lap("checks")
+    add_phases(folder, clock.phases)
     OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands
     run_ppo(config, task_runner_class=OnlineRefinerRunner)
     mark_finished(folder)

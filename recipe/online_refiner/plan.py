@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recipe.online_refiner.choices import (
     ACTOR_POOL,
@@ -101,6 +101,19 @@ class RunPlan:
     def has_own_pool(self) -> bool:
         """Whether the refiner's servers have GPUs of their own."""
         return self.refines and self.settings.refiner.placement is Placement.POOL
+
+    @property
+    def starts_servers_together(self) -> bool:
+        """Whether the refiner's servers may start while the policy's do.
+
+        An engine that measures how much memory is free for its cache would be misled by the other.
+        With sizes that are given (vLLM's `kv_cache_memory_bytes`) none measures.
+        """
+        if self.has_own_pool or self.config.trainer.device == "cpu":
+            return True
+        key = "engine_kwargs.vllm.kv_cache_memory_bytes"
+        given = OmegaConf.select(self.config, f"actor_rollout_ref.rollout.{key}")
+        return self.engine == "vllm" and given is not None  # the refiner's, too, by default
 
     @property
     def refines_by_average(self) -> bool:

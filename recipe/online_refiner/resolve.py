@@ -18,12 +18,10 @@ from recipe.online_refiner.refine.budgets import refine_limits
 from recipe.online_refiner.servers.engine import decoding_choice, engine_name
 from recipe.online_refiner.settings import Settings, read_settings
 from refiner_worker.choice import Choice
+from reward.traits import traits_of
 
 OVERLONG_PART = 5
 """DAPO penalises lengths in the last fifth before the limit: 4,096 of 20,480 tokens."""
-
-SHOW_TEST = "show_failing_test"
-"""The key of the judge by which it tells the first failing test."""
 
 
 def resolve(config: DictConfig) -> RunPlan:
@@ -90,6 +88,7 @@ def _set_keys_of_refining(config: DictConfig, plan: RunPlan) -> None:
             rollout.max_model_len = max(
                 rollout.max_model_len or lengths, plan.limits.context_tokens
             )
-        if plan.settings.refiner.feedback is Feedback.FAILING_TEST:
-            function = config.reward.custom_reward_function
-            function.reward_kwargs = {**(function.get("reward_kwargs") or {}), SHOW_TEST: True}
+        function = config.reward.custom_reward_function
+        setting = traits_of(function.path).failing_test_setting
+        if setting and plan.settings.refiner.feedback is Feedback.FAILING_TEST:
+            function.reward_kwargs = {**(function.get("reward_kwargs") or {}), setting: True}

@@ -21,6 +21,7 @@ class OnlineRefinerRunner(TaskRunnerV1.__ray_actor_class__):
     def init_agent_loop_manager(self) -> None:
         """Make verl's agent loops, then hand them the refiner."""
         super().init_agent_loop_manager()
+        self.trainer.clock.lap("agent loops")
         client = self.trainer.refiner.client(self.trainer.get_llm_client())
         if client is not None:
             self.agent_loop_manager.set_refiner(client, self.trainer.plan.refining)

@@ -57,6 +57,7 @@ from recipe.online_refiner.run.metrics_log import (
     drop_after,
 )
 from recipe.online_refiner.run.save_request import is_save_requested, mark_saved
+from recipe.online_refiner.run.start_times import REFINER, TRAINER, StartClock, add_phases
 from recipe.online_refiner.servers.averaging_worker import AveragingWorker
 from recipe.online_refiner.servers.refiner_servers import RefinerServers
 from recipe.online_refiner.update.asked_actor import AskedActor
@@ -84,13 +85,17 @@ class OnlineRefinerTrainer(PPOTrainer):
         self.plan = resolve(config)
         self.constraint = constraint_class(config)(self.plan)
         self._run_dir = Path(self.plan.settings.run.dir)
+        self.clock = StartClock(TRAINER)
+        self.clock.lap("process and imports")
         self.refiner = RefinerServers(self.plan)
         self._saved_step = 0
+        self._has_stepped = False
         super().__init__(config)
 
     # The refiner's servers: verl's hooks around its own.
 
     def _init_resource_pool_mgr(self) -> None:
+        self.clock.lap("tokenizer and data")
         super()._init_resource_pool_mgr()
         self.refiner.add_pool(self.resource_pool_manager.resource_pool_spec)
         if self.plan.refines_by_average:
@@ -106,24 +111,32 @@ class OnlineRefinerTrainer(PPOTrainer):
     @reward_loop_manager.setter
     def reward_loop_manager(self, manager: Any) -> None:
         self._reward_loop_manager = manager
+        self.clock.lap("actor and reference, reward loop")
         self.refiner.launch_early(self.resource_pool_manager.resource_pool_dict)
 
     def _setup(self) -> None:
         self.refiner.prepare_policy_servers()
         super()._setup()
+        self.clock.lap("policy's servers, checkpoint")
         if self.plan.needs.own_loss:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         self.refiner.launch(self.resource_pool_manager.resource_pool_dict)
+        self.clock.lap("waiting for the refiner's servers")
+        if self.refiner.launched:
+            self.clock.add(REFINER, "start", *self.refiner.launched)
         self._episode_log = EpisodeLog(self._run_dir / EPISODES_FILE, self.tokenizer)
 
     def on_init_end(self) -> None:
         super().on_init_end()
         self.refiner.wake_up()
+        self.clock.lap("first weights")
 
     def on_step_begin(self) -> None:
         # Not before: the step in which a server died is first to be logged.
         self.refiner.stop_if_lost()
+        if not self._has_stepped:
+            self.clock.lap("validation")
         super().on_step_begin()
 
     def on_step_end(self) -> None:
@@ -134,6 +147,10 @@ class OnlineRefinerTrainer(PPOTrainer):
             mark_saved(self._run_dir)
         super().on_step_end()
         self.refiner.wake_up()
+        if not self._has_stepped:
+            self._has_stepped = True
+            self.clock.lap("first step")
+            add_phases(self._run_dir, self.clock.phases, first_step=True)
         if self.plan.refines_by_average:
             with marked_timer("refiner_load", self.timing_raw):
                 self.refiner.load_average()

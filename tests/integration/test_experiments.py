@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recipe.cpu import environment
-from recipe.online_refiner.run.experiments import experiment_names
+from recipe.online_refiner.experiments import experiment_names
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,8 +8,8 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
 from recipe.online_refiner.resolve import resolve
-from recipe.online_refiner.run.experiments import CONFIG, experiment_names, hardware_of
 
 
 def refusal(experiment: str) -> str:

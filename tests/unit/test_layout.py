@@ -13,7 +13,7 @@ PACKAGES = ("recipe", "refiner_worker", "reward")
 CORE = "recipe.online_refiner"
 ROOMS = {
     "choices": ("choices", "records"),
-    "plan": ("plan", "settings"),
+    "plan": ("plan", "settings", "experiments"),
     "method": ("method",),
     "refine": ("refine",),
     "servers": ("servers",),
@@ -22,6 +22,7 @@ ROOMS = {
     "run": ("run",),
     "resolve": ("resolve",),
     "preflight": ("preflight",),
+    "contract": ("contract",),
     "entry": ("main", "runner", "trainer", "modes", "agent_loop"),
 }
 """The rooms of the core from the lowest floor upwards, and the folders and modules in each."""
@@ -36,12 +37,14 @@ ARROWS = {
     "run": {"choices", "plan"},
     "resolve": {"choices", "plan", "method", "refine", "servers"},
     "preflight": {"choices", "plan", "method", "servers", "resolve"},
+    "contract": {"choices", "plan", "method", "resolve"},
     "entry": {*("choices", "plan", "method", "refine", "servers", "queue", "update", "run"),
               *("resolve", "preflight")},
 }  # fmt: skip
 """Which rooms each room may import."""
-WITHOUT_VERL_OR_RAY = ("choices", "records", "plan", "settings", "method", "refine", "resolve",
-                       "preflight", "run")  # fmt: skip
+WITHOUT_VERL_OR_RAY = ("choices", "records", "plan", "settings", "experiments",
+                       "method", "refine", "resolve",
+                       "preflight", "run", "contract")  # fmt: skip
 STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "reward.sandbox")
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
@@ -129,6 +132,12 @@ def test_leaves_import_neither_each_other_nor_the_recipe(
 
 def test_nothing_imports_the_scripts_or_the_tests() -> None:
     assert offences(sources(*PACKAGES, "scripts", "tests"), "scripts", "tests") == []
+
+
+def test_no_part_of_the_product_knows_the_cpu_tools() -> None:
+    """A configuration names what of it a run needs."""
+    product = sources("recipe/online_refiner", "refiner_worker", "reward", "recipe/data")
+    assert offences(product, "recipe.cpu") == []
 
 
 def test_only_the_modules_that_face_verl_import_it() -> None:

@@ -143,10 +143,6 @@ class Server:
     weight_bytes: int
     cache_tokens: int
 
-    @property
-    def fits_one(self) -> bool:
-        return self.cache_tokens > 0
-
 
 def server(
     shape: ModelShape, gpu_bytes: int, utilization: float, tensor_parallel: int = 1

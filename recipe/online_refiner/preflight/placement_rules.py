@@ -8,7 +8,7 @@ from recipe.online_refiner.choices import Mode, Placement, Source
 from recipe.online_refiner.plan import RunPlan
 from refiner_worker.engine import Decoding
 
-IN_THE_ENGINE = (Decoding.NGRAM, Decoding.SUFFIX, Decoding.COPY)
+IN_THE_ENGINE = (Decoding.NGRAM, Decoding.COPY)
 """Decoding methods that are set up when the servers start, for every request alike."""
 
 

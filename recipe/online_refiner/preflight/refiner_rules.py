@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from recipe.online_refiner.plan import RunPlan
 from refiner_worker.acceptance import Law
-from refiner_worker.engine import SUFFIX_TREES, Decoding, server_overrides
+from refiner_worker.engine import Decoding, server_overrides
 
 
 def check_refinable(plan: RunPlan) -> Iterator[str]:
@@ -36,11 +35,6 @@ def check_decoding(plan: RunPlan) -> Iterator[str]:
     refiner = plan.settings.refiner
     try:
         server_overrides(plan.decoding.decoding, plan.engine)
-        if refiner.decoding is Decoding.SUFFIX and find_spec(SUFFIX_TREES) is None:
-            raise ValueError(
-                f"vLLM has its suffix trees from {SUFFIX_TREES}, which is not installed here "
-                "(pip install arctic-inference==0.1.1, the release that vLLM names, on every node)"
-            )
         if refiner.decoding is Decoding.VERIFY:
             Law(refiner.temperature, vocabulary_size=2)
             if refiner.temperature > 0 and plan.config.actor_rollout_ref.rollout.full_determinism:

@@ -11,7 +11,7 @@ from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.memory import GIB
-from recipe.online_refiner.preflight.reward_rules import probe_sandbox
+from recipe.online_refiner.preflight.reward_rules import inspect_reward
 from recipe.online_refiner.preflight.rules import faults_of, warnings_on
 from recipe.online_refiner.preflight.sizes import (
     Disk,
@@ -21,7 +21,6 @@ from recipe.online_refiner.preflight.sizes import (
     estimate,
     read_shapes,
 )
-from reward.sandbox.wire import Level
 
 Row = tuple[str, ...]
 
@@ -47,7 +46,7 @@ class Report:
 def preflight(plan: RunPlan) -> Report:
     """Check a plan on this node; the rules are in `rules.py`."""
     shapes, _ = read_shapes(plan)
-    level, _ = probe_sandbox(plan)
+    level = inspect_reward(plan).isolation_level
     tables = {
         "What will run": roles(plan, shapes, level),
         "Sizes": sizes_of(plan),
@@ -57,7 +56,7 @@ def preflight(plan: RunPlan) -> Report:
     return Report(tuple(faults_of(plan)), tuple(warnings_on(plan)), tables)
 
 
-def roles(plan: RunPlan, shapes: Shapes, level: Level | None) -> list[Row]:
+def roles(plan: RunPlan, shapes: Shapes, level: int | None) -> list[Row]:
     """A row for each role: which model, in which pool, on how many GPUs, how."""
     actor = plan.config.actor_rollout_ref
     of = plan.pools
@@ -90,7 +89,7 @@ def roles(plan: RunPlan, shapes: Shapes, level: Level | None) -> list[Row]:
         served = _servers("?" if missing else reward_model.rollout.name, reward_model.rollout)
         rows.append(("reward model", reward_model.model_path, where, f"{of[where]} {unit}", served))
     if level is not None:
-        rows.append(("judge", "", "", "every node's CPUs", f"isolation level {int(level)} here"))
+        rows.append(("judge", "", "", "every node's CPUs", f"isolation level {level} here"))
     return rows
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -14,68 +11,77 @@ from transformers import AutoConfig
 
 from recipe.online_refiner.plan import RunPlan
 from refiner_worker.engine import replica_gpus
-from reward.config import JudgeConfig, JudgeConfigError
-from reward.sandbox.client import SandboxError, ZygoteClient
-from reward.sandbox.wire import Level
-
-JUDGE_PATH = "pkg://reward.apps"
+from reward.traits import Inspection, load_reward, traits_of
 
 
 def check_reward(plan: RunPlan) -> Iterator[str]:
-    """The reward function can be loaded, and fits a reward model and the reward manager."""
-    function = plan.config.reward.custom_reward_function
-    if function.path is None:
+    """The reward function can be loaded, and its settings and this node are as it needs."""
+    path = plan.config.reward.custom_reward_function.path
+    if path is None:
         return
-    if not _can_be_imported(function.path):
+    try:
+        load_reward(path)
+    except (ImportError, OSError) as error:
         yield (
-            f"reward.custom_reward_function.path={function.path!r}: no such module or file. Fix: "
+            f"reward.custom_reward_function.path={path!r}: no such module or file ({error}). Fix: "
             "pkg://reward.apps for code, or the path of a .py file"
         )
-    if function.path == JUDGE_PATH:
-        try:
-            JudgeConfig.from_mapping(judge_keys(plan))
-        except (JudgeConfigError, TypeError) as error:
-            yield f"reward.custom_reward_function.reward_kwargs: {error}"
-        if plan.config.reward.reward_model.enable:
-            yield (
-                "reward.reward_model.enable=True: the judge of programs asks no reward model. Fix: "
-                "reward.reward_model.enable=False"
-            )
-    if plan.config.reward.reward_model.enable and plan.settings.refiner.perfect_reward is not None:
+        return
+    for fault in inspect_reward(plan).faults:
+        yield f"reward.custom_reward_function.reward_kwargs: {fault}"
+
+
+def check_reward_model(plan: RunPlan) -> Iterator[str]:
+    """A served reward model has an engine and somebody who asks it; it has no highest reward."""
+    section = plan.config.reward.reward_model
+    path = plan.config.reward.custom_reward_function.path
+    asks = traits_of(path).asks_reward_model
+    if section.enable and asks is False:
+        yield (
+            f"reward.reward_model.enable=True: {path} asks no reward model. Fix: "
+            "reward.reward_model.enable=False"
+        )
+    if not section.enable and asks:
+        yield (
+            f"reward.reward_model.enable=False: {path} asks a served reward model. Fix: a "
+            "hardware=*_reward_model group, or another reward.custom_reward_function.path"
+        )
+    if not section.enable:
+        return
+    if plan.settings.refiner.perfect_reward is not None:
         yield (
             f"refiner.perfect_reward={plan.settings.refiner.perfect_reward}: a learned reward has "
             "no maximum at which refining could be spared. Fix: refiner.perfect_reward=null"
         )
-    if plan.config.reward.reward_model.enable and OmegaConf.is_missing(
-        plan.config.reward.reward_model.rollout, "name"
-    ):
+    if OmegaConf.is_missing(section.rollout, "name"):
         yield (
             "reward.reward_model.rollout.name=???: no engine serves the reward model. Fix: "
             "reward.reward_model.rollout.name=vllm or sglang"
         )
+
+
+def check_reward_manager(plan: RunPlan) -> Iterator[str]:
+    """The length penalty is read by one of verl's reward managers alone."""
     overlong = OmegaConf.select(plan.config, "reward.reward_kwargs.overlong_buffer_cfg.enable")
-    if overlong and plan.config.reward.reward_manager.name != "dapo":
+    name = plan.config.reward.reward_manager.name
+    if overlong and name != "dapo":
         yield (
             "reward.reward_kwargs.overlong_buffer_cfg.enable=True: only verl's reward manager dapo "
-            f"reads it, and reward.reward_manager.name={plan.config.reward.reward_manager.name}. "
-            "Fix: reward.reward_manager.name=dapo"
+            f"reads it, and reward.reward_manager.name={name}. Fix: "
+            "reward.reward_manager.name=dapo"
         )
 
 
-def judge_keys(plan: RunPlan) -> dict[str, Any]:
-    """The judge's settings of this run."""
-    section = plan.config.reward.custom_reward_function.get("reward_kwargs") or {}
-    keys = OmegaConf.to_container(OmegaConf.create(section), resolve=True)
-    return {str(key): value for key, value in keys.items()} if isinstance(keys, dict) else {}
-
-
-def _can_be_imported(path: str) -> bool:
-    if not path.startswith("pkg://"):
-        return Path(path).is_file()
-    try:
-        return importlib.util.find_spec(path.removeprefix("pkg://")) is not None
-    except ModuleNotFoundError:
-        return False
+def inspect_reward(plan: RunPlan) -> Inspection:
+    """What the reward function finds of its settings and of this node."""
+    function = plan.config.reward.custom_reward_function
+    inspect = traits_of(function.path).inspect
+    if inspect is None:
+        return Inspection()
+    kwargs: Any = OmegaConf.to_container(
+        OmegaConf.create(function.get("reward_kwargs") or {}), resolve=True
+    )
+    return inspect({str(key): value for key, value in kwargs.items()})
 
 
 def check_reward_servers(plan: RunPlan) -> Iterator[str]:
@@ -111,38 +117,3 @@ def check_reward_context(plan: RunPlan) -> Iterator[str]:
             f"tokens does not hold data.max_prompt_length + data.max_response_length = {needed} "
             "and its chat template. Fix: lower one of them, or take another reward model"
         )
-
-
-def probe_sandbox(plan: RunPlan) -> tuple[Level | None, list[str]]:
-    """The isolation that this node gives untrusted programs, and what is wrong with it.
-
-    None if none are judged.
-    """
-    if plan.config.reward.custom_reward_function.path != JUDGE_PATH:
-        return None, []
-    try:
-        judge = JudgeConfig.from_mapping(judge_keys(plan))
-        level = _isolation_of_this_node(judge.max_level)
-    except (JudgeConfigError, TypeError):
-        return None, []  # check_reward says what is wrong with it
-    except SandboxError as error:
-        return None, [f"the sandbox does not start on this node: {error}. Fix: see docs/judge.md"]
-    if level < judge.min_level:
-        return level, [
-            f"reward.custom_reward_function.reward_kwargs.min_level={judge.min_level}: this node "
-            f"isolates programs at level {int(level)}. Fix: "
-            "`python -m reward.selftest` says what is missing; or lower min_level"
-        ]
-    return level, []
-
-
-@functools.cache
-def _isolation_of_this_node(max_level: int) -> Level:
-    zygote = ZygoteClient(Level.NONE, Level(max_level))
-    zygote.close()
-    return zygote.level
-
-
-def check_isolation(plan: RunPlan) -> Iterator[str]:
-    """This node isolates judged programs as the judge's settings ask for."""
-    yield from probe_sandbox(plan)[1]

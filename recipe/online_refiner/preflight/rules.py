@@ -28,6 +28,7 @@ from recipe.online_refiner.preflight.data_rules import (
     check_prompts,
 )
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
+from recipe.online_refiner.preflight.node_rules import check_node
 from recipe.online_refiner.preflight.placement_rules import (
     check_mode,
     check_shared_base,
@@ -39,9 +40,10 @@ from recipe.online_refiner.preflight.refiner_rules import (
     check_refiner_rollout,
 )
 from recipe.online_refiner.preflight.reward_rules import (
-    check_isolation,
     check_reward,
     check_reward_context,
+    check_reward_manager,
+    check_reward_model,
     check_reward_servers,
 )
 from recipe.online_refiner.preflight.sizes import check_disk, check_memory, check_shapes
@@ -96,14 +98,16 @@ RULES: tuple[Rule, ...] = (
     check_micro_batches,
     check_groups,
     check_reward,
+    check_reward_model,
+    check_reward_manager,
     check_reward_servers,
     check_reward_context,
     check_refiner_rollout,
     check_places,
+    check_node,
     check_steps,
     check_memory,
     check_disk,
-    check_isolation,
 )
 
 

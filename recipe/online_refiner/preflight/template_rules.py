@@ -8,10 +8,7 @@ from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.data_rules import tokenizer_of
 from refiner_worker.prompts import BEFORE, FEEDBACK, RefineTemplate, load_template, render
-
-TELLS_TESTS = "pkg://reward.apps"
-"""The reward function that can tell the first failing test."""
-TELLS_NO_VERDICT = "pkg://reward.dialogue"
+from reward.traits import traits_of
 
 
 def check_template(plan: RunPlan) -> Iterator[str]:
@@ -57,15 +54,17 @@ def _check_use(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
 
 def _check_feedback(plan: RunPlan) -> Iterator[str]:
     feedback, path = plan.settings.refiner.feedback, plan.config.reward.custom_reward_function.path
-    if feedback is Feedback.FAILING_TEST and path != TELLS_TESTS:
+    traits = traits_of(path)
+    declared = "TRAITS of its module (reward.traits.RewardTraits) say"
+    if feedback is Feedback.FAILING_TEST and not traits.failing_test_setting:
         yield (
             f"refiner.feedback={feedback}: reward.custom_reward_function.path={path!r} does not "
-            f"tell the first failing test; {TELLS_TESTS} does. Fix: refiner.feedback=verdict"
+            f"tell the first failing test, as {declared}. Fix: refiner.feedback=verdict"
         )
-    if feedback is Feedback.VERDICT and path == TELLS_NO_VERDICT:
+    if feedback is Feedback.VERDICT and not traits.tells_verdict:
         yield (
             f"refiner.feedback={feedback}: reward.custom_reward_function.path={path!r} gives a "
-            "score and no verdict. Fix: refiner.feedback=none"
+            f"score and no verdict, as {declared}. Fix: refiner.feedback=none"
         )
 
 

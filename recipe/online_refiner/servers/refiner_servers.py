@@ -8,6 +8,7 @@ servers refine on their base weights.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -33,6 +34,10 @@ class RefinerServers:
 
     Args:
         plan: of the run.
+
+    Attributes:
+        launched: when the servers were begun to be started and when they answered, in seconds since
+            the epoch; None before that, or if there are none.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -42,6 +47,7 @@ class RefinerServers:
         self._lost_total = 0
         self.average = PolicyAverage(plan.settings.run.dir)
         self._is_loaded = False
+        self.launched: tuple[float, float] | None = None
 
     def add_pool(self, pools: dict[str, list[int]]) -> None:
         """Add the refiner's GPUs per node to verl's resource pools, where it has its own."""
@@ -58,9 +64,8 @@ class RefinerServers:
             share_base_weights()
 
     def launch_early(self, pools: Mapping[str, RayResourcePool]) -> None:
-        """Start launching in the background, where no memory is shared with the policy."""
-        has_memory = self._plan.has_own_pool or self._plan.config.trainer.device == "cpu"
-        if self._plan.has_refiner_servers and has_memory:
+        """Start launching in the background if the servers' memory is known beforehand."""
+        if self._plan.has_refiner_servers and self._plan.starts_servers_together:
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refiner")
             self._early = thread.submit(self._launch, pools)
             thread.shutdown(wait=False)
@@ -75,7 +80,10 @@ class RefinerServers:
 
     def _launch(self, pools: Mapping[str, RayResourcePool]) -> RefinerReplicas:
         pool = pools[REFINER_POOL if self._plan.has_own_pool else ACTOR_POOL]
-        return RefinerReplicas(self._plan.config, self._replica_settings(), pool)
+        began = time.time()
+        replicas = RefinerReplicas(self._plan.config, self._replica_settings(), pool)
+        self.launched = (began, time.time())
+        return replicas
 
     def _replica_settings(self) -> ReplicaSettings:
         refiner = self._plan.settings.refiner

@@ -5,12 +5,12 @@ import random
 from typing import Any
 
 import pytest
+from scripted_engine import FakeGenerator, FakeOutput
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from refiner_worker.blocks import fit_seams, plan_blocks
 from refiner_worker.client import Outcome, RefineLimits, RefinerClient, RefinerReply, RefineTask
-from refiner_worker.fake import FakeGenerator, FakeOutput
 from refiner_worker.prompts import RefineTemplate
 
 NEWLINE = 0

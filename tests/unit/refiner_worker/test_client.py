@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from scripted_engine import Distribution, FakeGenerator, TableGenerator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,7 +17,6 @@ from refiner_worker.client import (
     RefinerReply,
     RefineTask,
 )
-from refiner_worker.fake import Distribution, FakeGenerator, TableGenerator
 from refiner_worker.prompts import RefineTemplate
 
 TEMPLATE = RefineTemplate("plain", 1, None, "{problem}|{answer}")
@@ -274,5 +274,5 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
 
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, suffix, copy"):
+    with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, copy"):
         RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")

@@ -8,10 +8,10 @@ from functools import cache, partial
 from itertools import product
 
 import pytest
+from scripted_engine import Distribution, softmax
 
 from refiner_worker.acceptance import Law, TokenScore
 from refiner_worker.decoding import Reply, Request, VerifySettings, advance, begin, next_request
-from refiner_worker.fake import Distribution, softmax
 
 END = 0
 GREEDY = Law(temperature=0.0)

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from scripted_engine import Distribution, TableGenerator
 
 from refiner_worker.acceptance import Law
 from refiner_worker.copy_proposer import CopyProposer
 from refiner_worker.decoding import VerifySettings
 from refiner_worker.engine import EXCLUDING_BIAS, Decoded, Engine, server_overrides
-from refiner_worker.fake import Distribution, TableGenerator
 
 END = 0
 PROMPT = [7, 8]
@@ -79,8 +79,6 @@ def test_plain_decoding_is_one_request() -> None:
 def test_speculation_is_a_matter_of_the_servers() -> None:
     ngram = server_overrides("ngram", "vllm")["engine_kwargs"]["vllm"]["speculative_config"]
     assert (ngram["method"], ngram["num_speculative_tokens"]) == ("ngram", 8)
-    suffix = server_overrides("suffix", "vllm")["engine_kwargs"]["vllm"]["speculative_config"]
-    assert suffix == {"method": "suffix", "num_speculative_tokens": 8}
     sglang = server_overrides("ngram", "sglang", draft_tokens=4)["engine_kwargs"]["sglang"]
     assert sglang == {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": 4}
     assert server_overrides("plain", "vllm") == server_overrides("verify", "sglang") == {}
@@ -93,9 +91,7 @@ def test_our_proposer_is_found_by_the_name_given_to_vllm() -> None:
     assert copy["num_speculative_tokens"] == 10
 
 
-@pytest.mark.parametrize(
-    ("decoding", "engine"), [("copy", "sglang"), ("suffix", "sglang"), ("ngram", "trtllm")]
-)
+@pytest.mark.parametrize(("decoding", "engine"), [("copy", "sglang"), ("ngram", "trtllm")])
 def test_speculation_that_an_engine_does_not_know_is_refused(decoding: str, engine: str) -> None:
     with pytest.raises(ValueError, match=f"refiner.decoding={decoding}.*rollout.name={engine}"):
         server_overrides(decoding, engine)

@@ -25,12 +25,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from scripted_engine import Distribution, TableGenerator
 
 from refiner_worker.acceptance import Law
 from refiner_worker.client import RefineLimits
 from refiner_worker.decoding import VerifySettings
 from refiner_worker.engine import EXCLUDING_BIAS, Decoded, Engine
-from refiner_worker.fake import Distribution, TableGenerator
 
 RECORD = json.loads(Path(__file__).with_name("sglang_types.json").read_text())
 REAL = {

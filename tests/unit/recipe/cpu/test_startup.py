@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recipe.online_refiner.run.experiments import CONFIG
+from recipe.online_refiner.experiments import CONFIG
 
 PYTHONS_OWN = (700, 10, 10)
 

@@ -105,7 +105,7 @@ def test_a_prepared_apps_row_keeps_its_messages(samples: Samples, tmp_path: Path
         ("mbpp", "mbpp", {"test_list": []}, "`test_list` is not a list of assertions"),
         ("mbpp", "mbpp", {"code": "x = 1"}, "calls no function that `code` defines"),
         ("mbpp", "mbpp", {"text": ""}, "neither `prompt` nor `text`"),
-        ("apps", "apps", {"reward_model": None}, "run scripts/prepare_apps.py"),
+        ("apps", "apps", {"reward_model": None}, "run python -m recipe.data.prepare_apps"),
         ("apps", "apps", {"reward_model": {"ground_truth": "{"}}, "input_output is not JSON"),
     ],
 )

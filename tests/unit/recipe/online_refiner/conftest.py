@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.run.experiments import CONFIG
+from recipe.online_refiner.experiments import CONFIG
 
 Compose = Callable[..., DictConfig]
 CONFIG_FOLDERS = (

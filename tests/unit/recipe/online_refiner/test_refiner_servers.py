@@ -114,3 +114,21 @@ def test_averages_of_checkpoints_that_verl_has_emptied_are_dropped(tmp_path: Pat
     (steps[0] / "actor").rmdir()
     average.save(steps[2])
     assert [(step / FOLDER).exists() for step in steps] == [False, True, True]
+
+
+CACHE = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("trainer.device=cpu", f"{CACHE}=null"), True),
+        (("trainer.device=cuda", f"{CACHE}=null"), False),
+        (("trainer.device=cuda", f"{CACHE}=1000000000"), True),
+        (("trainer.device=cuda", f"{CACHE}=null", "refiner.placement=pool"), True),
+    ],
+)
+def test_servers_start_together_only_if_none_measures_the_memory_of_the_other(
+    composed: Compose, overrides: tuple[str, ...], expected: bool
+) -> None:
+    assert resolve(composed(*overrides)).starts_servers_together is expected

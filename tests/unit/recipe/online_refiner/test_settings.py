@@ -91,7 +91,7 @@ def test_a_run_makes_what_its_constraint_needs_and_no_more(
         (["refiner.feedback=tests"], "'none', 'verdict' or 'failing_test'"),
         (["refiner.temperature=-0.1"], "refiner.temperature=-0.1"),
         (["refiner.placement=nowhere"], "'colocated', 'pool' or 'shared_base'"),
-        (["refiner.decoding=fast"], "'plain', 'verify', 'ngram', 'suffix' or 'copy'"),
+        (["refiner.decoding=fast"], "'plain', 'verify', 'ngram' or 'copy'"),
         (["refiner.pool.nnodes=0"], "refiner.pool.nnodes=0"),
         (["refiner.max_concurrency=0"], "refiner.max_concurrency=0"),
         (["run.seed=-1"], "run.seed=-1"),

@@ -1,6 +1,6 @@
 """Tests per second per core: this judge, verl's prime_code, and the floor that fork sets.
 
-    python scripts/bench_judge.py [--seconds 3] [--skip-prime] [--json FILE]
+    python scripts/bench/judge.py [--seconds 3] [--skip-prime] [--json FILE]
 
 Everything comes from one run: the contenders take turns, so that a busy machine slows all of them.
 Programs have 10 tests. "fails" is a mix of wrong answers and uncaught errors in all tests. The last
@@ -20,7 +20,7 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reward.config import JudgeConfig
 from reward.judge import Judge

@@ -1,6 +1,6 @@
 """Time from the command to a training's first step, plainly and with the fork server, in one run.
 
-    python scripts/bench_startup.py [--rounds 2] [--json FILE] [KEY=VALUE …]
+    python scripts/bench/startup.py [--rounds 2] [--json FILE] [KEY=VALUE …]
 
 The quickstart's training (tiny model, verl, Ray, vLLM for policy and refiner, the judge) is started
 for real and ended after its first step. `plain` is how it starts without the fork server, when each
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-REPO_ROOT = Path(__file__).resolve().parents[1]
+REPO_ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO_ROOT))
 
 from recipe.cpu import environment, python_command  # noqa: E402

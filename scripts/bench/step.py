@@ -1,7 +1,7 @@
 # ruff: noqa: E402  (the environment must be set before verl and vLLM are imported)
 """Step time with and without refinement, and what each saving contributes, in one training.
 
-    python scripts/bench_step.py --data DIR [--rounds 3] [--json FILE] [KEY=VALUE …]
+    python scripts/bench/step.py --data DIR [--rounds 3] [--json FILE] [KEY=VALUE …]
 
 The quickstart's ordinary setting (tiny model, micro-APPS, DAPO's loss, dynamic constraint in the
 loss) runs once, for real: verl, Ray, vLLM for policy and refiner, the judge. From step to step the
@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-REPO_ROOT = Path(__file__).resolve().parents[1]
+REPO_ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO_ROOT))
 
 from recipe.cpu.launch import restart_with_environment

@@ -1,6 +1,6 @@
 """Time and memory of the report on one long run, beside plain parsing of its episodes.
 
-    python scripts/bench_report.py [--steps 150] [--rollouts 512] [--tokens 200] [--folder DIR]
+    python scripts/bench/report.py [--steps 150] [--rollouts 512] [--tokens 200] [--folder DIR]
                                    [--generate-only]
 
 Generates a run folder in which every rollout was refined (in a real run perfect ones are not, so
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-REPO_ROOT = Path(__file__).resolve().parents[1]
+REPO_ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = 128
 EDITED_SHARE = 0.08
 VERBATIM_EVERY = 10

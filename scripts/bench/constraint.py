@@ -1,6 +1,6 @@
 """What the constraint itself costs, as a share of the actor's update, on verl's own engine.
 
-    eval "$(python -m recipe.cpu)" && python scripts/bench_constraint.py [--rollouts 40] [--turns 9]
+    eval "$(python -m recipe.cpu)" && python scripts/bench/constraint.py [--rollouts 40] [--turns 9]
 
 Everything comes from one run, in this process's CPU seconds, so that a busy machine hardly shows.
 The contenders take turns, and ratios are of the same turn (their median). `update` is verl's update
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from omegaconf import OmegaConf

@@ -1,4 +1,4 @@
-"""Refiner engines for tests: the interface of verl's client, without an engine."""
+"""Engines of the refiner in memory: the interface of verl's client, outputs set by a test."""
 
 import asyncio
 import math

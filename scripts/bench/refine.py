@@ -1,7 +1,7 @@
 # ruff: noqa: E402  (the environment must be set before verl and vLLM are imported)
-"""Ways to decode a refinement against plain decoding: calls, tokens per forward pass, times.
+"""Methods to decode a refinement against plain decoding: calls, tokens per forward pass, times.
 
-    python scripts/bench_refine.py [--steps 4] [--in-flight 8] [--turns 5] [--json FILE]
+    python scripts/bench/refine.py [--steps 4] [--in-flight 8] [--turns 5] [--json FILE]
 
 Everything comes from one run on real vLLM engines on the CPU with the tiny model; the contenders
 take turns, so that a busy machine slows all of them. "mix" is what the quickstart's training steps
@@ -18,11 +18,9 @@ plain           one request each
 verify          verify-then-resume, on the same engine
 ngram           vLLM's n-gram speculation
 copy            speculation by refiner_worker.copy_proposer
-suffix          vLLM's suffix trees, where arctic-inference is installed, without their memory of
-                earlier outputs, since every turn has the same
-first token     the prompts alone: the floor under all of them
+first token     the prompts alone: the lower bound of all of them
 
-No way makes texts of tokens, as in training, and before each batch the prefix cache and the
+No method makes texts of tokens, as in training, and before each batch the prefix cache and the
 proposer's memory are emptied: what is shared is shared among the refinements of one step.
 """
 
@@ -37,12 +35,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-REPO_ROOT = Path(__file__).resolve().parents[1]
+REPO_ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO_ROOT))
 
 from recipe.cpu.launch import restart_with_environment
@@ -64,7 +61,6 @@ from refiner_worker.acceptance import Law
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.diff import token_diff
 from refiner_worker.engine import (
-    SUFFIX_TREES,
     Decoded,
     Engine,
     sampling_extra,
@@ -96,7 +92,6 @@ QUIET = sampling_extra("vllm")
 IN_THE_ENGINE = (
     Decoding.NGRAM,
     Decoding.COPY,
-    *([Decoding.SUFFIX] if find_spec(SUFFIX_TREES) else []),
 )
 
 
@@ -191,8 +186,6 @@ async def main() -> None:
 
 def _engine(decoding: Decoding) -> LocalVllm:
     speculation = server_overrides(decoding, "vllm").get("engine_kwargs", {}).get("vllm", {})
-    if decoding is Decoding.SUFFIX:
-        speculation["speculative_config"]["suffix_decoding_max_cached_requests"] = 0
     return LocalVllm(str(CHECKPOINT), extract_prompt_logprobs, **ENGINE_ARGS, **speculation)
 
 

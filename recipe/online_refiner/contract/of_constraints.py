@@ -1,0 +1,261 @@
+"""What every constraint must hold, checked on a small step written by hand.
+
+In a test of your own: `assert constraint_violations("my.module:Mine") == []`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.experiments import CONFIG
+from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
+from recipe.online_refiner.method.constraint import Additions, Constraint, Penalty, Step
+from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.settings import ConfigError
+
+TOTAL_STEPS = 10
+BASE = ("hardware=cpu_debug", "experiment=quickstart_sane")
+"""What the constraint is composed with; overrides come after it."""
+
+
+def constraint_violations(kind: str, overrides: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the constraint, a sentence each; empty if it keeps the contract.
+
+    Args:
+        kind: a value of `constraint.kind`. overrides: further `key=value`, Hydra's.
+    """
+    try:
+        plan = _plan(kind, overrides)
+    except ConfigError as error:
+        return str(error).splitlines()
+    except Exception as error:  # whatever a user's class raises is a violation, not a crash
+        return [f"it raised before the start: {type(error).__name__}: {error}"]
+    chosen = constraint_class(plan.config)
+    found = list(_before_the_start(chosen, plan))
+    for step in (_step(), _without_refinements(), _of_one_token()):
+        found += _in_a_step(chosen(plan), step)
+    found += _repeatable(chosen, plan)
+    found += _resumable(chosen, plan)
+    return list(dict.fromkeys(found))
+
+
+def _plan(kind: str, overrides: Sequence[str]) -> RunPlan:
+    config = copy.deepcopy(_composed(tuple(overrides)))
+    config.constraint.kind = kind
+    return resolve(config)
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Composing takes most of a second, and tests of many constraints need one config."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        return compose("online_refiner", [*BASE, *overrides])
+
+
+def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
+    if bool(chosen.name) != (chosen.section is not None):
+        yield "`name` and `section` belong together: give both, or neither"
+    for fault in chosen.faults(plan):
+        if "Fix: " not in fault:
+            yield f"a fault must say how to mend it, after 'Fix: ': {fault!r}"
+
+
+def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
+    """The hooks in the trainer's order."""
+    constraint.begin(step)
+    in_update = constraint.measures_in_update(step)
+    if not in_update:
+        _measure(step)
+    penalty = constraint.penalty(step)
+    if penalty is not None:
+        yield from _of_penalty(penalty, step)
+    if not in_update:
+        yield from _of_metrics(constraint.metrics(step))
+    additions = constraint.additions(step)
+    if additions is not None:
+        yield from _of_additions(constraint, additions)
+        values = [torch.full((len(row.response_ids),), 0.5) for row in additions.rows]
+        yield from _of_metrics(constraint.after_update(step, values))
+    if in_update:
+        if any(one.cross_entropy is None for one in step.accepted):
+            yield "`measures_in_update` promises c_t, and `after_update` does not set it"
+            return
+        yield from _of_metrics(constraint.metrics(step))
+
+
+def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
+    lengths = {rollout.key: len(rollout.response_ids) for rollout in step.rollouts}
+    unknown = [key for key in penalty.keys if key not in lengths]
+    if unknown or len(set(penalty.keys)) != len(penalty.keys):
+        yield f"the keys of a penalty are rollouts of the step, each once: {unknown or 'repeated'}"
+        return
+    longest = max((lengths[key] for key in penalty.keys), default=0)
+    expected = (len(penalty.keys), longest)
+    if tuple(penalty.values_BT.shape) != expected:
+        yield f"a penalty of {expected} values is expected, not {tuple(penalty.values_BT.shape)}"
+        return
+    if not bool(torch.isfinite(penalty.values_BT).all()):
+        yield "a penalty must be finite"
+    if penalty.values_BT.requires_grad:
+        yield "a penalty carries no gradient: detach it"
+    for key, row in zip(penalty.keys, penalty.values_BT, strict=True):
+        if bool(row[lengths[key] :].any()):
+            yield "a penalty is 0 beyond the rollout's last token"
+
+
+def _of_additions(constraint: Constraint, additions: Additions) -> Iterator[str]:
+    if not constraint.needs(constraint.plan.settings).own_loss:
+        yield "additions to the update need `Needs(own_loss=True)`"
+    if not 0.0 <= additions.policy_share <= 1.0:
+        yield f"policy_share={additions.policy_share} is not within 0 and 1"
+    for row in additions.rows:
+        if not row.prompt_ids or not row.response_ids:
+            yield "a row needs a prompt and a response of at least one token"
+        if tuple(row.weights.shape) != (len(row.response_ids),):
+            yield "a row has one weight for each token of its response"
+        elif not bool(torch.isfinite(row.weights).all()):
+            yield "the weights of a row must be finite"
+
+
+def _of_metrics(metrics: dict[str, float]) -> Iterator[str]:
+    for name, value in metrics.items():
+        if "/" not in name:
+            yield f"a metric's name has a group, as in 'constraint/{name}'"
+        if not isinstance(value, float | int) or not math.isfinite(value):
+            yield f"the metric {name} is {value!r}, and must be a finite number"
+
+
+def _repeatable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
+    penalties = []
+    for _ in range(2):
+        constraint, step = chosen(plan), _step()
+        constraint.begin(step)
+        _measure(step)
+        penalties.append(constraint.penalty(step))
+    first, second = penalties
+    if (first is None) != (second is None) or (
+        first is not None
+        and second is not None
+        and not torch.equal(first.values_BT, second.values_BT)
+    ):
+        yield "the same step must give the same penalty"
+
+
+def _resumable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
+    trained = chosen(plan)
+    trained.begin(_step())
+    state = trained.state(3, TOTAL_STEPS)
+    try:
+        stored = json.loads(json.dumps(state))
+    except TypeError as error:
+        yield f"`state` must be JSON: {error}"
+        return
+    resumed = chosen(plan)
+    resumed.restore(stored)
+    if resumed.state(3, TOTAL_STEPS) != stored:
+        yield "a constraint that is restored from its state must have that state"
+    chosen(plan).restore({})
+
+
+def _measure(step: Step) -> None:
+    step.accepted = with_cross_entropy(
+        step.accepted, [torch.full((len(one.refinement.token_ids),), 0.5) for one in step.accepted]
+    )
+
+
+def _step() -> Step:
+    """Two groups of two: an improvement, a verbatim refinement, a perfect rollout, an unjudged."""
+    better = _refinement("refined", -0.3, 1.0, (5, 8, 7), (1, 0, 1))
+    same = _refinement("verbatim", -0.3, -0.3, (5, 6), (1, 1))
+    perfect = _refinement("skipped_perfect", 1.0, None, (), ())
+    unjudged = _refinement("unjudged", 0.0, None, (), ())
+    rollouts = [
+        _rollout("a_0_0", (5, 6, 7, 2), -0.3, better),
+        _rollout("a_1_0", (5, 6), -0.3, same),
+        _rollout("b_0_0", (6, 6, 2), 1.0, perfect),
+        replace(_rollout("b_1_0", (7,), 0.0, unjudged), judged=False, response_mask=(0,)),
+    ]
+    return _of(rollouts)
+
+
+def _without_refinements() -> Step:
+    return _of([replace(one, refinement=None) for one in _step().rollouts])
+
+
+def _of_one_token() -> Step:
+    return _of([_rollout("c_0_0", (2,), -1.0, _refinement("refined", -1.0, 1.0, (5,), (0,)))])
+
+
+def _of(rollouts: Sequence[Rollout]) -> Step:
+    words = {word: number for number, word in enumerate(["[UNK]", "[PAD]", "[EOS]", "x"])}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="[UNK]")),
+        eos_token="[EOS]",
+        unk_token="[UNK]",
+    )
+    return Step(
+        number=3,
+        total_steps=TOTAL_STEPS,
+        rollouts=rollouts,
+        accepted=accepted_rollouts(rollouts, Tokens.ALL),
+        mini_batches=2,
+        rollouts_a_mini_batch=2,
+        trains_actor=True,
+        tokenizer=tokenizer,
+        max_response_tokens=64,
+    )
+
+
+def _rollout(
+    key: str, response_ids: tuple[int, ...], reward: float, refinement: Refinement
+) -> Rollout:
+    return Rollout(
+        key=key,
+        uid=key.partition("_")[0],
+        problem_id=key,
+        prompt_ids=(3, 4),
+        response_ids=response_ids,
+        response_mask=(1,) * len(response_ids),
+        reward=reward,
+        judged=True,
+        reference="x = 1",
+        refinement=refinement,
+    )
+
+
+def _refinement(
+    outcome: str,
+    reward: float,
+    refined_reward: float | None,
+    token_ids: tuple[int, ...],
+    copied: tuple[int, ...],
+) -> Refinement:
+    return Refinement(
+        outcome=outcome,
+        reward=reward,
+        judged_at_s=0.0,
+        finished_at_s=1.0,
+        refined_reward=refined_reward,
+        accepted=refined_reward is not None and refined_reward > reward,
+        token_ids=token_ids,
+        copied=copied,
+        sources=tuple((index, index + 1) for index in range(len(token_ids))),
+    )

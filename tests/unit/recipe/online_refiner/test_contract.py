@@ -1,0 +1,189 @@
+"""The contracts that users run on what they wrote: kept by ours, and each violation is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recipe.online_refiner.contract.__main__ import main
+from recipe.online_refiner.contract.of_constraints import constraint_violations
+from recipe.online_refiner.contract.of_rewards import reward_violations
+from recipe.online_refiner.contract.of_templates import template_violations
+from recipe.online_refiner.method.registry import CONSTRAINTS
+from refiner_worker.prompts import builtin_templates
+
+HEAD = """
+import torch
+from recipe.online_refiner.choices import Place
+from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Penalty
+from recipe.online_refiner.plan import Needs
+
+class Mine(Constraint):
+"""
+WRONG_CONSTRAINTS = [
+    ('    name = "mine"\n', "`name` and `section` belong together"),
+    ("    needs = classmethod(lambda cls, settings: True)\n", "raised before the start"),
+    (
+        "    @classmethod\n    def faults(cls, plan):\n        yield 'it is wrong'\n",
+        "after 'Fix: '",
+    ),
+    (
+        "    def penalty(self, step):\n"
+        "        return Penalty(Place.ADVANTAGES, ('x',), torch.zeros(1, 1))\n",
+        "rollouts of the step",
+    ),
+    (
+        "    def penalty(self, step):\n"
+        "        keys = tuple(r.key for r in step.rollouts)\n"
+        "        return Penalty(Place.ADVANTAGES, keys, torch.zeros(len(keys), 1))\n",
+        "values is expected, not",
+    ),
+    (
+        "    def penalty(self, step):\n"
+        "        longest = max(len(r.response_ids) for r in step.rollouts)\n"
+        "        keys = tuple(r.key for r in step.rollouts)\n"
+        "        return Penalty(Place.REWARDS, keys, torch.ones(len(keys), longest))\n",
+        "beyond the rollout's last token",
+    ),
+    (
+        "    def penalty(self, step):\n"
+        "        one = step.rollouts[0]\n"
+        "        values = torch.full((1, len(one.response_ids)), float('nan'))\n"
+        "        return Penalty(Place.REWARDS, (one.key,), values)\n",
+        "must be finite",
+    ),
+    (
+        "    def penalty(self, step):\n"
+        "        one = step.rollouts[0]\n"
+        "        return Penalty(Place.REWARDS, (one.key,), torch.rand(1, len(one.response_ids)))\n",
+        "the same step must give the same penalty",
+    ),
+    (
+        "    def additions(self, step):\n"
+        "        return Additions([ExtraRow((1,), (2, 3), torch.ones(2))])\n",
+        "own_loss=True",
+    ),
+    (
+        "    needs = classmethod(lambda cls, settings: Needs(own_loss=True))\n"
+        "    def additions(self, step):\n"
+        "        return Additions([ExtraRow((1,), (2, 3), torch.ones(3))], policy_share=2.0)\n",
+        "one weight for each token",
+    ),
+    ("    def metrics(self, step): return {'share': 1.0}\n", "constraint/share"),
+    ("    def metrics(self, step): return {'a/b': float('nan')}\n", "finite number"),
+    ("    def measures_in_update(self, step): return True\n", "promises c_t"),
+    ("    def state(self, step, total): return {'a': torch.ones(1)}\n", "must be JSON"),
+    ("    def state(self, step, total): return {'a': id(self)}\n", "must have that state"),
+]
+
+
+@pytest.mark.parametrize("kind", [name.replace(".", " constraint.inject=") for name in CONSTRAINTS])
+def test_our_constraints_keep_the_contract(kind: str) -> None:
+    kind, *overrides = kind.split()
+    assert constraint_violations(kind, overrides) == []
+
+
+@pytest.mark.parametrize(("body", "violation"), WRONG_CONSTRAINTS)
+def test_what_breaks_a_constraints_contract_is_named(
+    tmp_path: Path, body: str, violation: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(HEAD + body)
+    found = constraint_violations(f"{file}:Mine")
+    assert any(violation in one for one in found), found
+
+
+def test_a_constraint_that_cannot_be_loaded_is_named_with_the_fix(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Mine: ...\n")
+    for reference, words in (
+        (f"{file}:Mine", "no subclass"),
+        (f"{file}:Yours", "could not be loaded"),
+        (f"{tmp_path}/nowhere.py:Mine", "could not be loaded"),
+        ("no.such.module:Mine", "could not be loaded"),
+    ):
+        (violation,) = constraint_violations(reference)
+        assert words in violation and "Fix: " in violation
+
+
+@pytest.mark.parametrize("name", builtin_templates())
+def test_our_templates_keep_the_contract(name: str) -> None:
+    assert template_violations(name) == []
+
+
+def test_what_breaks_a_templates_contract_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: m\nversion: 0\nsystem: null\nuser: '{problem} {answer} {answer}'\n")
+    found = template_violations(str(file))
+    assert any("shown the response once" in one for one in found)
+    assert any("versions count from 1" in one for one in found)
+    file.write_text("name: m\nversion: 1\nuser: '{problem}'\n")
+    assert "lacks {answer}" in template_violations(str(file))[0]
+
+
+ROW = {
+    "data_source": "sum",
+    "prompt": [{"role": "user", "content": "Print the sum."}],
+    "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
+    "extra_info": {"index": 0, "reference_solution": "print(sum(map(int, input().split())))"},
+}
+
+
+def test_our_judge_keeps_the_contract_on_prepared_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([ROW]), tmp_path / "rows.parquet")
+    settings = [f"rows={tmp_path}/rows.parquet", "max_level=1", "min_level=0", "pool=process"]
+    assert reward_violations("pkg://reward.apps", settings) == []
+
+
+SIGNATURE = "def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw):\n"
+DECLARED = "from reward.traits import RewardTraits\nTRAITS = RewardTraits({})\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "violation"),
+    [
+        (SIGNATURE + "    return 0.5\n", "return a dict"),
+        (SIGNATURE + "    return {'score': float('nan')}\n", "a finite number"),
+        (SIGNATURE + "    return {'score': 1.0, 'judge_failed': 3}\n", "must be 0 or 1"),
+        (SIGNATURE + "    return {'score': 1.0, 'parts': [1]}\n", "plain numbers and texts"),
+        (SIGNATURE + "    return {'score': 1.0 / len(solution_str)}\n", "ZeroDivisionError"),
+        (
+            SIGNATURE + "    return {'score': 1.0} | ({'x': 1} if solution_str else {})\n",
+            "some lack x",
+        ),
+        (
+            "import random\n" + SIGNATURE + "    return {'score': random.random()}\n",
+            "got two scores",
+        ),
+        (
+            DECLARED.format("tells_verdict=True") + SIGNATURE + "    return {'score': 1.0}\n",
+            "no text `verdict`",
+        ),
+        (
+            DECLARED.format("failing_test_setting='show'")
+            + SIGNATURE
+            + "    return {'score': 1.0}\n",
+            "with show=True",
+        ),
+        ("TRAITS = 1\n" + SIGNATURE + "    return {'score': 1.0}\n", "TRAITS must be"),
+        ("x = 1\n", "no function compute_score"),
+    ],
+)
+def test_what_breaks_a_rewards_contract_is_named(tmp_path: Path, text: str, violation: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    found = reward_violations(str(file))
+    assert any(violation in one for one in found), found
+
+
+def test_the_command_says_what_it_found_and_ends_accordingly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["template", "code-v1"]) == 0
+    assert main(["template", f"{tmp_path}/none.yaml"]) == 1
+    out, err = capsys.readouterr()
+    assert "code-v1: keeps it" in out and "1 violations" in out
+    assert "does not exist" in err
