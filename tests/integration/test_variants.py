@@ -155,9 +155,8 @@ def check_self_fed(run: Any, asked: Callable[[int, int], Sequence[int]]) -> None
     for one in accepted:
         assert one["ce_reading"] == "self_feeding"
         given = asked(len(one["answer_tokens"]), len(one["refined_tokens"]))
-        measured = {index for index, value in enumerate(one["ce"]) if value is not None}
-        assert measured == set(given)
-    values = [value for one in accepted for value in one["ce"] if value is not None]
+        assert [index for index, flag in enumerate(one["ce_asked"]) if flag] == list(given)
+    values = [value for one in accepted for value in one["ce"]]
     assert all(math.isfinite(value) and value > -1e-4 for value in values)
     assert sum(values) > 1
 
@@ -186,11 +185,7 @@ class TestDapoWithDynamicSampling:
 
     def test_the_advantages_lose_what_is_still_to_come_of_the_penalty(self, run: Any) -> None:
         """A return-to-go is largest on the first step, and at most the whole of a refinement."""
-        whole = [
-            0.01 * sum(value for value in one["ce"] if value is not None)
-            for one in run.records("episodes.jsonl")
-            if one["accepted"]
-        ]
+        whole = [0.01 * sum(one["ce"]) for one in run.records("episodes.jsonl") if one["accepted"]]
         assert max(whole) > 0.01
         for data in run.metrics().values():
             assert data["constraint/penalty_mean"] > 0
@@ -232,12 +227,10 @@ class TestSelfFedSupervision:
         assert accepted
         for one in accepted:
             assert one["ce_reading"] == "self_feeding"
-            flags = list(zip(one["copied"], one["ce"], strict=True))
-            silent = [index for index, (copied, ce) in enumerate(flags) if copied and ce is None]
+            flags = enumerate(zip(one["copied"], one["ce_asked"], strict=True))
+            silent = [index for index, (copied, asked) in flags if copied and not asked]
             assert all(index and not one["copied"][index - 1] for index in silent)
-            assert len({len(one["ce"]), len(one["refined_tokens"])}) == 1
-            measured = [ce for _, ce in flags if ce is not None]
-            assert 0 < len(measured) <= len(one["answer_tokens"])
+            assert 0 < sum(one["ce_asked"]) <= len(one["answer_tokens"])
 
 
 def write_unfamiliar_apps(root: Path) -> None:

@@ -44,6 +44,9 @@ class EpisodeLog:
     def _entry(
         self, step: int, rollout: Rollout, refinement: Refinement, measured: RefinedRollout | None
     ) -> dict[str, Any]:
+        cross_entropy = None if measured is None else measured.cross_entropy
+        # Teacher-forced, every token is asked for.
+        asked = None if measured is None or measured.states is None else measured.asked.tolist()
         return {
             "step": step,
             "uid": rollout.uid,
@@ -64,7 +67,8 @@ class EpisodeLog:
             "answer_tokens": self._tokens(rollout.response_ids),
             "refined_tokens": self._tokens(refinement.token_ids),
             "copied": list(refinement.copied),
-            "ce": None if measured is None else _cross_entropy(measured),
+            "ce": None if cross_entropy is None else cross_entropy.tolist(),
+            "ce_asked": None if asked is None else [int(flag) for flag in asked],
         }
 
     def _text(self, token_ids: Sequence[int]) -> str:
@@ -72,11 +76,3 @@ class EpisodeLog:
 
     def _tokens(self, token_ids: Sequence[int]) -> list[str]:
         return [self._tokenizer.decode([token_id]) for token_id in token_ids]
-
-
-def _cross_entropy(measured: RefinedRollout) -> list[float | None] | None:
-    """c_t by token of a'; null on the tokens that the policy is not asked for."""
-    if measured.cross_entropy is None:
-        return None
-    values, asked = measured.cross_entropy.tolist(), measured.asked.tolist()
-    return [value if is_asked else None for value, is_asked in zip(values, asked, strict=True)]
