@@ -16,6 +16,7 @@ STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {
+    "recipe.acceptance.decode",
     "recipe.cpu",
     "recipe.online_refiner.advantage",
     "recipe.online_refiner.agent_loop",
