@@ -78,9 +78,10 @@ def sync_check(seen: TrainingSeen) -> list[Check]:
 def memory_checks(seen: TrainingSeen) -> list[Check]:
     """What is in use in each phase, beside preflight's estimate."""
     peaks, memory = seen.estimated, seen.memory
+    rollout, update = (None, None) if peaks is None else (peaks.rollout, peaks.update)
     checks = [
-        _held("memory while rollouts are made", memory.rollouts, peaks and peaks.rollout),
-        _held("memory during an update", memory.update, peaks and peaks.update),
+        _held("memory while rollouts are made", memory.rollouts, rollout),
+        _held("memory during an update", memory.update, update),
     ]
     name, expected = "memory with all servers asleep", "at most half of that with them awake"
     if memory.asleep is None or memory.rollouts is None:

@@ -1,4 +1,4 @@
-"""The trial of a GPU on a machine without one: the same script, smaller, so that it stays in order."""
+"""The trial of a GPU on a machine without one: the same script, smaller, so it keeps working."""
 
 from __future__ import annotations
 
