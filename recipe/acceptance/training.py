@@ -40,7 +40,7 @@ from recipe.online_refiner.preflight_sizes import estimate, read_shapes
 from recipe.online_refiner.settings import read_settings
 from recipe.online_refiner.verl_keys import apply_settings
 
-EVERY_S = 0.2
+GPU_EVERY_S, PROCESSES_EVERY_S = 0.2, 0.5
 """Seconds between two samples of the memory in use."""
 GRACE_S = 20.0
 NOTICE_S = {"cuda": 2.0, "cpu": 0.2}
@@ -254,7 +254,7 @@ def _watched(machine: Machine, pid: int) -> Iterator[list[Sample]]:
 
 
 def _watch_gpu(samples: list[Sample], stop: threading.Event) -> None:
-    command = gpu_memory_command(every_ms=int(1000 * EVERY_S))
+    command = gpu_memory_command(every_ms=int(1000 * GPU_EVERY_S))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as smi:
         assert smi.stdout is not None
         for line in smi.stdout:
@@ -266,7 +266,7 @@ def _watch_gpu(samples: list[Sample], stop: threading.Event) -> None:
 
 def _watch_processes(pid: int) -> Callable[[list[Sample], threading.Event], None]:
     def watch(samples: list[Sample], stop: threading.Event) -> None:
-        while not stop.wait(EVERY_S):
+        while not stop.wait(PROCESSES_EVERY_S):
             samples.append(Sample(time.time(), process_memory_bytes(pid)))
 
     return watch
