@@ -37,7 +37,7 @@ from recipe.acceptance.refinements import MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS, 
 from refiner_worker.engine import Engine, sampling_extra, server_overrides
 from refiner_worker.local_vllm import LocalVllm
 
-WAYS = (PLAIN, NGRAM, COPY)
+METHODS = (PLAIN, NGRAM, COPY)
 ENGINE_ARGS: dict[str, dict[str, Any]] = {
     "cuda": {
         "dtype": "bfloat16",
@@ -63,7 +63,7 @@ Outputs = list[tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Run:
-    """One way, all refinements once."""
+    """One method, all refinements once."""
 
     wall_s: float
     outputs: Outputs
@@ -73,11 +73,11 @@ class Run:
 
 
 class Contender:
-    """An engine, set up for one way of decoding."""
+    """An engine, set up for one decoding method."""
 
-    def __init__(self, way: str, model: str, device: str, max_num_seqs: int) -> None:
-        speculation = server_overrides(way, "vllm").get("engine_kwargs", {}).get("vllm", {})
-        self.way = way
+    def __init__(self, method: str, model: str, device: str, max_num_seqs: int) -> None:
+        speculation = server_overrides(method, "vllm").get("engine_kwargs", {}).get("vllm", {})
+        self.method = method
         self.engine = LocalVllm(
             model,
             extract_prompt_logprobs,
@@ -106,16 +106,16 @@ class Contender:
 
 
 async def measure(options: argparse.Namespace) -> DecodingSeen:
-    """Every way at every load, then the sleep of an engine that speculates."""
+    """Every method at every load, then the sleep of an engine that speculates."""
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     args = ENGINE_ARGS[options.device]
     async with AsyncExitStack() as stack:
         contenders = await asyncio.gather(
             *(
                 asyncio.to_thread(
-                    Contender, way, str(options.model), options.device, max(options.in_flight)
+                    Contender, method, str(options.model), options.device, max(options.in_flight)
                 )
-                for way in WAYS
+                for method in METHODS
             )
         )
         for contender in contenders:
@@ -135,15 +135,15 @@ async def measure(options: argparse.Namespace) -> DecodingSeen:
 async def _compared(
     contenders: Sequence[Contender], asked: Sequence[list[int]], in_flight: int, turns: int
 ) -> list[Decoded]:
-    """All ways in turns, after one to warm up."""
-    runs: dict[str, list[Run]] = {one.way: [] for one in contenders}
+    """All methods in turns, after one to warm up."""
+    runs: dict[str, list[Run]] = {one.method: [] for one in contenders}
     for _ in range(turns + 1):
         for contender in contenders:
-            runs[contender.way].append(await contender.run(asked, in_flight))
+            runs[contender.method].append(await contender.run(asked, in_flight))
     plain, expected = contenders[0].engine, runs[PLAIN][-1].outputs
     return [
         Decoded(
-            decoding=way,
+            decoding=method,
             in_flight=in_flight,
             refinements=len(asked),
             tokens=sum(map(len, last.outputs)),
@@ -153,7 +153,7 @@ async def _compared(
             accepted=last.accepted,
             gaps_nats=tuple(await _gaps(plain, asked, expected, last.outputs)),
         )
-        for way, (_, *timed) in runs.items()
+        for method, (_, *timed) in runs.items()
         for last in [timed[-1]]
     ]
 

@@ -1,4 +1,4 @@
-"""What was seen of the ways to decode refinements, and the judgement of it. Imports no engine."""
+"""What was seen of the decoding methods, and the judgement of it. Imports no engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ like drafts that never stand."""
 
 @dataclass(frozen=True)
 class Decoded:
-    """All refinements of one size of load, decoded in one way.
+    """All refinements of one size of load, by one decoding method.
 
     Attributes:
         decoding: its name. in_flight: refinements under way at a time, at most.
@@ -69,7 +69,7 @@ class Slept:
 
 @dataclass(frozen=True)
 class DecodingSeen:
-    """Everything that `decode.py` measured; `slept` is None where engines cannot sleep."""
+    """Everything that `decode.py` measured; `slept` is None if engines cannot sleep."""
 
     dtype: str
     graphs: bool
@@ -93,7 +93,7 @@ class DecodingSeen:
         return sorted({row.in_flight for row in self.decoded})
 
     def row(self, decoding: str, in_flight: int) -> Decoded:
-        """What was measured of one way at one load."""
+        """What was measured of one method at one load."""
         return next(
             row for row in self.decoded if row.decoding == decoding and row.in_flight == in_flight
         )
@@ -104,8 +104,8 @@ class DecodingSeen:
 
 
 def decoding_checks(seen: DecodingSeen) -> list[Check]:
-    """A line for each way of speculating and each load."""
-    return [_speculates(seen, way, load) for way in SPECULATING for load in seen.loads()]
+    """A line for each speculating method and each load."""
+    return [_speculates(seen, method, load) for method in SPECULATING for load in seen.loads()]
 
 
 def _speculates(seen: DecodingSeen, decoding: str, in_flight: int) -> Check:
@@ -145,7 +145,7 @@ def _speculates(seen: DecodingSeen, decoding: str, in_flight: int) -> Check:
 def copy_check(seen: DecodingSeen) -> list[Check]:
     """Whether `auto` should choose `copy` on this machine."""
     loads = seen.loads()
-    gains = {way: [seen.gain(way, load) for load in loads] for way in SPECULATING}
+    gains = {method: [seen.gain(method, load) for load in loads] for method in SPECULATING}
     wins = all(
         ours >= max(1.0, theirs) for ours, theirs in zip(gains[COPY], gains[NGRAM], strict=True)
     )

@@ -87,7 +87,7 @@ SMALL = Size(hidden=256, layers=6, heads=4, key_heads=4, intermediate=768)
 def enlarge(source: Path, target: Path, size: Size, dtype: torch.dtype) -> int:
     """Write the enlarged checkpoint into the folder `target`; returns its number of parameters.
 
-    Raises ValueError where the sizes do not fit into one another.
+    Raises ValueError if the sizes do not fit into one another.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     small = Size.of(config)
@@ -144,7 +144,7 @@ def _weights(small: dict[str, torch.Tensor], source: Size, target: Size) -> dict
 
 
 def _attention(kind: str, weight: torch.Tensor, source: Size, target: Size) -> torch.Tensor:
-    """A projection's weight or bias, its heads moved to where the large model has them."""
+    """A projection's weight or bias, its heads moved to their places in the large model."""
     is_query = kind in ("q_proj", "o_proj")
     rotates = kind in ("q_proj", "k_proj")
     heads = target.heads if is_query else target.key_heads

@@ -60,7 +60,7 @@ class Machine:
 def found(device: str) -> Machine:
     """The machine as it is; `device` is cuda, cpu, or auto for the GPU if there is one.
 
-    Raises NoGpuError where cuda is asked for and no GPU answers.
+    Raises NoGpuError if cuda is asked for and no GPU answers.
     """
     gpu = _gpu() if device != "cpu" else None
     if gpu is None and device == "cuda":

@@ -26,7 +26,7 @@ from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.tiny_model import ensure_checkpoint
 
 IN_FLIGHT = {False: (8, 64, 512), True: (4, 16)}
-"""Refinements under way at a time, by `--small`."""
+"""Refinements in flight, by `--small`."""
 PARTS = ("decoding", "training")
 
 

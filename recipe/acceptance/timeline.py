@@ -63,7 +63,7 @@ class Phases:
 def phases(
     step: int, rollouts: Sequence[Rollout], timing_s: Mapping[str, float], notice_s: float
 ) -> Phases | None:
-    """The phases of a step; None where no rollout of it was recorded.
+    """The phases of a step; None if no rollout of it was recorded.
 
     Args:
         timing_s: verl's durations by the names after `timing_s/`.
@@ -90,7 +90,7 @@ def phases(
 class MemorySeen:
     """Bytes in use: most while rollouts were made, least asleep, most in an update.
 
-    None where no sample fell into the phase.
+    None if no sample fell into the phase.
     """
 
     rollouts: int | None

@@ -131,7 +131,7 @@ class TrainingSeen:
     Attributes:
         failure: why it did not come to its end, or "". steps: that were asked for.
         metrics: by step; step 0 is the validation before the first.
-        memory: in use by phase. estimated: preflight's peaks; None where it makes no estimate.
+        memory: in use by phase. estimated: preflight's peaks; None if it makes no estimate.
         outputs: greedy outputs to the validation problems, by step.
     """
 
@@ -194,7 +194,7 @@ def seen(plan: Plan, machine: Machine, failure: str, samples: Sequence[Sample]) 
 
 
 def estimated(plan: Plan) -> Peaks | None:
-    """Preflight's peaks of a GPU; None where it has none to estimate."""
+    """Preflight's peaks of a GPU; None if it has none to estimate."""
     with initialize_config_dir(str(CONFIG), version_base=None):
         config = compose("online_refiner", list(plan.overrides))
     settings = read_settings(config)
@@ -278,6 +278,6 @@ def _timing(data: dict[str, Any]) -> dict[str, float]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a file of JSON lines; none where it is not there."""
+    """The complete lines of a file of JSON lines; none if it is not there."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

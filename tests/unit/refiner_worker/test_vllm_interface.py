@@ -77,7 +77,7 @@ def test_the_proposer_can_be_loaded_and_called_as_the_release_does(release: str)
 
 
 def bind(function: Any, given: list[str]) -> inspect.BoundArguments:
-    """The recorded arguments bound to a function of ours; fails where it does not take them."""
+    """The recorded arguments bound to a function of ours; fails if it does not take them."""
     keywords = dict(one.split("=", 1) for one in given if "=" in one)
     positional = [one for one in given if "=" not in one]
     return inspect.signature(function).bind(*positional, **keywords)

@@ -1,4 +1,4 @@
-"""What passes, warns and fails of measured ways of decoding."""
+"""What passes, warns and fails of measured decoding methods."""
 
 import json
 from dataclasses import asdict, replace
