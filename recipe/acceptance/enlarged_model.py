@@ -10,7 +10,9 @@ larger ones (h, d: hidden size and head size of the small model; H, D: of the la
                        the large pair j·D/d
     scores             are divided by sqrt(D): queries times sqrt(D/d)
     MLP                padded; silu(0)·0 is 0
-    further layers     random, with outputs of zero: they cost what layers cost, and can be trained
+    further layers     random, with outputs of zero: they cost what layers cost, and can be trained;
+                       their norms' weights are small, so that an optimizer's step on their many
+                       outputs moves the model no further than one on the small model's own
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from recipe.online_refiner.memory import ModelShape
 
 SPREAD = 0.02
 """Standard deviation of the further layers' weights: Qwen2's own at initialisation."""
+FURTHER_NORM = 0.01
+"""Of the further layers' norms. With 1, a step at the tiny model's learning rate, which changes
+each zero of an output by that rate, would move the large model many times as far."""
 WEIGHTS = "model.safetensors"
 
 
@@ -194,7 +199,7 @@ def _mlp_shape(kind: str, size: Size) -> tuple[int, int]:
 def _further(name: str, like: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     """A weight of a layer that the small model lacks: it adds nothing to the residual stream."""
     if name.endswith("norm.weight"):
-        return torch.ones_like(like)
+        return torch.full_like(like, FURTHER_NORM)
     if name.endswith("bias") or "o_proj" in name or "down_proj" in name:
         return torch.zeros_like(like)
     return torch.randn(like.shape, generator=random) * SPREAD

@@ -75,7 +75,8 @@ def plan(machine: Machine, small: bool, folder: Path, model: Path, data: tuple[P
         folder,
         (
             *("experiment=quickstart_sane", "constraint.kind=dynamic", "constraint.inject=sft"),
-            "constraint.lambda=1.0",
+            # Five times the quickstart's: greedy answers change within a few steps.
+            *("constraint.lambda=1.0", "actor_rollout_ref.actor.optim.lr=1e-3"),
             *(_of_machine(machine)),
             *(_small() if small else _ordinary()),
             f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={MANAGER}",
@@ -116,8 +117,6 @@ def _small() -> Iterator[str]:
 def _ordinary() -> Iterator[str]:
     yield from ("data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=32")
     yield from ("actor_rollout_ref.rollout.n=8", "data.val_max_samples=64")
-    # A wide model moves further than the tiny one at the same rate.
-    yield "actor_rollout_ref.actor.optim.lr=5e-5"
     # Graphs are for `decode.py`; here they would cost each server's start half a minute.
     yield "actor_rollout_ref.rollout.enforce_eager=true"
     # Each of these processes imports for a quarter of a minute.
@@ -132,7 +131,7 @@ class TrainingSeen:
         failure: why it did not come to its end, or "". steps: that were asked for.
         metrics: by step; step 0 is the validation before the first.
         memory: in use by phase. estimated: preflight's peaks; None if it makes no estimate.
-        outputs: greedy outputs to the validation problems, by step.
+        outputs: greedy outputs by the validation problem's prompt, by step.
     """
 
     failure: str
@@ -140,7 +139,7 @@ class TrainingSeen:
     metrics: dict[int, dict[str, Any]]
     memory: MemorySeen
     estimated: Peaks | None
-    outputs: dict[int, list[str]]
+    outputs: dict[int, dict[str, str]]
 
     @property
     def trained(self) -> dict[int, dict[str, Any]]:
@@ -186,7 +185,8 @@ def seen(plan: Plan, machine: Machine, failure: str, samples: Sequence[Sample]) 
         if step > 0
     ]
     outputs = {
-        int(path.stem): [record["output"] for record in _records(path)]
+        # verl orders them by ids that are drawn anew at each validation.
+        int(path.stem): {record["input"]: record["output"] for record in _records(path)}
         for path in (plan.folder / VALIDATION).glob("*.jsonl")
     }
     memory = memory_seen([one for one in found if one is not None], samples)

@@ -64,7 +64,7 @@ def sync_check(seen: TrainingSeen) -> list[Check]:
     """Whether the weights that were sent change what the servers answer."""
     seen.require(seen.steps)
     before, after = seen.outputs[0], seen.outputs[seen.steps]
-    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    changed = sum(output != after[prompt] for prompt, output in before.items())
     seconds = [data["timing_s/update_weights"] for data in seen.trained.values()]
     figure = (
         f"{changed} of {len(before)} greedy answers changed from before the first step to after "

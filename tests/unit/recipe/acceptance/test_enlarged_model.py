@@ -62,14 +62,24 @@ def test_heads_that_share_keys_and_untied_outputs_go_along(tied: bool, tmp_path:
     assert (logits(tmp_path / "large", ids) - expected).abs().max() < TOLERANCE
 
 
-def test_further_layers_can_be_trained(tmp_path: Path) -> None:
+def test_further_layers_can_be_trained_and_move_it_no_faster(tmp_path: Path) -> None:
+    """One step of a rate along the gradient's signs, as Adam's first is."""
     enlarge(ensure_checkpoint(), tmp_path, SMALL, torch.float32)
-    model = Qwen2ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    ids = torch.arange(20)[None]
-    model(ids, labels=ids).loss.backward()
-    for name in ("self_attn.o_proj", "mlp.down_proj"):
-        gradient = model.get_submodule(f"model.layers.5.{name}").weight.grad
-        assert gradient.abs().max() > 0, name
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path).encode(PROGRAM)])
+    before = logits(tmp_path, ids)
+    moved = {}
+    for layers in ("further", "own"):
+        model = Qwen2ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+        model(ids, labels=ids).loss.backward()
+        for name, weight in model.named_parameters():
+            is_further = "layers.4." in name or "layers.5." in name
+            if is_further and "down_proj" in name:
+                assert weight.grad.abs().max() > 0
+            if is_further == (layers == "further"):
+                weight.data.sub_(1e-4 * weight.grad.sign())
+        with torch.no_grad():
+            moved[layers] = (model(ids).logits - before).abs().max().item()
+    assert 0 < moved["further"] < 0.1 * moved["own"]
 
 
 def test_the_ordinary_size_has_about_a_billion_parameters() -> None:

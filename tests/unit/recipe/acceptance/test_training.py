@@ -88,7 +88,7 @@ GOOD = TrainingSeen(
     metrics={0: {"val": 0.3}, 1: data(60), 2: data(12), 3: unrefined(10), 4: data(14)},
     memory=MemorySeen(50 * GIB, 3 * GIB, 20 * GIB),
     estimated=Peaks(57 * GIB, 40 * GIB),
-    outputs={0: ["a", "b", "c"], 4: ["a", "x", "y"]},
+    outputs={0: {"p": "a", "q": "b", "r": "c"}, 4: {"r": "y", "p": "a", "q": "x"}},
 )
 
 
@@ -147,7 +147,12 @@ def test_servers_that_differ_from_the_actor_fail() -> None:
 
 
 def test_weights_that_change_no_answer_fail() -> None:
-    assert sync_check(replace(GOOD, outputs={0: ["a"], 4: ["a"]}))[0].status is Status.FAIL
+    assert (
+        sync_check(replace(GOOD, outputs={0: {"p": "a", "q": "b"}, 4: {"q": "b", "p": "a"}}))[
+            0
+        ].status
+        is Status.FAIL
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,11 +185,11 @@ def test_a_folder_is_read_whole_or_torn(tmp_path: Path) -> None:
         '{"step": 1, "judged_at_s": 100.0, "settled_at_s": 104.0}\n'
     )
     (tmp_path / "validation").mkdir()
-    (tmp_path / "validation" / "0.jsonl").write_text('{"output": "x"}\n')
+    (tmp_path / "validation" / "0.jsonl").write_text('{"input": "p", "output": "x"}\n')
     samples = [Sample(102.0, 9), Sample(104.1, 8), Sample(106.0, 5)]
     found = seen(made, CPU, "killed", samples)
     assert set(found.metrics) == {1}
-    assert found.outputs == {0: ["x"]}
+    assert found.outputs == {0: {"p": "x"}}
     assert found.memory == MemorySeen(9, 5, 5)
 
 
