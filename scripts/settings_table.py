@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO_ROOT))
 
-from recipe.online_refiner.run.experiments import CONFIG, experiment_names, hardware_of  # noqa: E402
+from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of  # noqa: E402
 
 PROVENANCE = REPO_ROOT / "docs" / "provenance.yaml"
 TABLE = REPO_ROOT / "docs" / "settings.md"

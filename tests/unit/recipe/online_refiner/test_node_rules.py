@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.preflight import node_rules
 from recipe.online_refiner.preflight.node_rules import (
     free_shared_memory,
@@ -22,7 +23,6 @@ from recipe.online_refiner.preflight.node_rules import (
     socket_faults,
     starts_ray,
 )
-from recipe.online_refiner.run.experiments import CONFIG
 
 REPO_ROOT = Path(__file__).resolve().parents[4]
 MIB = 1 << 20
