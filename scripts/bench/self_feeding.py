@@ -92,17 +92,19 @@ class Turn(NamedTuple):
     update_python: float
 
 
+SELF_FED = {"conditioning": Conditioning.SELF_FEEDING}
+PENALTY = settings(Inject.ADVANTAGE, **SELF_FED)
+SUPERVISED = settings(Inject.SFT, tokens=Tokens.ALIGNED, **SELF_FED)
+
+
 def measured_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
     """What a penalty asks for: every token of a' by position."""
-    section = settings(Inject.ADVANTAGE, conditioning=Conditioning.SELF_FEEDING)
-    return [labels_of(one) for one in accepted_of(rows, section)]
+    return [labels_of(one) for one in accepted_of(rows, PENALTY)]
 
 
 def learnt_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
     """What the supervised term asks for: aligned tokens, weighted."""
-    changes = {"conditioning": Conditioning.SELF_FEEDING, "tokens": Tokens.ALIGNED}
-    section = settings(Inject.SFT, **changes)
-    return weighted_labels(accepted_of(rows, section), section, 1.0, len(rows))
+    return weighted_labels(accepted_of(rows, SUPERVISED), SUPERVISED, 1.0, len(rows))
 
 
 def lay(made: Sequence[Row], rows: Sequence[Rollout], labels: Sequence[RowLabels]) -> None:
@@ -194,6 +196,8 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=40, help="rollouts in an update")
     parser.add_argument("--turns", type=int, default=15)
     options = parser.parse_args()
+    # On one thread, CPU seconds do not hold waiting for another that a busy machine has put aside.
+    torch.set_num_threads(1)
     hook = Hook()
     loss.label_margins = hook.wrapped(loss.label_margins)
     engine = Engine()
