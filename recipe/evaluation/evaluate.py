@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from recipe.evaluation.errors import Unanswered
 from recipe.evaluation.files import only_writer
 from recipe.evaluation.folder import Folder
 from recipe.evaluation.generate import Engine, Sampling, generate_missing, missing
@@ -71,8 +72,14 @@ def _generate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> 
     engine = make_engine()
     for wanted, protocol, _, _ in jobs:
         engine.render(protocol.prompt(wanted[0][0]))
+    unanswered = []
     for wanted, protocol, log, title in jobs:
-        generate_missing(wanted, protocol, plan.sampling, engine, log, title)
+        try:
+            generate_missing(wanted, protocol, plan.sampling, engine, log, title)
+        except Unanswered as error:
+            unanswered.append(f"{title}: {error}")
+    if unanswered:
+        raise Unanswered("\n".join(unanswered))
 
 
 def _judge(plan: Plan, folder: Folder) -> list[Scores]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -10,9 +10,18 @@ from tqdm import tqdm
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.files import Log
 from recipe.evaluation.kinds import EvalProblem, Family
-from recipe.evaluation.protocols import EvalProtocol, Prompt
+from recipe.evaluation.protocols import EvalProtocol, Prompt, cut
 
 _MARKER = "@@the-answer-goes-on-here@@"
+NEUTRAL: dict[str, float] = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Sampling parameters that no protocol uses, at the values that switch them off. They are always
+given, since a server takes what a request omits from the model's generation_config.json."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer. `finish` is the engine's reason, or `prompt_too_long` where it was not asked."""
+    """A response.
+
+    Attributes:
+        finish: the engine's reason, or `prompt_too_long` if it had no room for a response.
+        tokens: how many were generated, None if the engine does not say.
+    """
 
     text: str
     finish: str
     tokens: int | None = None
+
+
+PROMPT_TOO_LONG = Completion("", "prompt_too_long", 0)
 
 
 class Engine(Protocol):
@@ -145,7 +162,8 @@ def generate_missing(
         for problem, sample in wanted
     ]
     with tqdm(total=len(requests), desc=f"{title}: writing", unit="answer", disable=None) as bar:
-        for request, completion in engine.generate(requests):
+        for request, whole in engine.generate(requests):
+            completion = trimmed(whole, request.stop)
             log.append(
                 {
                     "problem_id": request.problem_id,
@@ -156,6 +174,12 @@ def generate_missing(
                 }
             )
             bar.update()
+
+
+def trimmed(completion: Completion, stop: tuple[str, ...]) -> Completion:
+    """The response up to the first stop string: an engine may know fewer of them."""
+    text = cut(completion.text, stop)
+    return completion if text == completion.text else replace(completion, text=text, finish="stop")
 
 
 def _request(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from recipe.evaluation.compare import compare, unequal
-from recipe.evaluation.engines import EndpointEngine, VllmEngine
+from recipe.evaluation.engines import VllmEngine
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
 from recipe.evaluation.folder import Folder
 from recipe.evaluation.generate import Engine, Sampling
 from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.patience import Patience
 from recipe.evaluation.problems import load_problems
 from recipe.evaluation.protocols import ASKED, protocol_named, protocols_for
 from recipe.evaluation.publish import publish
@@ -91,8 +92,23 @@ def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
         )
     if options.concurrency < 1:
         raise EvaluationError(f"--concurrency {options.concurrency}: use 1 or more requests")
-    return lambda: EndpointEngine(
-        options.endpoint, options.model, options.tokenizer, concurrency=options.concurrency
+    patience = Patience(options.request_timeout, options.retry_for)
+    return lambda: _endpoint(options, patience)
+
+
+def _endpoint(options: argparse.Namespace, patience: Patience) -> Engine:
+    try:
+        from recipe.evaluation.endpoint import EndpointEngine
+    except ImportError as error:
+        raise EvaluationError(
+            f"--endpoint {options.endpoint}: {error}; pip install online-refiner[evaluation]"
+        ) from error
+    return EndpointEngine(
+        options.endpoint,
+        options.model,
+        options.tokenizer,
+        concurrency=options.concurrency,
+        patience=patience,
     )
 
 
@@ -173,5 +189,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="an argument of vllm.EngineArgs, such as max_model_len=4096; repeatable")  # fmt: skip
     add("--endpoint", metavar="URL", help="a server's /v1 instead of vLLM in this process")
     add("--concurrency", type=int, default=16, help="requests to the endpoint at once")
+    add("--request-timeout", type=float, default=Patience.attempt_s, metavar="SECONDS",
+        help="for one reply of the endpoint (default %(default)g)")  # fmt: skip
+    add("--retry-for", type=float, default=Patience.total_s, metavar="SECONDS",
+        help="for one response, all attempts together (default %(default)g)")  # fmt: skip
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="a setting of the judge, such as timeout_s=20; repeatable")  # fmt: skip

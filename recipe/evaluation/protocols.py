@@ -21,14 +21,15 @@ from recipe.evaluation.kinds import EvalProblem, Family, Message
 from recipe.evaluation.sanitise import sanitise
 from reward.extract import extract
 
+# Each begins with those that most often end a response: a server is given the first four.
 BIGCODE_STOP = {
     Family.HUMANEVAL: (
-        "\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>",
+        "\ndef", "\nif", "\n#", "\nprint", "\nclass", "\n@", "\n```", "<file_sep>",
     ),
-    Family.MBPP: ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
+    Family.MBPP: ('\n"""', "\nassert", "\nprint", "\nif", "\nclass", "\n<|/", "\n```"),
 }  # fmt: skip
 CHAT_STOP = (
-    "<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n```\n",
+    "\n```\n", "\nif __name__", "\nprint(", "\ndef main(", "<|endoftext|>", "<|endofmask|>", "</s>",
 )  # fmt: skip
 CHAT_INSTRUCTION = (
     "Please provide a self-contained Python script that solves the following problem in a markdown "
