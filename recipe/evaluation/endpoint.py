@@ -51,7 +51,7 @@ class EndpointEngine:
     sent if it is set.
     """
 
-    weights = None  # a server does not show them
+    name = "endpoint"
 
     def __init__(
         self,
@@ -71,6 +71,9 @@ class EndpointEngine:
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._concurrency, self._patience = concurrency, patience or Patience()
+
+    def weights(self) -> None:
+        """A server does not show them."""
 
     def render(self, prompt: Prompt) -> tuple[str, bool]:
         if prompt.messages and self._tokenizer is None:

@@ -14,6 +14,7 @@ from recipe.evaluation.generate import (
     render,
 )
 from recipe.evaluation.protocols import Prompt
+from recipe.evaluation.weights import weights_sha256
 
 _IN_FLIGHT = 512  # requests given to vLLM at once; it batches of them what fits
 
@@ -61,6 +62,15 @@ class VllmEngine:
         self._tokenizer = load_tokenizer(tokenizer or model)
         self._engine = _vllm_engine(model, tokenizer, options)
         self._max_tokens = int(self._engine.model_config.max_model_len)
+
+    @property
+    def name(self) -> str:
+        import vllm
+
+        return f"vllm {vllm.__version__}"
+
+    def weights(self) -> str | None:
+        return weights_sha256(self._model)
 
     def render(self, prompt: Prompt) -> tuple[str, bool]:
         return render(prompt, self._tokenizer, self._model)

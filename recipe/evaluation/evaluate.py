@@ -39,7 +39,7 @@ class Plan:
 def evaluate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> list[Scores]:
     """Carry out `plan` in `folder`, going on where an earlier call stopped."""
     with only_writer(folder.path):
-        folder.remember(plan.model, plan.sampling, plan.sets)
+        folder.remember(plan.model, plan.sampling, plan.sets, plan.limit)
         for problems in plan.sets:
             if problems.quarantined:
                 _say(
@@ -70,6 +70,7 @@ def _generate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> 
     if not jobs:
         return
     engine = make_engine()
+    folder.remember_engine(engine)
     for wanted, protocol, _, _ in jobs:
         engine.render(protocol.prompt(wanted[0][0]))
     unanswered = []

@@ -88,7 +88,16 @@ PROMPT_TOO_LONG = Completion("", "prompt_too_long", 0)
 
 
 class Engine(Protocol):
-    """Whatever generates: answers come in the order in which they are ready."""
+    """Whatever generates: responses come in the order in which they are ready."""
+
+    @property
+    def name(self) -> str:
+        """What it is, with its version if that is known."""
+        ...
+
+    def weights(self) -> str | None:
+        """The hash of the model's weights (`weights_sha256`), None if it cannot be had."""
+        ...
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Completion]]: ...
 

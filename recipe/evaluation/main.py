@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipe.evaluation.compare import compare, unequal
+from recipe.evaluation.compare import (
+    check_same_problems,
+    compare,
+    on_common_problems,
+    unequal,
+)
 from recipe.evaluation.engines import VllmEngine
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
@@ -16,7 +21,7 @@ from recipe.evaluation.kinds import Benchmark
 from recipe.evaluation.patience import Patience
 from recipe.evaluation.problems import load_problems
 from recipe.evaluation.protocols import ASKED, protocol_named, protocols_for
-from recipe.evaluation.publish import publish
+from recipe.evaluation.publish import Labels, publish
 from recipe.evaluation.tables import scores_table, tiers_table
 from reward.config import JudgeConfig, JudgeConfigError, parse_settings
 from reward.sandbox.client import SandboxError
@@ -123,9 +128,13 @@ def _compare(options: argparse.Namespace) -> str:
         if not Path(path).is_dir():
             raise EvaluationError(f"{name}={path}: no such folder; give an evaluation's --out")
     folders = {name: Folder(Path(path)) for name, path in pairs}
-    tables = compare({arm: folder.judged() for arm, folder in folders.items()}, options.pass_at)
-    notes = unequal({arm: folder.conditions() for arm, folder in folders.items()})
-    text = "\n\n".join([*notes, tables])
+    arms = {arm: folder.judged() for arm, folder in folders.items()}
+    records = {arm: folder.record() for arm, folder in folders.items()}
+    if options.common:
+        arms = on_common_problems(arms)
+    check_same_problems(arms, {arm: record.problems() for arm, record in records.items()})
+    notes = unequal({arm: record.conditions() for arm, record in records.items()})
+    text = "\n\n".join([*notes, compare(arms, options.pass_at)])
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
     return text
@@ -134,7 +143,8 @@ def _compare(options: argparse.Namespace) -> str:
 def _publish(options: argparse.Namespace) -> str:
     pairs = [_pair(word, "--evaluation", "NAME=DIR") for word in options.evaluation]
     folders = {name: Path(path) for name, path in pairs}
-    lacking = publish(options.checkpoint, options.out, folders)
+    labels = Labels(options.license, options.base_model)
+    lacking = publish(options.checkpoint, options.out, folders, labels)
     for line in lacking:
         print(f"left out of the card: {line}", file=sys.stderr)
     return f"{options.out} is complete; to publish it: hf upload OWNER/NAME {options.out}"
@@ -157,13 +167,19 @@ def _parser() -> argparse.ArgumentParser:
     beside = commands.add_parser("compare", help="evaluations side by side, with the gains")
     beside.add_argument("folders", nargs="+", metavar="NAME=DIR", help="the first is the base")
     beside.add_argument("--pass-at", type=int, default=1, metavar="K")
+    beside.add_argument("--common", action="store_true",
+                        help="on the problems that all of them have")  # fmt: skip
     beside.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables here too")
     beside.set_defaults(command=_compare)
     merged = commands.add_parser("publish", help="a checkpoint of verl's with a model card")
     merged.add_argument("--checkpoint", required=True, type=Path, metavar="RUN/checkpoints/…")
-    merged.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
+    merged.add_argument("--out", required=True, type=Path, metavar="DIR",
+                        help="new, or what an earlier call made of this checkpoint")  # fmt: skip
     merged.add_argument("--evaluation", nargs="+", default=[], metavar="NAME=DIR",
                         help="evaluations to show, this model's first")  # fmt: skip
+    merged.add_argument("--license", metavar="ID", help="of the model, such as apache-2.0")
+    merged.add_argument("--base-model", metavar="NAME",
+                        help="the base model's name on the hub, if a folder was given")  # fmt: skip
     merged.set_defaults(command=_publish)
     return parser
 

@@ -51,9 +51,19 @@ APPS = {
 class TableEngine:
     """Answers each problem's samples with the texts of a table; `limit` answers, then it dies."""
 
-    def __init__(self, answers: Mapping[str, Sequence[str]], limit: int = 10**9) -> None:
-        self.answers, self.limit = answers, limit
+    name = "table"
+
+    def __init__(
+        self,
+        answers: Mapping[str, Sequence[str]],
+        limit: int = 10**9,
+        weights: str | None = "weights of m",
+    ) -> None:
+        self.answers, self.limit, self.digest = answers, limit, weights
         self.asked: list[tuple[str, int]] = []
+
+    def weights(self) -> str | None:
+        return self.digest
 
     def render(self, prompt: Prompt) -> tuple[str, bool]:
         return prompt.text or prompt.messages[-1].content + prompt.opening, not prompt.messages

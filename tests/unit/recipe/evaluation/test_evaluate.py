@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,39 @@ def test_a_benchmark_that_changed_is_not_mixed_into_a_folder(
     changed = load_problems(Benchmark.HUMANEVAL, write_lines("h.jsonl", record))
     with pytest.raises(EvaluationError, match="humaneval sha256="):
         evaluate(plan((changed,), "bigcode"), lambda: table_engine({}), folder)
+
+
+def test_what_was_asked_and_of_which_weights_is_written_down(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    two = replace(plan(sets[:1], "bigcode"), limit=1)
+    evaluate(two, lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    content = folder.record().content
+    assert content["weights_sha256"] == folder.record().weights == "weights of m"
+    assert (content["engine"], content["limit"], content["temperature"]) == ("table", 1, 0.8)
+    assert datetime.fromisoformat(content["scored_at"]).tzinfo is not None
+    assert folder.record().size("humaneval") == 1
+    assert folder.record().problems() == {"humaneval": sets[0].content_sha256}
+
+
+def test_samples_of_other_weights_or_another_engine_are_not_mixed_into_a_folder(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    one = Sampling(samples=1, temperature=0.8)
+    evaluate(plan(sets, "bigcode", sampling=one), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+
+    class Other(table_engine):
+        name = "endpoint"
+
+    for engine, message in (
+        (table_engine(RIGHT_WRONG_NONE, weights="trained on"), "weights_sha256='weights of m', no"),
+        (Other(RIGHT_WRONG_NONE), "engine='table', not 'endpoint'"),
+    ):
+        with pytest.raises(EvaluationError, match=message):
+            evaluate(plan(sets, "bigcode"), [engine].pop, folder)
+        assert engine.asked == []
 
 
 def test_programs_are_written_as_evalplus_reads_them(
