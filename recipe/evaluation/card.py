@@ -150,7 +150,7 @@ def _results(own: Evaluated) -> list[dict[str, Any]]:
         {
             "task_type": "text-generation",
             "dataset_type": DATASETS.get(score.benchmark, score.benchmark),
-            "dataset_name": score.benchmark,
+            "dataset_name": _dataset(score.benchmark, own.record),
             "metric_type": "pass@1",
             "metric_name": f"pass@1, protocol {score.protocol}, {_sampling(own.record)}",
             "metric_value": round(score.pass_at[1].value, 4),
@@ -158,6 +158,11 @@ def _results(own: Evaluated) -> list[dict[str, Any]]:
         for score in own.scores
         if 1 in score.pass_at and score.problems == own.record.size(score.benchmark)
     ]
+
+
+def _dataset(benchmark: str, record: Record) -> str:
+    split = record.content.get("mbpp_split")
+    return f"{benchmark}, split {split}" if benchmark == "mbpp" and split else benchmark
 
 
 def _use(name: str, trained: Trained) -> list[str]:

@@ -24,6 +24,23 @@ from recipe.evaluation.generate import Engine, Sampling
 from recipe.evaluation.judging import Judged, judged_in
 from recipe.evaluation.problems import ProblemSet
 from recipe.evaluation.results import Scores
+from reward.config import JudgeConfig
+
+JUDGED_BY = (
+    "timeout_s", "program_timeout_s", "max_timeouts", "memory_bytes", "output_bytes", "packages",
+)  # fmt: skip
+"""The settings of the judge that a verdict depends on."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation asks for. `sizes`: how many problems of each benchmark without a limit."""
+
+    model: str
+    sampling: Sampling
+    mbpp_split: str
+    limit: int | None
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,9 @@ class Record:
 
     def conditions(self) -> dict[str, Any]:
         """What should be equal for scores to compare, apart from the problems."""
-        return {key: self.content.get(key) for key in ("temperature", "top_p", "max_tokens")}
+        sampling = {key: self.content.get(key) for key in ("temperature", "top_p", "max_tokens")}
+        judge = self.content.get("judge", {})
+        return sampling | {f"judge's {key}": value for key, value in judge.items()}
 
     def problems(self) -> dict[str, str | None]:
         """The hash of each benchmark's problems."""
@@ -46,8 +65,8 @@ class Record:
         return {name: entry.get("content_sha256") for name, entry in benchmarks.items()}
 
     def size(self, benchmark: str) -> int | None:
-        """How many problems the benchmark's file has."""
-        return self.content.get("benchmarks", {}).get(benchmark, {}).get("problems")
+        """How many problems a whole evaluation of the benchmark has: its file's or its split's."""
+        return self.content.get("benchmarks", {}).get(benchmark, {}).get("in_split")
 
 
 @dataclass(frozen=True)
@@ -62,18 +81,16 @@ class Folder:
     def verdicts(self, benchmark: str, protocol: str) -> Log:
         return Log(self.path / "verdicts" / f"{benchmark}.{protocol}.jsonl")
 
-    def remember(
-        self, model: str, sampling: Sampling, sets: Iterable[ProblemSet], limit: int | None
-    ) -> None:
+    def remember(self, what: Asked, sets: Iterable[ProblemSet]) -> None:
         """Write down what is asked, or check that it is what the folder's samples were drawn with.
 
         More samples, problems, benchmarks and protocols may be added later; all else must stay.
 
         Raises:
-            EvaluationError: the folder holds samples of another model, sampling or file.
+            EvaluationError: the folder holds samples of another model, sampling, split or file.
         """
         known = self._known()
-        asked = {"model": model, **asdict(sampling)}
+        asked = {"model": what.model, **asdict(what.sampling), "mbpp_split": what.mbpp_split}
         asked.pop("samples")
         for key, value in asked.items():
             self._same(key, known.get(key, value), value)
@@ -87,9 +104,10 @@ class Folder:
                 "sha256": problems.sha256,
                 "content_sha256": problems.content_sha256,
                 "problems": len(problems.problems),
+                "in_split": what.sizes[name],
                 "quarantined": len(problems.quarantined),
             }
-        self._write(known | asked | {"limit": limit, "benchmarks": benchmarks})
+        self._write(known | asked | {"limit": what.limit, "benchmarks": benchmarks})
         self._quarantine(sets)
 
     def remember_engine(self, engine: Engine) -> None:
@@ -105,6 +123,25 @@ class Folder:
                 self._same(key, known.get(key), value)
         else:
             self._write(_read(self._place) | made_by)
+
+    def remember_judge(self, judge: JudgeConfig) -> None:
+        """Write down what decides a verdict, or check that it is what decided those that are there.
+
+        Raises:
+            EvaluationError: they were judged with other settings.
+        """
+        known = _read(self._place)
+        settings = {key: getattr(judge, key) for key in JUDGED_BY}
+        before = known.get("judge", {})
+        changed = [key for key in before if before[key] != settings.get(key)]
+        verdicts = self.path / "verdicts"
+        if changed and any(path.stat().st_size for path in verdicts.glob("*.jsonl")):
+            key = changed[0]
+            raise EvaluationError(
+                f"--set {key}={settings.get(key)}: programs were judged with {key}={before[key]}; "
+                f"use the same, or delete {verdicts} to judge all of them again"
+            )
+        self._write(known | {"judge": settings})
 
     def write_scores(self, scores: Iterable[Scores]) -> None:
         """Replace `results.json`, and write down when."""

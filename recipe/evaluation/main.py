@@ -17,7 +17,7 @@ from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
 from recipe.evaluation.folder import Folder
 from recipe.evaluation.generate import Engine, Sampling
-from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.kinds import Benchmark, MbppSplit
 from recipe.evaluation.patience import Patience
 from recipe.evaluation.problems import load_problems
 from recipe.evaluation.protocols import ASKED, protocol_named, protocols_for
@@ -82,7 +82,10 @@ def _plan(options: argparse.Namespace) -> Plan:
                 f"--protocol {' '.join(names)}: does not apply to {name}; use {', '.join(ASKED)}"
             )
         sets[benchmark] = load_problems(benchmark, Path(path).expanduser())
-    return Plan(options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge)
+    split = MbppSplit(options.mbpp_split)
+    return Plan(
+        options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge, split
+    )
 
 
 def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
@@ -200,6 +203,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--pass-at", type=int, nargs="+", default=[1], metavar="K")
     add("--seed", type=int, default=0)
     add("--limit", type=int, metavar="N", help="the first N problems of each file only")
+    add("--mbpp-split", choices=[str(split) for split in MbppSplit], default=str(MbppSplit.ALL),
+        help="by number; test is the 500 that most papers evaluate (default all)")  # fmt: skip
     add("--tokenizer", help="where it is not the model's")
     add("--engine", action="append", default=[], metavar="KEY=VALUE",
         help="an argument of vllm.EngineArgs, such as max_model_len=4096; repeatable")  # fmt: skip

@@ -44,7 +44,11 @@ RECORD = {
     "max_tokens": None,
     "limit": None,
     "scored_at": "2026-01-03T00:00:00+00:00",
-    "benchmarks": {"humaneval": {"problems": 1}, "mbpp": {"problems": 500}},
+    "mbpp_split": "test",
+    "benchmarks": {
+        "humaneval": {"problems": 1, "in_split": 1},
+        "mbpp": {"problems": 974, "in_split": 500},
+    },
 }
 
 
@@ -134,7 +138,7 @@ def test_the_hub_reads_the_cards_head() -> None:
             "vllm 0.28.0, 2026-01-03T00:00:00+00:00.",
         ),
         (
-            {"limit": 1, "benchmarks": {"humaneval": {"problems": 164}}},
+            {"limit": 1, "benchmarks": {"humaneval": {"in_split": 164}}},
             "Model `tuned`, weights `0123456789ab`, greedy, vllm 0.28.0, "
             "2026-01-03T00:00:00+00:00, 1 of 164 problems of humaneval (--limit 1).",
         ),

@@ -1,6 +1,7 @@
 """From answers to scores through the real judge, and the command line's handling of bad input."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
 from recipe.evaluation.folder import Folder, evalplus_id
 from recipe.evaluation.generate import Sampling
-from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.kinds import Benchmark, MbppSplit
 from recipe.evaluation.main import main
 from recipe.evaluation.problems import ProblemSet, load_problems
 from recipe.evaluation.protocols import Prompt
@@ -171,6 +172,63 @@ def test_samples_of_other_weights_or_another_engine_are_not_mixed_into_a_folder(
         with pytest.raises(EvaluationError, match=message):
             evaluate(plan(sets, "bigcode"), [engine].pop, folder)
         assert engine.asked == []
+
+
+def mbpp_of(samples: Samples, write_lines: WriteLines, *numbers: object) -> ProblemSet:
+    records = [samples["mbpp"] | {"task_id": number} for number in numbers]
+    return load_problems(Benchmark.MBPP, write_lines("split.jsonl", *records))
+
+
+@pytest.mark.parametrize(
+    ("split", "taken"),
+    [
+        (MbppSplit.ALL, ["10", "11", "MbppEval/510", "511", "600", "601", "974", "x"]),
+        (MbppSplit.PROMPT, ["10"]),
+        (MbppSplit.TEST, ["11", "MbppEval/510"]),
+        (MbppSplit.VALIDATION, ["511", "600"]),
+        (MbppSplit.TRAIN, ["601", "974"]),
+    ],
+)
+def test_a_split_of_mbpp_is_taken_by_number_and_the_limit_counts_within_it(
+    split: MbppSplit, taken: list[str], samples: Samples, write_lines: WriteLines
+) -> None:
+    numbers = (10, 11, "MbppEval/510", 511, 600, 601, 974, "x")
+    asked = replace(
+        plan((mbpp_of(samples, write_lines, *numbers),), "chat"), mbpp_split=split, limit=None
+    )
+    ((_, _, found),) = asked.parts()
+    assert [problem.problem_id for problem in found] == taken
+    assert asked.asked().sizes == {"mbpp": len(taken)}
+    ((_, _, first),) = replace(asked, limit=1).parts()
+    assert [problem.problem_id for problem in first] == taken[:1]
+
+
+def test_the_test_split_has_500_problems_and_the_splits_make_up_the_whole() -> None:
+    sizes = {split: len(split.numbers) for split in MbppSplit if split.numbers}
+    assert (sizes[MbppSplit.TEST], sum(sizes.values())) == (500, 974)
+
+
+def test_a_file_without_a_problem_of_the_split_is_refused(
+    samples: Samples, write_lines: WriteLines
+) -> None:
+    asked = plan((mbpp_of(samples, write_lines, 9),), "chat")
+    with pytest.raises(EvaluationError, match=r"--mbpp-split test: .* has no problem with such"):
+        list(replace(asked, mbpp_split=MbppSplit.TEST).parts())
+
+
+def test_verdicts_of_other_settings_of_the_judge_are_not_mixed(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    asked = plan(sets[:1], "bigcode")
+    evaluate(asked, lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    slower = replace(asked, judge=JudgeConfig(workers=1, timeout_s=20.0))
+    with pytest.raises(EvaluationError, match=r"--set timeout_s=20\.0: .* judged with timeout_s=4"):
+        evaluate(slower, lambda: table_engine({}), folder)
+    evaluate(replace(asked, judge=JudgeConfig(workers=2)), lambda: table_engine({}), folder)
+    shutil.rmtree(folder.path / "verdicts")
+    evaluate(slower, lambda: table_engine({}), folder)
+    assert folder.record().conditions()["judge's timeout_s"] == 20.0
 
 
 def test_programs_are_written_as_evalplus_reads_them(
