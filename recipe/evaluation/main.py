@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.limit is not None and options.limit < 1:
         raise EvaluationError(f"--limit {options.limit}: use 1 or more problems")
     judge = JudgeConfig.from_mapping(parse_settings(options.set))
+    _check_packages(judge)
     paths = [_pair(word, "--benchmark", "NAME=PATH") for word in options.benchmark]
     sets = {}
     for name, path in paths:
@@ -86,6 +88,16 @@ def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
         options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge, split
     )
+
+
+def _check_packages(judge: JudgeConfig) -> None:
+    """The sandbox leaves out what is not installed, and its programs would then fail."""
+    for name in filter(None, judge.packages.split(",")):
+        if find_spec(name.strip()) is None:
+            raise EvaluationError(
+                f"--set packages={judge.packages}: {name.strip()} is not installed; install it "
+                "beside this package, or leave it out"
+            )
 
 
 def _engine(options: argparse.Namespace) -> Callable[[], Engine]:

@@ -268,6 +268,11 @@ def command(samples: Samples, write_lines: WriteLines, tmp_path: Path) -> list[s
         (["--pass-at", "10"], "--pass-at 10: use 1 to --samples, which is 1"),
         (["--limit", "0"], "--limit 0: use 1 or more problems"),
         (["--set", "timeout=3"], "judge setting timeout=3 is unknown"),
+        (["--set", "packages=numpy,absent_one"], "--set packages=numpy,absent_one: absent_one is"),
+        (
+            ["--endpoint", "http://x", "--retry-for", "0"],
+            "--retry-for 0.0: use a number of seconds above 0",
+        ),
         (["--model", "/absent"], "--model /absent: no folder with a config.json"),
         (["--endpoint", "http://x", "--concurrency", "0"], "--concurrency 0: use 1 or more"),
         (["--endpoint", "localhost"], "--endpoint localhost: not a URL"),
