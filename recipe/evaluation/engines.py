@@ -115,8 +115,9 @@ def _own_id(request_id: str) -> str:
 
 
 def _completion(output: Any) -> Completion:
-    answer = output.outputs[0]
-    return Completion(answer.text, str(answer.finish_reason), len(answer.token_ids))
+    response = output.outputs[0]
+    tokens = len(response.token_ids)
+    return Completion(response.text, str(response.finish_reason), tokens)
 
 
 def _vllm_engine(model: str, tokenizer: str | None, options: Mapping[str, Any]) -> Any:

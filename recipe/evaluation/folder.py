@@ -3,7 +3,7 @@
 | file | what |
 |---|---|
 | `evaluation.json` | model, hash of its weights, engine, sampling, limit, date; files and hashes |
-| `samples/BENCHMARK.PROTOCOL.jsonl` | answers as generated, appended as they come |
+| `samples/BENCHMARK.PROTOCOL.jsonl` | responses as generated, appended as they come |
 | `verdicts/BENCHMARK.PROTOCOL.jsonl` | one line a judged sample, with its program |
 | `programs/BENCHMARK.PROTOCOL.jsonl` | the programs in the form that evalplus's evaluator reads |
 | `quarantine.jsonl` | records of the benchmarks that were left out, with the reason |

@@ -26,7 +26,7 @@ given, since a server takes what a request omits from the model's generation_con
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. `max_tokens` None means the protocol's own."""
+    """How responses are drawn. `max_tokens` None means the protocol's own."""
 
     samples: int = 1
     temperature: float = 0.0
@@ -41,7 +41,7 @@ class Sampling:
         self._check("max-tokens", self.max_tokens is None or self.max_tokens > 0, "use 1 or more")
         if self.temperature == 0 and self.samples > 1:
             raise EvaluationError(
-                f"--samples {self.samples} with --temperature 0 gives the same answer each time; "
+                f"--samples {self.samples} with --temperature 0 gives the same response each time; "
                 "use --samples 1, or a temperature above 0"
             )
 
@@ -53,7 +53,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to be generated.
+    """One response to be generated.
 
     `special_tokens`: whether the tokenizer adds its own (a beginning of text); a chat template has
     written them already.
@@ -117,8 +117,8 @@ class ChatTokenizer(Protocol):
 def render(prompt: Prompt, tokenizer: ChatTokenizer, model: str) -> tuple[str, bool]:
     """The text of a prompt, ending where the model goes on, as `Engine.render`.
 
-    With an opening, the template is applied to an answer that holds a marker behind it, and the
-    text is cut there, so that it ends in the opening, whatever the template adds to an answer.
+    With an opening, the template is applied to a response that holds a marker behind it, and the
+    text is cut there, so that it ends in the opening, whatever the template adds to a response.
 
     Raises:
         EvaluationError: a chat, and the tokenizer has no chat template.
@@ -134,8 +134,8 @@ def render(prompt: Prompt, tokenizer: ChatTokenizer, model: str) -> tuple[str, b
     if not prompt.opening:
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return str(text), False
-    answer = {"role": "assistant", "content": f"{prompt.opening}{_MARKER}\n```\n"}
-    whole = tokenizer.apply_chat_template([*chat, answer], tokenize=False)
+    response = {"role": "assistant", "content": f"{prompt.opening}{_MARKER}\n```\n"}
+    whole = tokenizer.apply_chat_template([*chat, response], tokenize=False)
     return str(whole).partition(_MARKER)[0], False
 
 
@@ -170,7 +170,7 @@ def generate_missing(
         _request(problem, sample, rendered[problem.problem_id], protocol, sampling)
         for problem, sample in wanted
     ]
-    with tqdm(total=len(requests), desc=f"{title}: writing", unit="answer", disable=None) as bar:
+    with tqdm(total=len(requests), desc=f"{title}: writing", unit="response", disable=None) as bar:
         for request, whole in engine.generate(requests):
             completion = trimmed(whole, request.stop)
             log.append(

@@ -208,10 +208,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--protocol", nargs="+", default=list(ASKED), metavar="NAME",
         help=f"{', '.join(ASKED)} (default: all); apps is always asked as in training")  # fmt: skip
     add("--out", required=True, type=Path, metavar="DIR", help="resumed where it exists")
-    add("--samples", type=int, default=1, help="answers per problem (default 1)")
+    add("--samples", type=int, default=1, help="responses per problem (default 1)")
     add("--temperature", type=float, default=0.0, help="default 0, greedy")
     add("--top-p", type=float, default=1.0)
-    add("--max-tokens", type=int, help="of an answer (default: the protocol's)")
+    add("--max-tokens", type=int, help="of a response (default: the protocol's)")
     add("--pass-at", type=int, nargs="+", default=[1], metavar="K")
     add("--seed", type=int, default=0)
     add("--limit", type=int, metavar="N", help="the first N problems of each file only")

@@ -1,4 +1,4 @@
-"""Protocols: how a problem is put to a model, where its answer ends, and which program it is.
+"""Protocols: how a problem is put to a model, where its response ends, and which program it is.
 
 A score depends on them as much as on the model, so each has a name and is reported by it:
 
@@ -10,7 +10,7 @@ A score depends on them as much as on the model, so each has a name and is repor
 - `evalplus_base`: evalplus's protocol for base models: the prompt without white space at either end
   and a line break, its stop words, and the sanitised program.
 - `chat`: evalplus's protocol for instruction-tuned models: its instruction, its opening of the
-  answer, its stop words, and the sanitised program.
+  response, its stop words, and the sanitised program.
 - `apps`: what a policy was trained on: the prepared row's messages, and the program that the judge
   would extract in training. The only one for APPS (ours).
 """
@@ -51,7 +51,7 @@ TRAINED = "apps"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is sent. With `messages` it goes through the chat template, and the answer begins with
+    """What is sent. With `messages` it goes through the chat template, and the response begins with
     `opening`; otherwise `text` is sent as it is.
     """
 
@@ -62,11 +62,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """A named way to ask and to read the answer.
+    """A named way to ask and to read the response.
 
     Attributes:
         prompt: what is sent for a problem.
-        stop: the answer ends before the first of these.
+        stop: the response ends before the first of these.
         program: the program in a completion (without `Prompt.text` and `Prompt.opening`), or None.
         max_tokens: of a completion, where nothing else is asked for.
     """

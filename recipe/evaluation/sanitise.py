@@ -9,7 +9,7 @@ import ast
 import warnings
 from collections.abc import Iterator
 
-MAX_CHARS = 100_000  # beyond it nothing is parsed: no answer of a few thousand tokens is so long
+MAX_CHARS = 100_000  # beyond it nothing is parsed: no response of a few thousand tokens is so long
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -127,7 +127,7 @@ def on(*problems: str) -> dict[tuple[str, str], list[Judged]]:
             "ab",
             r"mbpp, chat: not the same problems .base 3, tuned 2; 2 in common.* --common",
         ),
-        ("abc", "abd", "base 3, tuned 3; 2 in common"),
+        ("abc", "abz", "base 3, tuned 3; 2 in common"),
     ],
 )
 def test_scores_over_different_problems_are_not_put_side_by_side(
