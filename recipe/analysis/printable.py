@@ -5,6 +5,8 @@ import unicodedata
 REPLACEMENT = "\ufffd"
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 """Unicode categories that steer rather than show: controls, bidirectional marks, surrogates."""
+JOINERS = "\u200c\u200d"
+"""Of these categories, yet part of how Persian and Indic words and composed emoji are written."""
 
 
 def printable(text: str) -> str:
@@ -17,6 +19,6 @@ def printable(text: str) -> str:
 
 
 def _shown(sign: str) -> str:
-    if sign in "\n\t" or unicodedata.category(sign) not in OBEYED:
+    if sign in "\n\t" + JOINERS or unicodedata.category(sign) not in OBEYED:
         return sign
     return "" if sign == "\r" else REPLACEMENT

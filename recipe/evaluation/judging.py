@@ -25,11 +25,11 @@ class Judged:
     """One sample's verdict.
 
     Attributes:
-        formed: format, as opposed to skill: a program was found in the answer, it parses, and
+        formed: format, as opposed to skill: a program was found in the response, it parses, and
             defines the entry point with a body. True of every accepted program.
         passed, total: tests.
         score: the tier of `reward.verdict.Tiers`.
-        finish: why the answer ended, as the engine says.
+        finish: why the response ended, as the engine says.
     """
 
     problem_id: str

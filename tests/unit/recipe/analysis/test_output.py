@@ -39,6 +39,7 @@ def test_a_table_survives_signs_that_utf_8_cannot_hold(tmp_path: Path) -> None:
         ("\x1b[31mred\x00", "\ufffd[31mred\ufffd"),
         ("\u202eevil\u2066", "\ufffdevil\ufffd"),
         ("\ud800", "\ufffd"),
+        ("👩\u200d💻 \u0646\u200c\u0645", "👩\u200d💻 \u0646\u200c\u0645"),  # joined writing
     ],
 )
 def test_signs_that_steer_are_replaced_and_signs_that_show_are_kept(text: str, shown: str) -> None:
