@@ -18,6 +18,11 @@ from recipe.analysis.summary import RunSummary
 OVER_NONE = Panel("Reward over “none”", "difference of mean rewards", (REWARD_OVER_NONE,))
 
 
+def answer_sheet(runs: Sequence[Run]) -> Sheet:
+    """The one figure of the first screen: the reward of every arm."""
+    return curves_sheet(runs, (REWARD,), "answer", "Reward")
+
+
 def dynamics_sheet(runs: Sequence[Run]) -> Sheet:
     """The course of the training (paper, figure 4)."""
     return curves_sheet(

@@ -17,13 +17,15 @@ from recipe.analysis.marked_text import HEAT_LEVELS, EpisodeView, Span
 from recipe.analysis.sheets import Sheet, draw_plot
 from recipe.analysis.sides import signed
 from recipe.analysis.style import DARK, LIGHT, Theme
-from recipe.analysis.summary import Table
 from recipe.analysis.svg import PAGE, inline_svg, marker_svg, theme_variables
+from recipe.analysis.tables import Table
+from recipe.analysis.verdict import Verdict
 
 SIGNED_HEAT = 2
 """The level of cross entropy from which a line break is shown by a sign: as `heatmap` does."""
 BREAK = Markup('<span class="break" aria-hidden="true">↵</span>')
 CONTENTS = (
+    ("arms", "Arms in numbers"),
     ("training", "Training"),
     ("cross-entropy", "Cross entropy"),
     ("ablations", "Ablations"),
@@ -44,7 +46,9 @@ class KeyView:
 
 @dataclass(frozen=True)
 class SheetView:
-    """A figure as the template shows it; `plots` are drawn, `files` are names beside the page."""
+    """A figure as the template shows it; `plots` are drawn, `words` say what each shows, `files`
+    are names beside the page.
+    """
 
     name: str
     title: str
@@ -52,6 +56,7 @@ class SheetView:
     keys: tuple[KeyView, ...]
     plots: tuple[Markup, ...]
     notes: tuple[str, ...]
+    words: tuple[str, ...]
     files: tuple[str, ...]
 
 
@@ -62,7 +67,8 @@ class Page:
     title: str
     state: str
     refresh_s: int
-    verdict: Sequence[str]
+    verdict: Verdict
+    answer: SheetView
     summary: Table
     summary_files: Sequence[str]
     findings: Sequence[str]
@@ -76,12 +82,22 @@ class Page:
     examples: Sequence[EpisodeView]
     examples_files: Sequence[str]
     cost: SheetView
-    overhead: Table | None
-    overhead_words: str
+    cost_table: Table
+    cost_words: str
     observatory: Sequence[SheetView]
     verdicts: Table | None
     failures: Table | None
     runs: Table
+
+    @property
+    def examples_table(self) -> Table:
+        """The rewards of the examples, one line each."""
+        header = ("example", "R(a)", "R(a′)", "from")
+        rows = (
+            (view.why, signed(view.reward), signed(view.refined_reward), view.where)
+            for view in self.examples
+        )
+        return Table(header, tuple(rows))
 
     @property
     def contents(self) -> tuple[tuple[str, str], ...]:
@@ -109,6 +125,7 @@ def view_sheet(sheet: Sheet, files: Sequence[str] = ()) -> SheetView:
             for index, plot in enumerate(sheet.plots)
         ),
         notes=tuple(" ".join(note.split()) for note in sheet.notes),
+        words=tuple(plot.alt for plot in sheet.plots),
         files=tuple(files),
     )
 
@@ -127,8 +144,13 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"signed": signed, "breaks": _breaks}
+    environment.filters |= {"breaks": _breaks, "visible": _visible}
     return environment
+
+
+def _visible(text: str) -> str:
+    """A token with its blanks shown, since it stands alone."""
+    return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
 def _breaks(span: Span) -> Markup:
