@@ -4,7 +4,7 @@ The page is one file: figures are inline, there is no script, and its content se
 browser load nothing. What comes from runs is escaped by the template.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,6 +21,8 @@ from recipe.analysis.svg import PAGE, inline_svg, marker_svg, theme_variables
 from recipe.analysis.tables import Table
 from recipe.analysis.verdict import Verdict
 
+SIGNED_LEVELS = 10
+"""Levels of a quantity with a sign, on either side of zero."""
 SIGNED_HEAT = 2
 """The level of cross entropy from which a line break is shown by a sign: as `heatmap` does."""
 BREAK = Markup('<span class="break" aria-hidden="true">↵</span>')
@@ -132,12 +134,13 @@ def view_sheet(sheet: Sheet, files: Sequence[str] = ()) -> SheetView:
 
 def render(page: Page) -> bytes:
     """The page in UTF-8; what UTF-8 cannot hold (half of a surrogate pair) becomes "?"."""
-    text = _environment().get_template("report.html.jinja").render(page=page)
+    text = environment().get_template("report.html.jinja").render(page=page)
     return text.encode("utf-8", "replace")
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this package, which escape everything that is not marked as ours."""
     environment = Environment(
         loader=PackageLoader("recipe.analysis"),
         autoescape=True,
@@ -161,15 +164,32 @@ def _breaks(span: Span) -> Markup:
     return text.replace("\n", BREAK + "\n")
 
 
-@cache
-def _style_sheet() -> Markup:
-    values: Mapping[str, object] = {
+def style_values() -> dict[str, object]:
+    """What a style sheet is rendered with: the colours of both themes."""
+    return {
         "light": theme_variables(LIGHT),
         "dark": theme_variables(DARK),
         "light_heat": _heat(LIGHT),
         "dark_heat": _heat(DARK),
+        "light_signed": _signed(LIGHT),
+        "dark_signed": _signed(DARK),
     }
-    return Markup(_environment().get_template("report.css.jinja").render(values))
+
+
+@cache
+def _style_sheet() -> Markup:
+    return Markup(environment().get_template("report.css.jinja").render(style_values()))
+
+
+def _signed(theme: Theme) -> list[tuple[str, str, str]]:
+    """Class, background and ink of each level of a quantity with a sign."""
+    found = []
+    for name, end in (("n", theme.arms["dynamic_sft"]), ("p", theme.arms["chord_phi"])):
+        colours = LinearSegmentedColormap.from_list(name, (theme.background, end))
+        for level in range(1, SIGNED_LEVELS + 1):
+            colour = colours(level / SIGNED_LEVELS)
+            found.append((f"{name}{level}", to_hex(colour), readable_ink(colour[:3])))
+    return found
 
 
 def _heat(theme: Theme) -> list[tuple[str, str]]:
