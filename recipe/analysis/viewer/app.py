@@ -169,6 +169,9 @@ async def _with_headers(
 def create_app(library: Library) -> Starlette:
     """The application over the runs of a library."""
     viewer = Viewer(library)
+    for name in environment().list_templates(filter_func=lambda name: name.startswith("viewer")):
+        # Compiled here, so that the first visit does not wait for it.
+        environment().get_template(name)
     return Starlette(
         routes=[
             Route("/", viewer.list),

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from recipe.analysis.records import Mark, read_jsonl_from, read_record_at
-from recipe.analysis.viewer.rows import COLUMNS, NO_STEP, Row, Source, Texts, read_row
+from recipe.analysis.viewer.rows import COLUMNS, NO_STEP, Row, Source, Texts, read_row, values_of
 
 SCHEMA_VERSION = 1
-BATCH_ROWS = 200
+BATCH_ROWS = 1000
 SORTED = ("gain", "edits", "length", "refined_length", "ce", "reward", "refined_reward")
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS episodes (
@@ -155,7 +155,7 @@ class RunIndex:
                     connection.execute(
                         "DELETE FROM episodes WHERE source = ? AND step >= ?", (batch.source, step)
                     )
-                number = connection.execute(INSERT, row.values()).lastrowid
+                number = connection.execute(INSERT, values_of(row)).lastrowid
                 connection.execute(
                     "INSERT INTO words (rowid, prompt, answer, refined) VALUES (?, ?, ?, ?)",
                     (number, texts.prompt, texts.answer, texts.refined),

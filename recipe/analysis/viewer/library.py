@@ -9,7 +9,7 @@ from recipe.analysis.runs import find_run_folders
 from recipe.analysis.viewer.index import RunIndex
 
 PAUSE_S = 2.0
-LINES_A_TURN = 1000
+LINES_A_TURN = 2000
 NAME_PARTS = 3
 
 

@@ -6,8 +6,9 @@ those that were not refined. Both are read as they are found; a number that is a
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
@@ -60,12 +61,10 @@ class Row:
     refined_length: int | None
     ce: float | None
 
-    def values(self) -> tuple[object, ...]:
-        """The values in the order of `COLUMNS`."""
-        return astuple(self)
-
 
 COLUMNS = tuple(field.name for field in fields(Row))
+values_of = attrgetter(*COLUMNS)
+"""The values of a row in the order of `COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,10 @@ def _edits(
 
 def _mean(record: Record) -> float | None:
     values = next((record[key] for key in CROSS_ENTROPY if record.get(key) is not None), None)
-    if not isinstance(values, list) or not values or not all(map(is_number, values)):
+    if not isinstance(values, list) or not values or not set(map(type, values)) <= {int, float}:
         return None
-    return math.fsum(values) / len(values)
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    return mean if is_number(mean) else None
 
 
 def _number(record: Record, key: str) -> float | None:
