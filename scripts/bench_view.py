@@ -46,7 +46,8 @@ def main() -> None:
                 assert server.stdout
                 line = server.stdout.readline()
                 url = next(word for word in line.split() if word.startswith("http")).rstrip("/")
-                print(f"{'start':32}{time.monotonic() - started:8.2f} s")
+                print(f"{'':32}{'wall (s)':>10}{'CPU (s)':>10}")
+                show("start", time.monotonic() - started, cpu_s(server.pid))
                 measure(url, server.pid, Path(cache))
             finally:
                 server.terminate()
@@ -54,29 +55,34 @@ def main() -> None:
 
 def measure(url: str, pid: int, cache: Path) -> None:
     """Pages while the index grows, and when it is whole."""
-    print(f"{'first page, index empty':32}{timed(url + '/'):8.2f} s")
-    started, worst_s = time.monotonic(), 0.0
+    show("first page, index empty", *timed(url + "/", pid))
+    started, cpu_before_s, worst = time.monotonic(), cpu_s(pid), (0.0, 0.0)
     while (state := json.load(urlopen(f"{url}/state")))["behind_bytes"] > 0:
-        worst_s = max(worst_s, timed(url + "/"))
+        worst = max(worst, timed(url + "/", pid))
         time.sleep(POLL_S)
-    print(f"{'slowest first page meanwhile':32}{worst_s:8.2f} s")
     whole = f"index of {state['episodes']:,} rollouts"
-    print(f"{whole:32}{time.monotonic() - started:8.1f} s")
-    print(f"{'CPU until then':32}{cpu_s(pid):8.1f} s")
+    show(whole, time.monotonic() - started, cpu_s(pid) - cpu_before_s)
+    show("slowest first page meanwhile", worst[0])
     for name, address in PAGES.items():
-        timed(url + address)
-        print(f"{name:32}{timed(url + address):8.2f} s")
+        timed(url + address, pid)
+        show(name, *timed(url + address, pid))
     size = sum(path.stat().st_size for path in cache.glob("*.sqlite"))
-    print(f"{'index on disk':32}{size / 2**20:8.0f} MiB")
-    print(f"{'peak memory':32}{peak_mib(pid):8.0f} MiB")
+    print(f"{'index on disk':32}{size / 2**20:10.0f} MiB")
+    print(f"{'peak memory':32}{peak_mib(pid):10.0f} MiB")
 
 
-def timed(address: str) -> float:
-    """Seconds until the page is here."""
-    started = time.monotonic()
+def show(name: str, wall_s: float, used_s: float | None = None) -> None:
+    """One line of the table."""
+    used = "" if used_s is None else f"{used_s:10.2f}"
+    print(f"{name:32}{wall_s:10.2f}{used}", flush=True)
+
+
+def timed(address: str, pid: int) -> tuple[float, float]:
+    """Seconds until the page is here, and of the viewer's CPU time meanwhile."""
+    started, before_s = time.monotonic(), cpu_s(pid)
     with urlopen(address) as answer:
         answer.read()
-    return time.monotonic() - started
+    return time.monotonic() - started, cpu_s(pid) - before_s
 
 
 def cpu_s(pid: int) -> float:

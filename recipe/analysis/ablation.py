@@ -114,7 +114,7 @@ def ablation_sheets(ablations: Sequence[Ablation]) -> tuple[Sheet, ...]:
             PANELS,
             f"ablation-{item.key.rpartition('.')[2]}-{number}",
             f"{item.name[0].upper()}{item.name[1:]} ablation ({item.where})",
-            f"Runs whose configurations differ in {item.key} alone.",
+            f"As the paper's figure 7. Runs whose configurations differ in {item.key} alone.",
             item.groups,
         )
         for number, item in enumerate(ablations, start=1)

@@ -30,7 +30,7 @@ def dynamics_sheet(runs: Sequence[Run]) -> Sheet:
         (REWARD, KL, CROSS_ENTROPY),
         "dynamics",
         "Training dynamics",
-        "KL to the reference is watched, never constrained, except by “static KL”. CE: the "
+        "As the paper's figure 4. KL to the reference is watched, never constrained, except by “static KL”. CE: the "
         "policy's on accepted refinements, given the problem alone.",
     )
 
@@ -45,7 +45,7 @@ def comparison_sheet(runs: Sequence[Run], summaries: Mapping[str, Sequence[RunSu
         (VALIDATION, OVER_NONE, IMPROVEMENT),
         "comparison",
         "Against training without the constraint",
-        "“none” is the same algorithm (DAPO, GRPO or PPO) without the constraint. Over “none” its "
+        "As the paper's figure 5. “none” is the same algorithm (DAPO, GRPO or PPO) without the constraint. Over “none” its "
         "own line is zero, and its band is what chance does to seeds.",
     )
     return Sheet(**{**vars(sheet), "plots": (*sheet.plots, *_ends(summaries))})
