@@ -30,8 +30,8 @@ def dynamics_sheet(runs: Sequence[Run]) -> Sheet:
         (REWARD, KL, CROSS_ENTROPY),
         "dynamics",
         "Training dynamics",
-        "As the paper's figure 4. KL to the reference is watched, never constrained, except by “static KL”. CE: the "
-        "policy's on accepted refinements, given the problem alone.",
+        "As the paper's figure 4. KL to the reference is watched, never constrained, except by "
+        "“static KL”. CE: the policy's on accepted refinements, given the problem alone.",
     )
 
 
@@ -45,8 +45,8 @@ def comparison_sheet(runs: Sequence[Run], summaries: Mapping[str, Sequence[RunSu
         (VALIDATION, OVER_NONE, IMPROVEMENT),
         "comparison",
         "Against training without the constraint",
-        "As the paper's figure 5. “none” is the same algorithm (DAPO, GRPO or PPO) without the constraint. Over “none” its "
-        "own line is zero, and its band is what chance does to seeds.",
+        "As the paper's figure 5. “none” is the same algorithm (DAPO, GRPO or PPO) without the "
+        "constraint. Over “none” its own line is zero, and its band is what chance does to seeds.",
     )
     return Sheet(**{**vars(sheet), "plots": (*sheet.plots, *_ends(summaries))})
 
