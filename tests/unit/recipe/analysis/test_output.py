@@ -51,3 +51,8 @@ def test_a_label_of_any_length_can_be_drawn() -> None:
     assert label_of("sane/none") == "sane: none"
     assert label_of("x" * 88) == "x" * 88
     assert label_of("x" * 500) == "x" * 87 + "…"
+
+
+@pytest.mark.parametrize("text", ["👩‍👩‍👧", "می‌خواهم", "क्‍ष"])
+def test_joiners_that_words_and_emoji_are_spelt_with_stay(text: str) -> None:
+    assert printable(text) == text
