@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from reward import jsontext
 from reward.config import JudgeConfig
 from reward.extract import Extraction, extract
 from reward.judge import Judge
@@ -110,7 +111,9 @@ def failing_test(problem: Problem, result: JudgeResult) -> str:
         given = test.given.decode("utf-8", "replace")
         parts = [f"verdict: {outcome.verdict}".replace("_", " "), f"input:\n{_cut(given)}"]
         if test.expected is not None:
-            parts.append(f"expected:\n{_cut(str(test.expected))}")
+            expected = test.expected
+            text = expected if isinstance(expected, str) else jsontext.dumps(expected)
+            parts.append(f"expected:\n{_cut(text)}")
         return "\n".join(parts)
     return ""
 

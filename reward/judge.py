@@ -164,7 +164,7 @@ class Judge:
                 outcomes = [TestOutcome(Verdict.INTERNAL_ERROR, str(error))]
             finally:
                 self._idle.put(self._fit_for_more(zygote, outcomes))
-            if not _failed(outcomes):
+            if not _sandbox_failed(outcomes):
                 return outcomes
             logger.warning("judging failed, attempt %d: %s", attempt + 1, outcomes[-1].detail)
         return outcomes
@@ -175,7 +175,7 @@ class Judge:
         """The zygote, or None where it is worn out or took part in a failure."""
         if zygote is None:
             return None
-        if _failed(outcomes) or zygote.requests >= self.config.recycle_after:
+        if _sandbox_failed(outcomes) or zygote.requests >= self.config.recycle_after:
             zygote.close()
             return None
         return zygote
@@ -231,8 +231,9 @@ class _Job:
     code: str | None = field(default=None, compare=False)
 
 
-def _failed(outcomes: list[TestOutcome]) -> bool:
-    return any(outcome.verdict == Verdict.INTERNAL_ERROR for outcome in outcomes)
+def _sandbox_failed(outcomes: list[TestOutcome]) -> bool:
+    """Whether the judge failed in a way that another attempt may not."""
+    return any(o.verdict == Verdict.INTERNAL_ERROR and not o.permanent for o in outcomes)
 
 
 if __name__ == "__main__":

@@ -46,13 +46,22 @@ class Tiers:
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """One test's verdict; `detail` is text for people and may come from the program."""
+    """One test's verdict.
+
+    Attributes:
+        detail: text for people, which may come from the program.
+        seconds: CPU time.
+        permanent: the problem's own code is at fault, so that judging again cannot help.
+        share: how much of the test is passed; a problem's own checker may say a half.
+    """
 
     __test__ = False  # the name is no test class for pytest
 
     verdict: Verdict
     detail: str = ""
     seconds: float = 0.0
+    permanent: bool = False
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
