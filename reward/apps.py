@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward import jsontext
 from reward.config import JudgeConfig
-from reward.extract import Extraction, extract
+from reward.extract import Extract, extract
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_input_output
 from reward.quality import without_examples
@@ -73,7 +73,7 @@ async def compute_score(
     except MalformedProblem as error:
         # Every answer has the same keys: verl puts the extras of a batch into columns.
         return _malformed(str(error)) | ({"failing_test": ""} if config.show_failing_test else {})
-    code = extract(solution_str, Extraction(config.extraction))
+    code = extract(solution_str, Extract(config.extract))
     if _uses_ray(config):
         result = await _ray_pool(config).judge(problem, code)
     else:

@@ -31,7 +31,7 @@ from reward.verdict import Verdict
 CACHE_FILE = "checked.jsonl"
 MAX_CONSTANTS = 8
 """Expected outputs tried as the constant answer, the most frequent first."""
-_NOT_IN_DIGEST = ("workers", "pool", "pool_actors", "pool_queue", "recycle_after", "extraction")
+_NOT_IN_DIGEST = ("workers", "pool", "pool_actors", "pool_queue", "recycle_after", "extract")
 
 
 @dataclass(frozen=True)
