@@ -7,12 +7,14 @@ fast path was a chance as well, it is accepted only if it passes strict mode twi
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from reward.compare import result_equal, stdout_equal
+from reward import jsontext
+from reward.compare import DIFFERENT, parse_result, result_equal, stdout_equal
 from reward.config import JudgeConfig
-from reward.problem import Problem, program_source
+from reward.problem import CHECKER, Problem, program_source
 from reward.sandbox.client import ZygoteClient
-from reward.sandbox.results import RunResult
+from reward.sandbox.results import RunResult, Score
 from reward.sandbox.wire import PASSED, End, Kind, Limits, Request
 from reward.verdict import TestOutcome, Verdict
 
@@ -20,6 +22,8 @@ _GROUP = 32
 _WALL_FACTOR, _WALL_EXTRA_S = 2.0, 1.0
 _SHRINK = 4.0
 _OUTPUT_SLACK_BYTES = 65536
+_BUSY_FACTOR = 8.0
+_SCORE_BYTES = 1 << 20
 _VERDICTS = {
     End.NOT_RUN: Verdict.TIME_LIMIT,
     End.EXCEPTION: Verdict.RUNTIME_ERROR,
@@ -85,14 +89,20 @@ class Attempt:
             if self._out_of_time():
                 return True
             results = self._run(group)
+            outcomes = self._compare(results)
             for position, index in enumerate(group):
-                self._sort_in(index, position, results[index], doubtful)
+                self._sort_in(position, index, results[index], outcomes[index], doubtful)
             if self._hopeless():
                 return True
         return self._rerun(doubtful)
 
     def _sort_in(
-        self, index: int, position: int, result: RunResult, doubtful: dict[int, _Seen | None]
+        self,
+        position: int,
+        index: int,
+        result: RunResult,
+        outcome: TestOutcome,
+        doubtful: dict[int, _Seen | None],
     ) -> None:
         """The first test of a process ran undisturbed, so its verdict stands, as does a pass.
 
@@ -100,7 +110,6 @@ class Attempt:
         Where the process ended badly, what it claims of its tests decides nothing: a pass is only
         counted where the program fails anyhow.
         """
-        outcome = self._compare(index, result)
         passed = outcome.verdict == Verdict.ACCEPTED
         if not result.believed:
             doubtful[index] = None
@@ -129,8 +138,7 @@ class Attempt:
             if seen and 0 < self.config.confirmations <= confirmed:
                 self._settle(index, seen.outcome)
                 continue
-            result = self._run([index])[index]
-            outcome = self._compare(index, result)
+            result, outcome = self._run_alone(index)
             if seen and (outcome.verdict, result.output) != (seen.outcome.verdict, seen.output):
                 return False
             confirmed += seen is not None
@@ -143,7 +151,7 @@ class Attempt:
         for index in range(len(self.problem.tests)):
             if self._hopeless() or self._out_of_time():
                 return False
-            self._settle(index, self._compare(index, self._run([index])[index]))
+            self._settle(index, self._run_alone(index)[1])
         return not self._failing()
 
     def _failing(self) -> bool:
@@ -162,6 +170,10 @@ class Attempt:
 
     def _out_of_time(self) -> bool:
         return time.monotonic() >= self.deadline_s
+
+    def _run_alone(self, index: int) -> tuple[RunResult, TestOutcome]:
+        results = self._run([index])
+        return results[index], self._compare(results)[index]
 
     def _run(self, group: list[int]) -> dict[int, RunResult]:
         problem = self.problem
@@ -189,7 +201,16 @@ class Attempt:
             output_bytes=max(self.config.output_bytes, 2 * longest + _OUTPUT_SLACK_BYTES),
         )
 
-    def _compare(self, index: int, result: RunResult) -> TestOutcome:
+    def _compare(self, results: dict[int, RunResult]) -> dict[int, TestOutcome]:
+        """What the outputs are worth, by this process or by the problem's own checker."""
+        ended = [index for index, result in results.items() if result.end == End.OK]
+        scores = self._scores(ended, results) if self.problem.checker and ended else {}
+        return {
+            index: _scored(scores[index], result) if index in scores else self._plain(index, result)
+            for index, result in results.items()
+        }
+
+    def _plain(self, index: int, result: RunResult) -> TestOutcome:
         if result.end != End.OK:
             permanent = result.end == End.PROBLEM
             return TestOutcome(_VERDICTS[result.end], result.detail, result.cpu_s, permanent)
@@ -202,4 +223,45 @@ class Attempt:
             right = result.output == PASSED.encode()
         verdict = Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
         detail = "" if right else result.detail
-        return TestOutcome(verdict, detail, result.cpu_s)
+        return TestOutcome(verdict, detail, result.cpu_s, share=float(right))
+
+    def _scores(self, indices: list[int], results: dict[int, RunResult]) -> dict[int, Score]:
+        """What the problem's own checker says of these outputs; those that are no value fail."""
+        cases = {index: self._case(index, results[index].output) for index in indices}
+        sent = [case for case in cases.values() if case is not None]
+        cpu_s = self.config.checker_timeout_s * max(1, len(sent))
+        request = Request(
+            kind=Kind.SCORE,
+            code=self.problem.checker.encode("utf-8", "surrogatepass"),
+            inputs=[jsontext.dumps(sent).encode()],
+            limits=Limits(
+                cpu_s=cpu_s,
+                wall_s=_WALL_FACTOR * cpu_s + _WALL_EXTRA_S,
+                total_s=_BUSY_FACTOR * (_WALL_FACTOR * cpu_s + _WALL_EXTRA_S),
+                memory_bytes=self.config.memory_bytes,
+                output_bytes=_SCORE_BYTES,
+            ),
+            entry=CHECKER,
+        )
+        found = iter(self.zygote.score(request, len(sent)) if sent else ())
+        return {
+            index: Score(0.0, End.OK, "") if case is None else next(found)
+            for index, case in cases.items()
+        }
+
+    def _case(self, index: int, output: bytes) -> list[Any] | None:
+        """[input, output, answer] as the checker is given them; None where the output is none."""
+        test = self.problem.tests[index]
+        if self.problem.kind == Kind.STDIO:
+            given = test.given.decode("utf-8", "surrogatepass")
+            return [given, output.decode("utf-8", "replace"), test.expected]
+        value = parse_result(test.expected, output)
+        return None if value is DIFFERENT else [jsontext.loads(test.given), value, test.expected]
+
+
+def _scored(score: Score, result: RunResult) -> TestOutcome:
+    if score.value is None:
+        permanent = score.end == End.PROBLEM
+        return TestOutcome(Verdict.INTERNAL_ERROR, score.detail, result.cpu_s, permanent)
+    verdict = Verdict.ACCEPTED if score.value == 1 else Verdict.WRONG_ANSWER
+    return TestOutcome(verdict, "", result.cpu_s, share=score.value)

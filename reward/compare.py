@@ -16,7 +16,8 @@ _DECIMAL = re.compile(rb"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-
 _INTEGER = re.compile(rb"-?[0-9]+")
 _MAX_DECIMAL_CHARS = 400  # beyond it, parsing a decimal is slow and its value overflows anyway
 _SLACK_BYTES = 65536
-_DIFFERENT = object()
+DIFFERENT = object()
+"""Equals no value that a test expects."""
 
 
 def stdout_equal(expected: str, got: bytes) -> bool:
@@ -77,17 +78,17 @@ def result_equal(expected: Any, got: bytes) -> bool:
     `expected` is what `normalise` returns.
     """
     value = parse_result(expected, got)
-    return value is not _DIFFERENT and values_equal(expected, value)
+    return value is not DIFFERENT and values_equal(expected, value)
 
 
 def parse_result(expected: Any, got: bytes) -> Any:
     """The result, or something that equals nothing: where it is no JSON, or far too long."""
     if len(got) > 16 * len(jsontext.dumps(expected)) + _SLACK_BYTES:
-        return _DIFFERENT  # so much longer that parsing it would only cost memory
+        return DIFFERENT  # so much longer that parsing it would only cost memory
     try:
         return jsontext.loads(got)
     except (ValueError, RecursionError):
-        return _DIFFERENT
+        return DIFFERENT
 
 
 def normalise(value: Any) -> Any:

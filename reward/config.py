@@ -42,6 +42,7 @@ class JudgeConfig:
         drop_prompt_examples: leave out tests whose input and output stand in the question (of the
             problem's record, or of `extra_info`) where at least `min_tests` others remain.
         min_tests: see `drop_prompt_examples`.
+        checker_timeout_s: CPU time of a problem's own checker, per output that it looks at.
         workers: programs judged at once; 0 means one per available core.
         retries: new attempts after a failure of the judge itself.
         recycle_after: programs after which a zygote is replaced.
@@ -72,6 +73,7 @@ class JudgeConfig:
     extract: str = "last"
     drop_prompt_examples: bool = False
     min_tests: int = 2
+    checker_timeout_s: float = 4.0
     workers: int = 0
     retries: int = 2
     recycle_after: int = 2000
@@ -84,8 +86,9 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, field.type)
-        for key in ("timeout_s", "program_timeout_s", "memory_bytes", "output_bytes",
-                    "max_timeouts", "recycle_after", "min_tests", "pool_queue"):  # fmt: skip
+        for key in ("timeout_s", "program_timeout_s", "checker_timeout_s", "memory_bytes",
+                    "output_bytes", "max_timeouts", "recycle_after", "min_tests",
+                    "pool_queue"):  # fmt: skip
             self._check(key, getattr(self, key) > 0, "use a number above zero")
         for key in ("confirmations", "workers", "retries", "pool_actors"):
             self._check(key, getattr(self, key) >= 0, "use zero or more")

@@ -207,12 +207,13 @@ class Judge:
     def _result(self, outcomes: list[TestOutcome], total: int, seconds: float) -> JudgeResult:
         verdict = combine(outcome.verdict for outcome in outcomes)
         passed = sum(outcome.verdict == Verdict.ACCEPTED for outcome in outcomes)
+        share = sum(outcome.share for outcome in outcomes)
         first = next((o.detail for o in outcomes if o.verdict == verdict), "")
         return JudgeResult(
             verdict=verdict,
             passed=passed,
             total=total,
-            score=score(verdict, passed, total, self.config.tiers, self.config.adaptive),
+            score=score(verdict, share, total, self.config.tiers, self.config.adaptive),
             level=int(self.level),
             seconds=seconds,
             detail="" if verdict == Verdict.ACCEPTED else first,

@@ -99,12 +99,12 @@ def combine(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in _PRECEDENCE if verdict in seen), Verdict.ACCEPTED)
 
 
-def score(verdict: Verdict, passed: int, total: int, tiers: Tiers, adaptive: bool) -> float:
+def score(verdict: Verdict, passed: float, total: int, tiers: Tiers, adaptive: bool) -> float:
     """The reward of a verdict.
 
     With `adaptive`, a program that runs but fails tests gets
-    wrong_answer + (accepted - wrong_answer) * passed / total (after RLTF.s adaptive feedback,
-    restated so that it joins the accepted tier).
+    wrong_answer + (accepted - wrong_answer) * passed / total (after RLTF's adaptive feedback,
+    restated so that it joins the accepted tier). Tests passed in part count in part.
     """
     if verdict == Verdict.INTERNAL_ERROR:
         return 0.0
