@@ -45,7 +45,10 @@ class Executor:
         try:
             with memory_files(order) as files:
                 deaths = self._run(order, files)
-                result, sizes = gather(self.page, files, order.limits.output_bytes)
+                outputs = [output for _, output in files.pairs]
+                if order.kind == Kind.RUN:
+                    outputs.append(files.sink)
+                result, sizes = gather(self.page, outputs, order.limits.output_bytes)
                 sink = os.fstat(files.sink).st_size
         except OSError as error:
             wire.send_message(self.sock, {"broken": str(error)})

@@ -101,13 +101,13 @@ def copy(to: int, source: int, start: int, size: int) -> None:
         start, size = start + done, size - done
 
 
-def gather(page: Page, files: Files, limit: int) -> tuple[int, list[int]]:
+def gather(page: Page, outputs: list[int], limit: int) -> tuple[int, list[int]]:
     """One file with the record page and all outputs below the limit; and the outputs' sizes."""
     result = memory_file()
     try:
         copy(result, page.fd, 0, PAGE_BYTES)
-        sizes = [os.fstat(output).st_size for _, output in files.pairs]
-        for (_, output), size in zip(files.pairs, sizes, strict=True):
+        sizes = [os.fstat(output).st_size for output in outputs]
+        for output, size in zip(outputs, sizes, strict=True):
             if size < limit:
                 copy(result, output, 0, size)
     except BaseException:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -34,15 +35,16 @@ def run_group(order: Order, files: list[tuple[int, int]], sink: int, record: Rec
     something behind (threads) that would disturb the next.
     """
     code = compile_program(order.content, order.code_bytes, record)
-    run = _run_stdio if order.kind == Kind.STDIO else _run_call
+    run = _RUNS[order.kind]
+    called = order.kind == Kind.CALL
     alone = len(files) == 1
     for position, (input_fd, output_fd) in enumerate(files):
         record.move_to(position)
         empty(sink)
         os.dup2(input_fd, 0)
-        os.dup2(output_fd if order.kind == Kind.STDIO else sink, 1)
+        os.dup2(sink if called else output_fd, 1)
         if alone:
-            output_fd = _keep_only(output_fd, order.kind)
+            output_fd = _close_others(output_fd if called else 1)
         end, detail = run(code, order.entry, output_fd, alone or position == 0)
         if not alone and os.fstat(sink).st_size >= order.limits.output_bytes:
             end, detail = End.OUTPUT, "too much written beside the output"
@@ -72,11 +74,11 @@ def empty(sink: int) -> None:
     os.lseek(sink, 0, os.SEEK_SET)
 
 
-def _keep_only(output_fd: int, kind: Kind) -> int:
+def _close_others(output_fd: int) -> int:
     """Close all descriptors but 0 to 2 and, for a result, one more, whose number is returned."""
-    if kind == Kind.STDIO:
+    if output_fd <= 2:
         os.closerange(3, 1024)
-        return 1
+        return output_fd
     os.dup2(output_fd, 3)
     os.closerange(4, 1024)
     return 3
@@ -84,6 +86,20 @@ def _keep_only(output_fd: int, kind: Kind) -> int:
 
 def _run_stdio(code: types.CodeType, entry: str, output_fd: int, thorough: bool) -> tuple[End, str]:
     return _guarded(lambda namespace: exec(code, namespace), {}, thorough)
+
+
+def _run_traced(
+    code: types.CodeType, entry: str, output_fd: int, thorough: bool
+) -> tuple[End, str]:
+    def body(namespace: dict[str, Any]) -> None:
+        try:
+            exec(code, namespace)
+        except Exception as error:
+            own = error.__traceback__.tb_next if error.__traceback__ else None
+            traceback.print_exception(type(error), error, own)
+            raise
+
+    return _guarded(body, {}, thorough)
 
 
 def _run_call(code: types.CodeType, entry: str, output_fd: int, thorough: bool) -> tuple[End, str]:
@@ -97,6 +113,9 @@ def _run_call(code: types.CodeType, entry: str, output_fd: int, thorough: bool) 
         os.pwrite(output_fd, encoded, 0)
 
     return _guarded(body, call_namespace(), thorough)
+
+
+_RUNS = {Kind.STDIO: _run_stdio, Kind.RUN: _run_traced, Kind.CALL: _run_call}
 
 
 def _callable(namespace: dict[str, Any], entry: str) -> Callable[..., Any]:

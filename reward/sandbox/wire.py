@@ -56,6 +56,7 @@ class Kind(IntEnum):
     STDIO = 0  # input: stdin; output: stdout
     CALL = 1  # input: JSON list of arguments; output: JSON of the result
     CHECK = 2  # input: the test program, run apart from the candidate; output: its outcome
+    RUN = 4  # input: stdin; output: stdout, and what was written to stderr, tracebacks included
     SCORE = 3  # input: JSON of a case for the problem's own `check`; output: what that says
 
 
