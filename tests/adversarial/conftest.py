@@ -13,7 +13,7 @@ def one_worker(request: pytest.FixtureRequest) -> Iterator[Judge]:
     config = JudgeConfig(
         workers=1,
         strict=request.param,
-        timeout_s=0.4,
+        timeout_s=0.3,
         max_timeouts=1,
         memory_bytes=256 << 20,
         audit_fraction=0.0,

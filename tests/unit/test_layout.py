@@ -12,7 +12,14 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("recipe", "refiner_worker", "reward")
 PURE = ("constraint", "metrics")
 ASSEMBLY = ("main", "runner", "trainer", "agent_loop", "loss")
-STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "reward.sandbox")
+STANDARD_LIBRARY_ONLY = (
+    "reward.assertions",
+    "reward.compare",
+    "reward.extract",
+    "reward.jsontext",
+    "reward.sandbox",
+    "reward.verdict",
+)
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {

@@ -14,7 +14,7 @@ def _guarantees() -> list[tuple[str, str, str]]:
     text = (REPO_ROOT / "docs" / "judge.md").read_text()
     section = text.split("## What is guaranteed\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ") and "tests/" in line]
-    found = [match.group("sentence", "file", "test") for match in ROW.finditer(section)]
+    found = [(m["sentence"], m["file"], m["test"]) for m in ROW.finditer(section)]
     assert len(found) == len(rows)
     return found
 
