@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.kinds import EvalProblem, Family, Message
 from recipe.evaluation.sanitise import sanitise
-from reward.extract import extract
+from reward.extract import Extract, extract
 
 # Each begins with those that most often end a response: a server is given the first four.
 BIGCODE_STOP = {
@@ -76,6 +76,15 @@ class EvalProtocol:
     stop: Callable[[Family], tuple[str, ...]]
     program: Callable[[EvalProblem, str], str | None]
     max_tokens: int
+
+
+def program_in(
+    protocol: EvalProtocol, problem: EvalProblem, completion: str, how: Extract
+) -> str | None:
+    """The program in a completion; as trained, the code block that the judge's `extract` takes."""
+    if protocol.name == TRAINED:
+        return extract(completion, how)
+    return protocol.program(problem, completion)
 
 
 def cut(completion: str, stop: tuple[str, ...]) -> str:
