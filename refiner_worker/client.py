@@ -21,6 +21,7 @@ from refiner_worker.outcome import Outcome, RefineLimits, Refinement
 from refiner_worker.prompts import RefineTemplate, problem_text, render
 from refiner_worker.reading import AnswerReader
 from refiner_worker.script import is_foreign
+from refiner_worker.turn_end import TurnEnd, turn_end
 
 __all__ = ["Generator", "Outcome", "RefineLimits", "RefineTask", "Refinement", "RefinerClient"]
 
@@ -55,8 +56,9 @@ class RefinerClient:
         temperature: of the refiner; 0 is greedy.
         decoding: how refinements are decoded. `ngram`, `suffix`, `copy` send what `plain` does: the
             speculation is the servers' (`engine.server_overrides`).
-        end_ids: tokens beside the tokenizer's EOS that end an output (the model's generation
-            config may name some).
+        end: how the policy's responses end; None: as the tokenizer and its chat template say.
+        end_ids: tokens beside the policy's at which the refiner's engine stops (the refiner's
+            generation config may name some).
         sampling_extra: sampling parameters that only this engine understands, sent with each
             request (`engine.sampling_extra`).
     """
@@ -69,6 +71,7 @@ class RefinerClient:
         limits: RefineLimits,
         temperature: float,
         decoding: Decoding | str = Decoding.PLAIN,
+        end: TurnEnd | None = None,
         end_ids: Collection[int] = (),
         sampling_extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -76,7 +79,7 @@ class RefinerClient:
         self._tokenizer = tokenizer
         self._template = template
         self._limits = limits
-        self._reader = AnswerReader(tokenizer, template, end_ids)
+        self._reader = AnswerReader(tokenizer, template, end or turn_end(tokenizer), end_ids)
         self._slots = asyncio.Semaphore(limits.max_concurrency)
         self._seen_errors: set[type[Exception]] = set()
         self._verify: VerifySettings | None = None

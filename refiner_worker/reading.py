@@ -8,6 +8,7 @@ from refiner_worker.blocks import fit_seams
 from refiner_worker.outcome import Outcome, Refinement
 from refiner_worker.prompts import RefineTemplate, parse_refinement
 from refiner_worker.repetition import loops
+from refiner_worker.turn_end import TurnEnd
 
 
 class AnswerReader:
@@ -16,22 +17,26 @@ class AnswerReader:
     Args:
         tokenizer: the policy's, which is the refiner's as well.
         template: whose answer marks are taken off where the refiner echoes them.
-        end_ids: tokens beside the tokenizer's EOS that end an output.
+        end: how the policy's responses end.
+        end_ids: tokens beside the policy's at which the refiner's engine stops.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         template: RefineTemplate,
+        end: TurnEnd,
         end_ids: Collection[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self.end_ids = frozenset({tokenizer.eos_token_id, *end_ids})
+        self._end_id = end.id
+        self.end_ids = end.stop_ids.union(end_ids)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The tokens' text, special tokens left out."""
-        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        """The tokens' text, special tokens and the one that ends it left out."""
+        shown = token_ids[:-1] if self._ends(token_ids) else token_ids
+        return self._tokenizer.decode(list(shown), skip_special_tokens=True)
 
     def ends_line(self, token_id: int) -> bool:
         """Whether the token's text ends with a line break."""
@@ -79,9 +84,8 @@ class AnswerReader:
         return Refinement(Outcome.REFINED, tuple(kept))
 
     def ended(self, token_ids: Sequence[int], max_tokens: int) -> Refinement:
-        """The refinement of these tokens, ended as the policy ends its answers."""
-        if not self._ends(token_ids):
-            token_ids = [*token_ids, self._tokenizer.eos_token_id]
+        """The refinement of these tokens, ended as the policy's responses end."""
+        token_ids = [*self.without_end(token_ids), self._end_id]
         if len(token_ids) > max_tokens:
             return Refinement(Outcome.TRUNCATED)
         return Refinement(Outcome.REFINED, tuple(token_ids))

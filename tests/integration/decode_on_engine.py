@@ -29,6 +29,7 @@ from refiner_worker.engine import Decoded, Engine, sampling_extra, server_overri
 from refiner_worker.local_vllm import LocalVllm
 from refiner_worker.prompts import RefineTemplate, load_template, render
 from refiner_worker.reading import AnswerReader
+from refiner_worker.turn_end import turn_end
 
 MAX_TOKENS = 64
 BLOCKWISE, BLOCK_TOKENS = 24, 12
@@ -136,7 +137,7 @@ async def refine_by_blocks(engine: LocalVllm, tokenizer: Any, count: int) -> lis
         answer = tokenizer.encode(fenced(problem.task.program(Style.draw(rng))))
         tasks.append(RefineTask(policy_messages(problem.task, rng), answer))
     done = await asyncio.gather(*(client.refine(task) for task in tasks))
-    ends_line = AnswerReader(tokenizer, template).ends_line
+    ends_line = AnswerReader(tokenizer, template, turn_end(tokenizer)).ends_line
     return [
         {
             "outcome": str(one.outcome),

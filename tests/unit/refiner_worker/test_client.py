@@ -168,7 +168,7 @@ def test_an_answer_in_letters_of_neither_prompt_nor_rollout_is_told_apart(
     assert got == Refinement(Outcome.WRONG_SCRIPT, generated_tokens=7, engine_calls=1)
 
 
-def test_another_end_token_of_the_model_ends_an_answer_too(
+def test_another_end_token_of_the_refiner_ends_an_answer_too_which_then_ends_as_the_policys_do(
     tokenizer: PreTrainedTokenizerFast, encode: Encode
 ) -> None:
     """The output fills the limit of 8 tokens, and its last one is such an end token."""
@@ -181,7 +181,7 @@ def test_another_end_token_of_the_model_ends_an_answer_too(
         return await client.refine(RefineTask(MESSAGES, encode("ab")))
 
     got = asyncio.run(call())
-    assert (got.outcome, got.token_ids) == (Outcome.REFINED, tuple(output))
+    assert (got.outcome, got.token_ids) == (Outcome.REFINED, tuple(encode("abcdefg")))
 
 
 def test_the_refiner_is_told_what_its_template_shows_and_each_request_carries_the_extra(
