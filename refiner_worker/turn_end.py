@@ -2,9 +2,9 @@
 
 Three files of a model say it, and they need not agree: the tokenizer's `eos_token`, the
 `eos_token_id` of the generation config, and the chat template. Gemma's tokenizer has `<eos>`, and
-its turns end with `<end_of_turn>`; Phi's has `<|endoftext|>`, and its turns end with `<|end|>`. What
-is learnt as a response must end as the policy's own responses do: with the template's token, if
-generation stops there.
+its turns end with `<end_of_turn>`; Phi's has `<|endoftext|>`, and its turns end with `<|end|>`.
+What is learnt as a response must end as the policy's own responses do: with the template's token,
+if generation stops there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-_REPLY = "xq7reply"
-"""Stands for a response in the rendering that is looked at."""
+_ASK, _REPLY = "xq7ask", "xq7reply"
+"""Stand for a prompt and a response in the rendering that is looked at."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class TurnEnd:
         stop_ids: the tokens at which generation stops.
         template_id: the token that the chat template writes after a response; None if it writes no
             token of its own there.
-        template_opens_with: the tokens that the chat template writes before a response.
+        template_opens_with: the tokens that the chat template writes between a prompt and a
+            response.
     """
 
     id: int
@@ -71,16 +72,16 @@ def turn_end(
 def _around_reply(
     tokenizer: PreTrainedTokenizerBase, chat_options: Mapping[str, Any]
 ) -> tuple[list[int], list[int]]:
-    """Tokens that the chat template writes before a response and after it."""
+    """Tokens that the chat template writes between a prompt and a response, and after it."""
     if tokenizer.chat_template is None:
         return [], []
-    messages = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": _REPLY}]
+    messages = [{"role": "user", "content": _ASK}, {"role": "assistant", "content": _REPLY}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, **chat_options)
     before, reply, after = text.rpartition(_REPLY)
     if not reply:
         return [], []
     return (
-        tokenizer.encode(before, add_special_tokens=False),
+        tokenizer.encode(before.rpartition(_ASK)[2], add_special_tokens=False),
         tokenizer.encode(after, add_special_tokens=False),
     )
 

@@ -169,6 +169,7 @@ def verdict_table(runs: Sequence[Run]) -> Table | None:
 
 FAILURES = (
     "too_long",
+    "no_response",
     "truncated",
     "repetitive",
     "empty",

@@ -11,6 +11,7 @@ import ray
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from recipe.online_refiner.chat import policy_chat
 from recipe.online_refiner.console import show_our_log
 from recipe.online_refiner.episodes import ROW_KEY
 from recipe.online_refiner.feedback import FAILING_TEST_KEY, Feedback, feedback_text
@@ -42,12 +43,12 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         refiner = settings.refiner
         client = RefinerClient(
             generator,
-            self.tokenizer,
+            policy_chat(self.config, self.tokenizer, self.model_config.local_path),
             load_template(refiner.template),
             limits,
             refiner.temperature,
             refiner.decoding,
-            end_ids=end_ids(refiner.model_path or self.model_config.local_path),
+            end_ids=end_ids(refiner.model_path) if refiner.model_path else (),
             sampling_extra=sampling_extra(engine_name(self.config, settings)),
         )
         self._feedback = refiner.feedback

@@ -13,9 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig
 
 from recipe.online_refiner.budgets import refine_limits, refiner_model_length
+from recipe.online_refiner.chat import policy_chat, policy_tokenizer, tokenizer_path
 from recipe.online_refiner.constraint_checks import (
     check_combinations,
     check_injection,
@@ -25,6 +26,8 @@ from recipe.online_refiner.constraint_checks import (
 from recipe.online_refiner.placement_checks import check_mode, check_placement
 from recipe.online_refiner.settings import ConfigError, Settings
 from recipe.online_refiner.template_checks import check_template_use
+from recipe.online_refiner.turn_checks import check_senses, check_turns
+from refiner_worker.chat import Chat
 from refiner_worker.prompts import load_template, render
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
@@ -124,29 +127,36 @@ _RULES: tuple[Callable[[DictConfig, Settings], Iterator[str]], ...] = (
 
 def _check_prompts(config: DictConfig, settings: Settings) -> Iterator[str]:
     """Checks that need the tokenizer and the data; run once nothing else is wrong."""
-    model = config.actor_rollout_ref.model
-    path = model.tokenizer_path or model.path
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if tokenizer.chat_template is None and model.get("custom_chat_template") is None:
+    refused = list(check_senses(config, settings))
+    if refused:
+        yield from refused
+        return
+    tokenizer = policy_tokenizer(config)
+    if tokenizer.chat_template is None:
         yield (
-            f"actor_rollout_ref.model.path={path!r}: its tokenizer has no chat template, by which "
-            "prompts are written. Fix: take an instruct model, or set "
+            f"actor_rollout_ref.model.path={tokenizer_path(config)!r}: its tokenizer has no chat "
+            "template, by which prompts are written. Fix: take an instruct model, or set "
             "actor_rollout_ref.model.custom_chat_template"
         )
         return
-    if model.get("custom_chat_template") is not None:
-        tokenizer.chat_template = model.custom_chat_template
-    yield from _check_lengths(config, settings, tokenizer)
+    try:
+        chat = policy_chat(config, tokenizer)
+    except ValueError as error:
+        yield (
+            f"actor_rollout_ref.model.path={tokenizer_path(config)!r}: {error}, so no response "
+            "would end. Fix: set eos_token in tokenizer_config.json"
+        )
+        return
+    yield from check_turns(config, settings, chat)
+    yield from _check_lengths(config, settings, chat)
     yield from _check_context(config, settings)
 
 
-def _check_lengths(
-    config: DictConfig, settings: Settings, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[str]:
+def _check_lengths(config: DictConfig, settings: Settings, chat: Chat) -> Iterator[str]:
     limit = config.data.max_prompt_length
     for key in ("train_files", "val_files"):
         for path in paths_of(config.data[key]):
-            lengths = _longest_prompts(path, tokenizer)
+            lengths = _longest_prompts(path, chat)
             over = sum(length > limit for length in lengths)
             if over and not config.data.filter_overlong_prompts:
                 yield (
@@ -155,27 +165,21 @@ def _check_lengths(
                     f"{max(lengths)}, or data.filter_overlong_prompts=True to leave them out"
                 )
     if settings.refines:
-        yield from _check_template_budget(config, settings, tokenizer)
+        yield from _check_template_budget(config, settings, chat)
 
 
-def _longest_prompts(path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _longest_prompts(path: str, chat: Chat) -> list[int]:
     prompts = pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()
     prompts.sort(key=lambda messages: -sum(len(message["content"]) for message in messages))
-    texts = [
-        tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        for messages in prompts[:MAX_ROWS_MEASURED]
-    ]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    texts = [chat.prompt(messages) for messages in prompts[:MAX_ROWS_MEASURED]]
+    return [len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
-def _check_template_budget(
-    config: DictConfig, settings: Settings, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[str]:
+def _check_template_budget(config: DictConfig, settings: Settings, chat: Chat) -> Iterator[str]:
     messages = render(
         load_template(settings.refiner.template), [{"role": "user", "content": ""}], ""
     )
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    words = len(tokenizer.encode(text, add_special_tokens=False))
+    words = len(chat.prompt_ids(messages))
     limit = refine_limits(config, settings).max_prompt_tokens
     if words >= limit:
         yield (
@@ -187,7 +191,7 @@ def _check_template_budget(
 
 def _check_context(config: DictConfig, settings: Settings) -> Iterator[str]:
     path = settings.refiner.model_path or config.actor_rollout_ref.model.path
-    context = AutoConfig.from_pretrained(path).max_position_embeddings
+    context = AutoConfig.from_pretrained(path).get_text_config().max_position_embeddings
     needed = config.data.max_prompt_length + config.data.max_response_length
     if needed > context:
         yield (

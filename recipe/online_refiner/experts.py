@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
 
 from recipe.online_refiner.constraint import expert_weights
 from recipe.online_refiner.episodes import RolloutRow
 from recipe.online_refiner.mixed_update import WeighedResponse
+from refiner_worker.chat import Chat
 
 
 def expert_responses(
     rows: Sequence[RolloutRow],
-    tokenizer: PreTrainedTokenizerBase,
+    chat: Chat,
     share: float,
     mini_batches: int,
     max_tokens: int,
@@ -33,7 +33,7 @@ def expert_responses(
     answers = [
         (row.prompt_ids, ids)
         for row in by_prompt.values()
-        if len(ids := _answer_ids(row.reference, tokenizer)) <= max_tokens
+        if len(ids := _answer_ids(row.reference, chat)) <= max_tokens
     ]
     if not answers:
         return []
@@ -45,6 +45,5 @@ def expert_responses(
     ]
 
 
-def _answer_ids(program: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    text = f"```python\n{program.strip()}\n```"
-    return [*tokenizer.encode(text, add_special_tokens=False), int(tokenizer.eos_token_id)]
+def _answer_ids(program: str, chat: Chat) -> list[int]:
+    return chat.response_ids(f"```python\n{program.strip()}\n```")

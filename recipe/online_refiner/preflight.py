@@ -38,6 +38,7 @@ from recipe.online_refiner.preflight_sizes import (
 )
 from recipe.online_refiner.refiner_engine import decoding_choice
 from recipe.online_refiner.settings import ConfigError, Kind, Settings, read_settings
+from recipe.online_refiner.turn_checks import turn_warnings
 from recipe.online_refiner.verl_keys import apply_settings
 from reward.config import JudgeConfig, JudgeConfigError
 from reward.sandbox.client import SandboxError, ZygoteClient
@@ -84,7 +85,8 @@ def preflight(config: DictConfig, settings: Settings) -> Report:
         "Memory of a GPU, estimated": memory_rows(sizes),
         "Checkpoints": disk_rows(config, disk),
     }
-    return Report(tuple(dict.fromkeys(faults)), tuple(warnings_on(config, settings)), tables)
+    warnings = (*warnings_on(config, settings), *turn_warnings(config, settings))
+    return Report(tuple(dict.fromkeys(faults)), warnings, tables)
 
 
 def _faults_of_check(config: DictConfig, settings: Settings, *, reachable: bool) -> list[str]:

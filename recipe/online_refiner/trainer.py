@@ -28,6 +28,7 @@ from verl.utils.debug import marked_timer
 
 from recipe.online_refiner.advantage import penalised_by
 from recipe.online_refiner.averaging_worker import AveragingWorker
+from recipe.online_refiner.chat import policy_chat
 from recipe.online_refiner.episodes import EpisodeLog, RolloutRow
 from recipe.online_refiner.experts import expert_responses
 from recipe.online_refiner.injection import (
@@ -257,7 +258,7 @@ class OnlineRefinerTrainer(PPOTrainer):
         )
         responses = expert_responses(
             self._rows,
-            self.tokenizer,
+            policy_chat(self.config, self.tokenizer),
             share,
             mini_batches=len(batch) // self._rollouts_a_mini_batch(),
             max_tokens=self.config.data.max_response_length,

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from refiner_worker.blocks import fit_seams, plan_blocks
+from refiner_worker.chat import Chat
 from refiner_worker.client import Outcome, RefineLimits, Refinement, RefinerClient, RefineTask
 from refiner_worker.fake import FakeGenerator, FakeOutput
 from refiner_worker.prompts import RefineTemplate
@@ -123,7 +124,7 @@ def refine(
 ) -> Refinement:
     async def call() -> Refinement:
         engine = generator or Limited(editor)
-        client = RefinerClient(engine, tokenizer, TEMPLATE, limits, 0.0)
+        client = RefinerClient(engine, Chat.of(tokenizer), TEMPLATE, limits, 0.0)
         ids = [*encode(tokenizer, answer), tokenizer.eos_token_id]
         return await client.refine(RefineTask(MESSAGES, ids))
 

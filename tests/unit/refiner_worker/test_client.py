@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from refiner_worker.chat import Chat
 from refiner_worker.client import (
     Generator,
     Outcome,
@@ -60,7 +61,7 @@ def refine(
     decoding: str = "plain",
 ) -> Refinement:
     async def call() -> Refinement:
-        client = RefinerClient(generator, tokenizer, template, limits, 0.0, decoding)
+        client = RefinerClient(generator, Chat.of(tokenizer), template, limits, 0.0, decoding)
         return await client.refine(RefineTask(MESSAGES, answer))
 
     return asyncio.run(call())
@@ -153,7 +154,7 @@ def test_the_steps_deadline_ends_a_refinement_before_its_own_and_is_told_apart(
 ) -> None:
     async def call() -> Refinement:
         generator = FakeGenerator(lambda prompt: encode("ac"), gate=asyncio.Event())
-        client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
+        client = RefinerClient(generator, Chat.of(tokenizer), TEMPLATE, LIMITS, temperature=0.0)
         until_s = asyncio.get_running_loop().time() + 0.05
         return await client.refine(RefineTask(MESSAGES, encode("ab"), until_s=until_s))
 
@@ -177,7 +178,7 @@ def test_another_end_token_of_the_refiner_ends_an_answer_too_which_then_ends_as_
 
     async def call() -> Refinement:
         engine = FakeGenerator(lambda prompt: output)
-        client = RefinerClient(engine, tokenizer, TEMPLATE, LIMITS, 0.0, end_ids=stop)
+        client = RefinerClient(engine, Chat.of(tokenizer), TEMPLATE, LIMITS, 0.0, end_ids=stop)
         return await client.refine(RefineTask(MESSAGES, encode("ab")))
 
     got = asyncio.run(call())
@@ -192,7 +193,7 @@ def test_the_refiner_is_told_what_its_template_shows_and_each_request_carries_th
 
     async def call() -> Refinement:
         client = RefinerClient(
-            engine, tokenizer, template, LIMITS, 0.0, sampling_extra={"detokenize": False}
+            engine, Chat.of(tokenizer), template, LIMITS, 0.0, sampling_extra={"detokenize": False}
         )
         return await client.refine(RefineTask(MESSAGES, encode("ab"), feedback="1 of 2"))
 
@@ -208,7 +209,7 @@ def test_no_more_than_the_allowed_number_are_under_way(
     async def call() -> FakeGenerator:
         gate = asyncio.Event()
         generator = FakeGenerator(lambda prompt: encode("ac"), gate=gate)
-        client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
+        client = RefinerClient(generator, Chat.of(tokenizer), TEMPLATE, LIMITS, temperature=0.0)
         tasks = [
             asyncio.create_task(client.refine(RefineTask(MESSAGES, encode("ab")))) for _ in range(5)
         ]
@@ -275,4 +276,6 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, suffix, copy"):
-        RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")
+        RefinerClient(
+            FakeGenerator(list), Chat.of(tokenizer), TEMPLATE, LIMITS, 0.0, decoding="fast"
+        )
