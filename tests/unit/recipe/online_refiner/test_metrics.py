@@ -39,7 +39,7 @@ def episode(
 
 
 OTHER_FAILURES = (
-    *("too_long", "truncated", "repetitive", "empty", "wrong_script"),
+    *("too_long", "no_response", "truncated", "repetitive", "empty", "wrong_script"),
     *("step_deadline", "engine_error"),
 )
 EPISODES = [
