@@ -119,6 +119,7 @@ class TestATrainingStep:
             *("actor_rollout_ref.actor.optim.lr=1e-5", "refiner.deadline_s=600"),
             "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024",
             f"actor_rollout_ref.rollout.{cache}={KV_CACHE_BYTES}",
+            "actor_rollout_ref.rollout.max_model_len=512",
             "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
             f"{LARGEST_TENSOR_MIB}",
         )
