@@ -182,6 +182,7 @@ def verdict_table(runs: Sequence[Run]) -> Table | None:
 
 FAILURES = (
     "too_long",
+    "no_response",
     "truncated",
     "repetitive",
     "empty",

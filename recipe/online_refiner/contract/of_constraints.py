@@ -29,6 +29,7 @@ from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.records import Refinement, Rollout
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.settings import ConfigError
+from refiner_worker.chat import Chat
 
 TOTAL_STEPS = 10
 BASE = ("hardware=cpu_debug", "experiment=quickstart_sane")
@@ -219,7 +220,7 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         mini_batches=2,
         rollouts_a_mini_batch=2,
         trains_actor=True,
-        tokenizer=tokenizer,
+        chat=Chat.of(tokenizer),
         max_response_tokens=64,
     )
 

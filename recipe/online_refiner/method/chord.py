@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
 
 from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Step
 from recipe.online_refiner.method.extra_rows import extra_row_faults
@@ -24,6 +23,7 @@ from recipe.online_refiner.method.schedules import chord_mu
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
 from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.settings import Section, Settings
+from refiner_worker.chat import Chat
 
 
 class ChordSettings(Section):
@@ -70,7 +70,7 @@ class Chord(Constraint):
     def additions(self, step: Step) -> Additions:
         share = self._share(step)
         rows = demonstration_rows(
-            step.rollouts, step.tokenizer, share, step.mini_batches, step.max_response_tokens
+            step.rollouts, step.chat, share, step.mini_batches, step.max_response_tokens
         )
         return Additions(rows, policy_share=1.0 - share, token_factor=self._own.phi)
 
@@ -91,7 +91,7 @@ class Chord(Constraint):
 
 def demonstration_rows(
     rollouts: Sequence[Rollout],
-    tokenizer: PreTrainedTokenizerBase,
+    chat: Chat,
     share: float,
     mini_batches: int,
     max_tokens: int,
@@ -105,7 +105,7 @@ def demonstration_rows(
     found = [
         (rollout.prompt_ids, ids)
         for rollout in by_prompt.values()
-        if len(ids := _token_ids(rollout.reference, tokenizer)) <= max_tokens
+        if len(ids := _token_ids(rollout.reference, chat)) <= max_tokens
     ]
     if not found:
         return []
@@ -117,10 +117,9 @@ def demonstration_rows(
     ]
 
 
-def _token_ids(program: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _token_ids(program: str, chat: Chat) -> list[int]:
     """The program as the policy would have written it, its end token included."""
-    text = f"```python\n{program.strip()}\n```"
-    return [*tokenizer.encode(text, add_special_tokens=False), int(tokenizer.eos_token_id)]
+    return chat.response_ids(f"```python\n{program.strip()}\n```")
 
 
 def _has_references(path: str) -> bool:

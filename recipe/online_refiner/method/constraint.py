@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedTokenizerBase
 
 from recipe.online_refiner.choices import Place
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout, Rollout
 from recipe.online_refiner.settings import Section, Settings
+from refiner_worker.chat import Chat
 
 
 @dataclass
@@ -32,7 +32,8 @@ class Step:
             until it is measured: before `Constraint.penalty`, or by the update itself.
         mini_batches: of the actor's update. rollouts_a_mini_batch: policy rows in each.
         trains_actor: False while only the critic is warmed up.
-        tokenizer: the policy's. max_response_tokens: longest response that is trained on.
+        chat: how the policy's responses are written.
+        max_response_tokens: longest response that is trained on.
     """
 
     number: int
@@ -42,7 +43,7 @@ class Step:
     mini_batches: int
     rollouts_a_mini_batch: int
     trains_actor: bool
-    tokenizer: PreTrainedTokenizerBase
+    chat: Chat
     max_response_tokens: int
 
 
