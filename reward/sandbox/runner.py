@@ -40,14 +40,15 @@ def run_group(order: Order, files: list[tuple[int, int]], sink: int, record: Rec
     alone = len(files) == 1
     for position, (input_fd, output_fd) in enumerate(files):
         record.move_to(position)
-        empty(sink)
         os.dup2(input_fd, 0)
         os.dup2(sink if called else output_fd, 1)
         if alone:
             output_fd = _close_others(output_fd if called else 1)
         end, detail = run(code, order.entry, output_fd, alone or position == 0)
-        if not alone and os.fstat(sink).st_size >= order.limits.output_bytes:
-            end, detail = End.OUTPUT, "too much written beside the output"
+        if not alone and (noise := os.fstat(sink).st_size) > 0:
+            empty(sink)
+            if noise >= order.limits.output_bytes:
+                end, detail = End.OUTPUT, "too much written beside the output"
         record.end(position, end, detail)
         if end == End.MEMORY or _thread._count() > 0:
             break
