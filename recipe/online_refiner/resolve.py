@@ -15,7 +15,7 @@ from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.method.registry import constraint_class, own_sections
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.refine.budgets import refine_limits
-from recipe.online_refiner.servers.engine import decoding_choice, engine_name
+from recipe.online_refiner.servers.refiner_engine import decoding_choice, engine_name
 from recipe.online_refiner.settings import Settings, read_settings
 from refiner_worker.choice import Choice
 from reward.traits import traits_of

@@ -6,15 +6,9 @@ import difflib
 import os
 from collections.abc import Iterator
 
+from recipe.online_refiner.choices import ESTIMATORS
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.gpu_rules import split_of
-
-ESTIMATORS = (
-    *("gae", "grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "remax"),
-    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "opo", "gpg"),
-    *("gdpo", "optimal_token_baseline", "tir_optimal_token_baseline"),
-)
-"""verl's values of `algorithm.adv_estimator`."""
 
 
 def check_estimator(plan: RunPlan) -> Iterator[str]:

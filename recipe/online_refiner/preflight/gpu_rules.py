@@ -7,7 +7,7 @@ from typing import Any
 
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.servers.engine import refiner_rollout
+from recipe.online_refiner.servers.refiner_engine import refiner_rollout
 from refiner_worker.engine import REPLICA_SPLITS, replica_gpus
 
 
