@@ -46,6 +46,7 @@ def check_mini_batches(plan: RunPlan) -> Iterator[str]:
 
 
 def check_micro_batches(plan: RunPlan) -> Iterator[str]:
+    """A micro-batch has a size, and holds one row of full length."""
     actor = plan.config.actor_rollout_ref.actor
     longest = plan.config.data.max_prompt_length + plan.config.data.max_response_length
     if not actor.use_dynamic_bsz:
@@ -67,6 +68,7 @@ def check_micro_batches(plan: RunPlan) -> Iterator[str]:
 
 
 def check_groups(plan: RunPlan) -> Iterator[str]:
+    """Groups have two rollouts where they are compared, and dynamic sampling can end."""
     estimator = str(plan.config.algorithm.adv_estimator)
     rollouts = plan.config.actor_rollout_ref.rollout.n
     if estimator == "grpo" and rollouts < 2:
@@ -108,6 +110,7 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
 
 
 def check_steps(plan: RunPlan) -> Iterator[str]:
+    """Something is trained."""
     for key in ("total_epochs", "total_training_steps"):
         value = plan.config.trainer[key]
         if value is not None and value < 1:

@@ -25,6 +25,7 @@ def split_of(plan: RunPlan) -> int:
 
 
 def check_gpus(plan: RunPlan) -> Iterator[str]:
+    """The pools have no more GPUs than the machine."""
     machine = plan.config.get("machine")
     if machine is None or plan.config.trainer.device == "cpu":
         return
@@ -40,6 +41,7 @@ def check_gpus(plan: RunPlan) -> Iterator[str]:
 
 
 def check_splits(plan: RunPlan) -> Iterator[str]:
+    """Copies of a model divide the GPUs of their pool."""
     gpus, split = plan.trainer_gpus, split_of(plan)
     if gpus % split:
         key = (

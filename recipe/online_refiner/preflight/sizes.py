@@ -210,7 +210,7 @@ _ROLLOUT_KEYS = {
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes of one checkpoint, of all that are kept, and what is free where they go."""
+    """Bytes of one checkpoint, of all that stay on the disk, and what is free where they go."""
 
     one: int
     kept: int
