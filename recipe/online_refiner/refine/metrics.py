@@ -86,8 +86,8 @@ def group_metrics(rows: Sequence[Rollout]) -> dict[str, float]:
 
     `monitor/group_reward_std`: mean over groups of the population standard deviation of the
     unshaped rewards. `monitor/group_distinct_ratio`: mean over groups of distinct responses
-    / responses. `constraint/kept_by_refinement_total`: groups of equal rewards, which give no policy
-    gradient, with an accepted refinement, on which the constraint is.
+    / responses. `constraint/kept_by_refinement_total`: groups of equal rewards, which give no
+    policy gradient, with an accepted refinement, on which the constraint is.
     """
     groups: dict[str, list[Rollout]] = {}
     for row in rows:

@@ -56,7 +56,7 @@ class RefinerServers:
             pools[REFINER_POOL] = [pool.n_gpus_per_node] * pool.nnodes
 
     def prepare_policy_servers(self) -> None:
-        """Before the policy's servers are made: let them generate on their base weights if asked."""
+        """Before the policy's servers are made: let them also serve their base weights if asked."""
         if self._plan.shares_base:
             # Imports the engine, which most placements leave to the servers' processes.
             from refiner_worker.shared_base import share_base_weights
