@@ -76,7 +76,7 @@ runtime_env() {
 import json, os, sys
 
 root, *names = sys.argv[1:]
-kept_here = [".git", ".venv", "venv", "build", "dist", "data", "runs", "outputs", "wandb", "tests", "docs", "docker"]
+kept_here = [".git", ".venv", ".venv-gpu", "venv", "build", "dist", "data", "runs", "outputs", "wandb", "tests", "docs", "docker"]
 caches = ["**/__pycache__", "**/.mypy_cache", "**/.ruff_cache", "**/.pytest_cache", "**/*.egg-info"]
 print(json.dumps({
     "working_dir": root,

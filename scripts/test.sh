@@ -15,7 +15,7 @@ usage() {
 usage: scripts/test.sh [--fast] [--only STAGE] [--keep-going] [arguments for pytest]
 
 Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then runs the stages
-  lint         ruff, ruff format, mypy, codespell, shellcheck
+  lint         ruff, ruff format, mypy, codespell, deptry (imports are declared), shellcheck
   unit         tests/unit: no Ray, no network, about a minute
   adversarial  tests/adversarial: programs that attack the sandbox
   integration  tests/integration: real verl, Ray and vLLM on the CPU, about 12 GiB of memory
@@ -57,6 +57,7 @@ stage_lint() {
     "$VENV/bin/ruff" format --check . || status=1
     "$VENV/bin/mypy" || status=1
     "$VENV/bin/codespell" --toml pyproject.toml || status=1
+    "$VENV/bin/deptry" --no-ansi . || status=1
     if [[ -x "$VENV/bin/shellcheck" ]]; then
         find scripts .ci \( -name '*.sh' -o -name '*.sbatch' -o -path .ci/run \) -exec "$VENV/bin/shellcheck" -x {} + ||
             status=1

@@ -16,6 +16,11 @@ PIP_VERSION="26.3"
 SETUPTOOLS_VERSION="77.0.3"
 INSTALL_DISK_MIB=6000
 RUN_DISK_MIB=1000
+# Of what Ray makes below TMPDIR the longest path is /ray/session_DATE_PID/sockets/plasma_store, 68 bytes, and a socket's
+# path has at most 107. recipe/online_refiner/preflight/node_rules.py has the same limits, and asks before each training.
+LONGEST_TMPDIR_BYTES=39
+# Ray's objects (200 MB) and a bucket of weights: hardware/cpu_debug.yaml.
+SHARED_MEMORY_MIB=207
 COMFORTABLE_MEMORY_MIB=10000
 PYTHON_CANDIDATES=(python3.11 python3.12 python3 python)
 
@@ -61,6 +66,25 @@ check_disk() {
         "free some space, or set ONLINE_REFINER_VENV to a folder on another disk"
     local temporary="${TMPDIR:-/tmp}"
     [[ -w "$temporary" ]] || fail "$temporary is not writable" "set TMPDIR to a writable folder"
+}
+
+# Ray and vLLM put sockets below it; the judge's have no path.
+check_temporary_folder() {
+    local folder="${RAY_TMPDIR:-${TMPDIR:-/tmp}}" bytes
+    bytes="$(printf %s "$folder" | wc -c)"
+    ((bytes <= LONGEST_TMPDIR_BYTES)) ||
+        fail "TMPDIR=$folder has $bytes bytes, and Ray's sockets below it leave it $LONGEST_TMPDIR_BYTES" \
+            "export TMPDIR=/tmp, or another short folder on a local disk"
+}
+
+check_shared_memory() {
+    local free=0 needed="$SHARED_MEMORY_MIB"
+    [[ ! -d /dev/shm ]] || free="$(free_disk_mib /dev/shm)"
+    # Ray's own leave to hold its objects below TMPDIR.
+    [[ "${RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE:-}" != 1 ]] || needed=16
+    ((free >= needed)) || fail "/dev/shm has $free MiB free, and a training takes $needed MiB of it" \
+        "docker run --shm-size=2g (or --ipc=host), or mount -o remount,size=2G /dev/shm" \
+        "or export RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE=1, which is slower"
 }
 
 available_memory_mib() {
@@ -228,6 +252,8 @@ install_packages() {
 ensure_environment() {
     unset PYTHONHOME PYTHONPATH
     check_platform
+    check_temporary_folder
+    check_shared_memory
     check_memory
     local lock_fd project_key
     mkdir -p "$(dirname "$VENV")"

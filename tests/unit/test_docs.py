@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
-SKIPPED = {".venv", ".git", "runs", "node_modules", ".pytest_cache"}
+SKIPPED = {".venv", ".venv-gpu", ".git", "runs", "node_modules", ".pytest_cache"}
 # [text](target "title"), ![text](target), [label]: target, <img src="target">
 LINK = re.compile(
     r"""\]\(\s*<?([^)\s>]+)>?(?:\s+"[^"]*")?\s*\)|^\[[^\]]+\]:\s*(\S+)|(?:src|href)="([^"]+)\"""",

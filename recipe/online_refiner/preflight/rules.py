@@ -28,6 +28,7 @@ from recipe.online_refiner.preflight.data_rules import (
     check_prompts,
 )
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
+from recipe.online_refiner.preflight.node_rules import check_node
 from recipe.online_refiner.preflight.placement_rules import (
     check_mode,
     check_shared_base,
@@ -103,6 +104,7 @@ RULES: tuple[Rule, ...] = (
     check_reward_context,
     check_refiner_rollout,
     check_places,
+    check_node,
     check_steps,
     check_memory,
     check_disk,

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +26,7 @@ from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware
 from recipe.online_refiner.preflight.report import preflight
 from recipe.online_refiner.resolve import resolve
 
+REPO_ROOT = Path(__file__).resolve().parents[4]
 EXPERIMENTS = experiment_names()
 OF_THE_CLUSTER = [name for name in EXPERIMENTS if not name.startswith("quickstart")]
 # hidden, layers, intermediate, heads, key heads, vocabulary, tied: from the models' config.json.
@@ -150,71 +154,66 @@ def test_each_experiment_writes_to_a_folder_of_its_own(composed: Composed) -> No
     assert len(set(folders)) == len(folders)
 
 
-PAPER = {
-    "ppo_dialogue_static": {
-        "actor_rollout_ref.model.path": "meta-llama/Llama-3.2-3B-Instruct",
-        "reward.reward_model.model_path": "OpenRLHF/Llama-3-8b-rm-mixture",
-        "actor_rollout_ref.actor.optim.lr": 1e-6,
-        "critic.optim.lr": 9e-6,
-        "trainer.total_epochs": 1,
-        "actor_rollout_ref.actor.ppo_epochs": 1,
-        "critic.ppo_epochs": 1,
-        "data.train_batch_size": 64,
-        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
-        "critic.ppo_mini_batch_size": 16,
-        "actor_rollout_ref.rollout.n": 1,
-        "trainer.total_training_steps": 430,
-        "constraint.static_kl.coef": 1e-2,
-        "algorithm.gamma": 1.0,
-        "algorithm.lam": 0.95,
-        "algorithm.adv_estimator": "gae",
-        "actor_rollout_ref.actor.clip_ratio": 0.2,
-        "actor_rollout_ref.actor.clip_ratio_high": 0.2,
-        "critic.cliprange_value": 0.2,
-    },
-    "ppo_apps_dynamic": {
-        "actor_rollout_ref.model.path": "meta-llama/Llama-3.2-3B-Instruct",
-        "critic.optim.lr": 9e-6,
-        "trainer.total_epochs": 7,
-        "actor_rollout_ref.actor.ppo_epochs": 4,
-        "critic.ppo_epochs": 4,
-        "data.train_batch_size": 128,
-        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
-        "actor_rollout_ref.rollout.n": 1,
-        "trainer.total_training_steps": 200,
-        "constraint.lambda": 1e-4,
-        "constraint.inject": "reward",
-    },
-    "dapo_apps": {
-        "actor_rollout_ref.model.path": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
-        "actor_rollout_ref.actor.optim.lr": 1e-6,
-        "trainer.total_epochs": 5,
-        "data.train_batch_size": 64,
-        "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
-        "actor_rollout_ref.rollout.n": 8,
-        "trainer.total_training_steps": 150,
-        "constraint.kind": "static_kl",
-        "constraint.static_kl.coef": 1e-2,
-        "actor_rollout_ref.actor.clip_ratio_low": 0.2,
-        "actor_rollout_ref.actor.clip_ratio_high": 0.3,
-        "algorithm.filter_groups.enable": True,
-    },
-    "dynamic_dapo_apps": {
-        "constraint.kind": "dynamic",
-        "constraint.inject": "advantage",
-        "constraint.lambda": 1e-4,
-        "constraint.filter": "better",
-        "trainer.total_training_steps": 150,
-        "actor_rollout_ref.rollout.n": 8,
-    },
-}
+PAPER = yaml.safe_load((REPO_ROOT / "docs" / "provenance.yaml").read_text())
+OF_THE_PAPER = [name for name in OF_THE_CLUSTER if not name.startswith("large")]
 
 
-@pytest.mark.parametrize("experiment", PAPER)
-def test_an_experiment_has_the_papers_settings(experiment: str, composed: Composed) -> None:
-    config = composed(f"experiment={experiment}", f"hardware={hardware_of(experiment)}")
-    expected = PAPER[experiment]
-    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+def settings_table() -> Any:
+    """The script that writes docs/settings.md."""
+    path = REPO_ROOT / "scripts" / "settings_table.py"
+    spec = importlib.util.spec_from_file_location("settings_table", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def of_the_cluster(composed: Composed) -> dict[str, DictConfig]:
+    return {
+        name: composed(f"experiment={name}", f"hardware={hardware_of(name)}")
+        for name in OF_THE_CLUSTER
+    }
+
+
+def test_the_table_of_settings_is_that_of_the_experiments(composed: Composed) -> None:
+    written = (REPO_ROOT / "docs" / "settings.md").read_text()
+    assert written == settings_table().document(of_the_cluster(composed)), (
+        "run scripts/settings_table.py"
+    )
+
+
+@pytest.mark.parametrize("key", [key for key in PAPER if not key.startswith("constraint.")])
+def test_an_experiment_has_the_papers_settings(key: str, composed: Composed) -> None:
+    """All but the constraint's, which set the arms apart."""
+    table = settings_table()
+    origin = PAPER[key] or {}
+    for name in OF_THE_PAPER:
+        config = composed(f"experiment={name}", f"hardware={hardware_of(name)}")
+        stated = [
+            value
+            for source in ("paper", "inferred")
+            for family, value in (origin.get(source) or {}).items()
+            if table.family_of(name).startswith(family)
+        ]
+        if stated:
+            assert OmegaConf.select(config, key) in stated, f"{name}: {key}"
+
+
+def test_the_arms_of_an_experiment_differ_in_the_constraint_alone(composed: Composed) -> None:
+    arms: dict[str, set[str]] = {}
+    for name in OF_THE_PAPER:
+        config = copy.deepcopy(composed(f"experiment={name}", f"hardware={hardware_of(name)}"))
+        setting = str(config.run.setting)
+        groups = bool(config.constraint.keep_refined_groups)
+        del config.constraint, config.run
+        rest = OmegaConf.to_yaml(config, resolve=False)
+        if setting not in ("filter_ablation", "lambda_sweep"):
+            arms.setdefault(setting, set()).add(f"{groups}\n{rest}")
+    assert {setting: len(rests) for setting, rests in arms.items()} == {
+        "ppo_dialogue": 1,
+        "ppo_apps": 1,
+        "dapo_apps": 1,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""What a node must give besides packages: short enough socket paths, and shared memory.
+
+Ray and vLLM put Unix sockets below the folder for temporary files. A socket's path has at most 107
+bytes, and a longer one ends in an OSError of Ray's or in a worker that never answers. The judge's
+sockets are pairs without a path.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.online_refiner.plan import RunPlan
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes: `sun_path` has 108 on Linux, the last of which ends it."""
+RAY_BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""What Ray's longest socket adds to the folder: the time, a process id of at most 7 digits."""
+VLLM_BELOW = len("/00000000-0000-4000-8000-000000000000")
+"""What vLLM's sockets between its processes add: a random name."""
+SHARED_MEMORY = Path("/dev/shm")
+GPU_SHARED_BYTES = 1 << 30
+"""A node with GPUs: what NCCL's documentation asks containers for."""
+SLOW_STORAGE = "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"
+"""Ray's own leave to hold its objects below the temporary folder, where they are slower."""
+
+
+def check_node(plan: RunPlan) -> Iterator[str]:
+    """This node's temporary folder and shared memory."""
+    yield from node_faults(plan.config)
+
+
+def node_faults(config: DictConfig) -> Iterator[str]:
+    """Faults of this node; a cluster that runs already has folders of its own."""
+    if not starts_ray(config):
+        return
+    yield from socket_faults(ray_folder(), temporary_folder())
+    yield from shared_memory_faults(shared_memory_needed(config), free_shared_memory())
+
+
+def starts_ray(config: DictConfig) -> bool:
+    """Whether the run starts a Ray of its own on this node."""
+    address = OmegaConf.select(config, "ray_kwargs.ray_init.address")
+    if address is None:
+        return not os.environ.get("RAY_ADDRESS")
+    return bool(address == "local")
+
+
+def temporary_folder() -> str:
+    """Where vLLM puts its sockets."""
+    return os.environ.get("VLLM_RPC_BASE_PATH") or tempfile.gettempdir()
+
+
+def ray_folder() -> str:
+    """Where Ray makes its folder `ray`."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def socket_faults(ray: str, vllm: str) -> Iterator[str]:
+    """Folders below which a socket's path would be too long."""
+    for who, folder, below in (("Ray", ray, RAY_BELOW), ("vLLM", vllm, VLLM_BELOW)):
+        size, limit = len(os.fsencode(folder)), LONGEST_SOCKET_PATH - below
+        if size > limit:
+            yield (
+                f"TMPDIR={folder!r}: {size} bytes, and the sockets that {who} makes below it leave "
+                f"it {limit} (a socket's path has at most {LONGEST_SOCKET_PATH}). Fix: export "
+                "TMPDIR=/tmp, or another short folder on a local disk"
+            )
+
+
+def shared_memory_needed(config: DictConfig) -> int:
+    """Bytes of /dev/shm: Ray's objects where their size is set, and weights on their way."""
+    allowed_slow = os.environ.get(SLOW_STORAGE) == "1"
+    store = OmegaConf.select(config, "ray_kwargs.ray_init.object_store_memory") or 0
+    if config.trainer.device != "cpu":
+        return GPU_SHARED_BYTES + (0 if allowed_slow else int(store))
+    # Without CUDA's handles each rank hands its server the weights through a bucket there.
+    rollout = config.actor_rollout_ref.rollout
+    bucket = int(rollout.checkpoint_engine.update_weights_bucket_megabytes) << 20
+    ranks = int(config.trainer.n_gpus_per_node)
+    return ranks * bucket + (0 if allowed_slow else int(store))
+
+
+def free_shared_memory() -> int:
+    """Bytes that are free there; 0 where it is missing."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
+def shared_memory_faults(needed: int, free: int) -> Iterator[str]:
+    """Whether what the run puts there fits."""
+    if free < needed:
+        yield (
+            f"{SHARED_MEMORY} has {free >> 20} MiB free, and this run puts up to "
+            f"{-(-needed >> 20)} MiB there. Fix: docker run --shm-size=2g (or --ipc=host), or "
+            f"mount -o remount,size=2G {SHARED_MEMORY}; {SLOW_STORAGE}=1 moves Ray's part to TMPDIR"
+        )

@@ -1,0 +1,52 @@
+"""Make a libcuda.so.1 for a machine without NVIDIA's driver: stand_in_libcuda.py PACKAGES OUT.
+
+Compiled extensions under the folder PACKAGES are linked to the driver's library and cannot be
+loaded without it. The one made here has the functions that they name and no more; each says that
+there is no device. It lets modules be imported, and nothing be computed. Needs gcc and binutils.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+LIBRARY = "libcuda.so.1"
+NO_DEVICE = 100
+"""CUDA_ERROR_NO_DEVICE of the driver's interface."""
+FUNCTION = re.compile(r"\bU (cu[A-Z]\w*)")
+
+
+def linked_to_driver(packages: Path) -> list[Path]:
+    """The extensions that the loader refuses where the driver's library is missing."""
+    files = sorted(path for path in packages.rglob("*.so*") if path.is_file())
+    return [path for path in files if LIBRARY in needed(path)]
+
+
+def needed(path: Path) -> str:
+    return subprocess.run(["readelf", "-d", str(path)], capture_output=True, text=True).stdout
+
+
+def functions_of(path: Path) -> set[str]:
+    """The driver's functions that an extension leaves undefined."""
+    command = ["nm", "-D", "--undefined-only", str(path)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name for name in FUNCTION.findall(listing) if not name.startswith("cuda")}
+
+
+def source(functions: set[str]) -> str:
+    return "".join(f"int {name}(void) {{ return {NO_DEVICE}; }}\n" for name in sorted(functions))
+
+
+def main() -> None:
+    packages, out = Path(sys.argv[1]), Path(sys.argv[2])
+    extensions = linked_to_driver(packages)
+    functions = {"cuInit"}.union(*(functions_of(path) for path in extensions))
+    out.mkdir(parents=True, exist_ok=True)
+    command = ["gcc", "-shared", "-fPIC", "-w", "-x", "c", "-", f"-Wl,-soname,{LIBRARY}"]
+    command += ["-o", str(out / LIBRARY)]
+    subprocess.run(command, input=source(functions), text=True, check=True)
+    print(f"{len(functions)} functions for {len(extensions)} extensions")
+
+
+if __name__ == "__main__":
+    main()
