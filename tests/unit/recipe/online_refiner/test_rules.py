@@ -36,8 +36,8 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "constraint.chord.valley=0.05",
     ),
     "check_estimator": (
-        ("algorithm.adv_estimator=grop",),
-        "algorithm.adv_estimator='grop': verl has no such estimator. Fix: "
+        ("algorithm.adv_estimator=grpoo",),
+        "algorithm.adv_estimator='grpoo': verl has no such estimator. Fix: "
         "algorithm.adv_estimator=grpo",
     ),
     "check_source": (("refiner.source=model",), "refiner.model_path=None"),
@@ -94,6 +94,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "did you mean gpu_memory_utilization?",
     ),
     "check_places": (("trainer.resume_mode=resume_path",), "trainer.resume_from_path=None"),
+    "check_node": (
+        ("ray_kwargs.ray_init.object_store_memory=1000000000000000",),
+        "/dev/shm has",
+    ),
     "check_steps": (("trainer.total_training_steps=0",), "trainer.total_training_steps=0"),
     "check_memory": (
         (*GPU, "machine.gpu_memory_gib=79",
