@@ -12,8 +12,9 @@ of their prompt, which are refinements of one problem's other rollouts. One that
 the right program goes on where the rollout at hand does not. What is proposed changes no output,
 since vLLM verifies it. Ours.
 
-Loaded by vLLM 0.28 in the engine's process, by name (`speculative_config: {method: custom_class,
-model: refiner_worker.copy_proposer.CopyProposer}`); vLLM calls that interface experimental.
+Loaded by vLLM (0.24 to 0.28) in the engine's process, by name (`speculative_config: {method:
+custom_class, model: refiner_worker.copy_proposer.CopyProposer}`); vLLM calls that interface
+experimental.
 """
 
 from typing import Any

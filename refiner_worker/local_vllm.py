@@ -28,16 +28,25 @@ class LocalOutput:
     extra_fields: dict[str, Any] = field(default_factory=dict)
 
 
-class _Passes(StatLoggerBase):
-    """Counts how often a request was given tokens: once in each forward pass it took part in."""
+class _Counts(StatLoggerBase):
+    """Counts what the engine did.
+
+    Attributes:
+        passes: how often a request was given tokens: once in each forward pass it took part in.
+        drafted: tokens that were proposed. accepted: those of them that stood.
+    """
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-        self.count = 0
+        self.passes = self.drafted = self.accepted = 0
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
         if iteration_stats is not None:
-            self.count += len(iteration_stats.time_to_first_tokens_iter)
-            self.count += len(iteration_stats.inter_token_latencies_iter)
+            self.passes += len(iteration_stats.time_to_first_tokens_iter)
+            self.passes += len(iteration_stats.inter_token_latencies_iter)
+        drafts = getattr(scheduler_stats, "spec_decoding_stats", None)
+        if drafts is not None:
+            self.drafted += drafts.num_draft_tokens
+            self.accepted += drafts.num_accepted_tokens
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""
@@ -66,24 +75,38 @@ class LocalVllm:
 
     def __init__(self, model: str, shape_scores: ShapeScores, **engine_args: Any) -> None:
         self._shape_scores = shape_scores
-        self._passes: list[_Passes] = []
+        self._counts: list[_Counts] = []
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=model,
                 worker_extension_cls=f"{__name__}.{ForgettingWorker.__name__}",
                 **engine_args,
             ),
-            stat_loggers=[self._count_passes],
+            stat_loggers=[self._count],
         )
 
-    def _count_passes(self, vllm_config: Any, engine_index: int = 0) -> _Passes:
-        self._passes.append(_Passes(vllm_config, engine_index))
-        return self._passes[-1]
+    def _count(self, vllm_config: Any, engine_index: int = 0) -> _Counts:
+        self._counts.append(_Counts(vllm_config, engine_index))
+        return self._counts[-1]
 
     @property
     def forward_passes(self) -> int:
         """Forward passes so far, summed over the requests that each of them served."""
-        return sum(one.count for one in self._passes)
+        return sum(one.passes for one in self._counts)
+
+    @property
+    def drafts(self) -> tuple[int, int]:
+        """Tokens that were drafted so far, and those of them that were accepted."""
+        counts = self._counts
+        return sum(one.drafted for one in counts), sum(one.accepted for one in counts)
+
+    async def sleep(self) -> None:
+        """Weights to the machine's memory, the cache given up; needs `enable_sleep_mode`."""
+        await self._engine.sleep(level=1)
+
+    async def wake_up(self) -> None:
+        """Take the memory back."""
+        await self._engine.wake_up()
 
     async def forget(self) -> None:
         """Empty the prefix cache and the proposer's memory: equal prompts cost what new ones do."""

@@ -49,6 +49,7 @@ STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {
+    "recipe.acceptance.decode",
     "recipe.cpu",
     *(f"{CORE}.{name}" for name in ("agent_loop", "main", "modes", "runner", "trainer")),
     *(f"{CORE}.{name}" for name in ("queue", "update")),

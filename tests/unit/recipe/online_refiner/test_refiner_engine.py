@@ -28,6 +28,12 @@ def test_auto_is_resolved_once_and_for_every_process(composed: Compose) -> None:
     assert resolve(config).refining.decoding == first.refining.decoding
 
 
+def test_on_a_gpu_the_choice_says_what_would_show_a_better_one(composed: Compose) -> None:
+    chosen, why = decoding(composed("trainer.device=cuda"))
+    assert chosen == "ngram"
+    assert "scripts/gpu_acceptance.py" in why and "refiner.decoding=copy" in why
+
+
 def test_what_is_configured_is_not_second_guessed(composed: Compose) -> None:
     assert decoding(composed("refiner.decoding=verify")) == ("verify", "as configured")
 
