@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator
 
 from recipe.online_refiner.choices import ESTIMATORS
@@ -12,13 +11,19 @@ from recipe.online_refiner.preflight.gpu_rules import split_of
 
 
 def check_estimator(plan: RunPlan) -> Iterator[str]:
-    """verl looks the name up in the first step; a module of the user's may register others."""
+    """The estimator's name is not a misspelt one of verl's; a module of the user's may add others.
+
+    verl looks it up in the first step.
+    """
     name = str(plan.config.algorithm.adv_estimator)
-    if name not in ESTIMATORS and not os.environ.get("VERL_USE_EXTERNAL_MODULES"):
-        near = [one for one in ESTIMATORS if name.endswith(f"_{one}")]
-        near += difflib.get_close_matches(name, ESTIMATORS, n=1)
-        options = f"algorithm.adv_estimator={near[0]}" if near else ", ".join(ESTIMATORS)
-        yield f"algorithm.adv_estimator={name!r}: verl has no such estimator. Fix: {options}"
+    if name in ESTIMATORS:
+        return
+    meant = name.removeprefix("refined_")  # as it was once registered here
+    for near in difflib.get_close_matches(meant, ESTIMATORS, n=1, cutoff=0.8):
+        yield (
+            f"algorithm.adv_estimator={name!r}: verl has no such estimator. Fix: "
+            f"algorithm.adv_estimator={near}"
+        )
 
 
 def check_mini_batches(plan: RunPlan) -> Iterator[str]:
