@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_every_reader_of_a_response_takes_the_same_block(how: Extract) -> None:
     template = load_template("code-v1")
     echoed = f"{template.answer_open}{RESPONSE}{template.answer_close}"
     assert evaluated == extract(RESPONSE, how) == extract(parse_refinement(template, echoed), how)
-    settings = {"pool": "process", "workers": 1, "extract": str(how)}
+    settings: dict[str, Any] = {"pool": "process", "workers": 1, "extract": str(how)}
     scored = asyncio.run(compute_score("apps", RESPONSE, json.dumps(cases), **settings))
     assert scored["verdict"] == "accepted"
 
