@@ -26,10 +26,11 @@ from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_
 from recipe.online_refiner.method.constraint import Additions, Constraint, Penalty, Step
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.records import SKIPPED_PERFECT, UNJUDGED, Refinement, Rollout
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.settings import ConfigError
 from refiner_worker.chat import Chat
+from refiner_worker.outcome import Outcome
 
 TOTAL_STEPS = 10
 BASE = ("hardware=cpu_debug", "experiment=quickstart_sane")
@@ -76,7 +77,7 @@ def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
         yield "`name` and `section` belong together: give both, or neither"
     for fault in chosen.faults(plan):
         if "Fix: " not in fault:
-            yield f"a fault must say how to mend it, after 'Fix: ': {fault!r}"
+            yield f"a fault must say what to do, after 'Fix: ': {fault!r}"
 
 
 def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
@@ -116,7 +117,7 @@ def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
     if not bool(torch.isfinite(penalty.values_BT).all()):
         yield "a penalty must be finite"
     if penalty.values_BT.requires_grad:
-        yield "a penalty carries no gradient: detach it"
+        yield "a penalty has no gradient: detach it"
     for key, row in zip(penalty.keys, penalty.values_BT, strict=True):
         if bool(row[lengths[key] :].any()):
             yield "a penalty is 0 beyond the rollout's last token"
@@ -184,10 +185,10 @@ def _measure(step: Step) -> None:
 
 def _step() -> Step:
     """Two groups of two: an improvement, a verbatim refinement, a perfect rollout, an unjudged."""
-    better = _refinement("refined", -0.3, 1.0, (5, 8, 7), (1, 0, 1))
-    same = _refinement("verbatim", -0.3, -0.3, (5, 6), (1, 1))
-    perfect = _refinement("skipped_perfect", 1.0, None, (), ())
-    unjudged = _refinement("unjudged", 0.0, None, (), ())
+    better = _refinement(Outcome.REFINED, -0.3, 1.0, (5, 8, 7), (1, 0, 1))
+    same = _refinement(Outcome.VERBATIM, -0.3, -0.3, (5, 6), (1, 1))
+    perfect = _refinement(SKIPPED_PERFECT, 1.0, None, (), ())
+    unjudged = _refinement(UNJUDGED, 0.0, None, (), ())
     rollouts = [
         _rollout("a_0_0", (5, 6, 7, 2), -0.3, better),
         _rollout("a_1_0", (5, 6), -0.3, same),
@@ -202,7 +203,7 @@ def _without_refinements() -> Step:
 
 
 def _of_one_token() -> Step:
-    return _of([_rollout("c_0_0", (2,), -1.0, _refinement("refined", -1.0, 1.0, (5,), (0,)))])
+    return _of([_rollout("c_0_0", (2,), -1.0, _refinement(Outcome.REFINED, -1.0, 1.0, (5,), (0,)))])
 
 
 def _of(rollouts: Sequence[Rollout]) -> Step:

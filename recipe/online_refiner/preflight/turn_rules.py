@@ -8,7 +8,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.servers.chat import policy_chat, policy_tokenizer, tokenizer_path
-from recipe.online_refiner.servers.engine import end_ids
+from recipe.online_refiner.servers.refiner_engine import end_ids
 from refiner_worker.chat import Chat
 from refiner_worker.reasoning import CLOSE, OPEN
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.method.chord import demonstration_rows
+from recipe.online_refiner.method.constraint import Step
 from recipe.online_refiner.preflight.rules import faults_of
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
 from recipe.online_refiner.records import Rollout
@@ -176,7 +177,18 @@ def test_demonstrations_end_as_the_models_turns_end(
         refinement=None,
     )
     chat = policy_chat(composed_with(folder), tokenizer)
-    (learnt,) = demonstration_rows([rollout], chat, share=0.5, mini_batches=1, max_tokens=64)
+    step = Step(
+        number=1,
+        total_steps=1,
+        rollouts=[rollout],
+        accepted=[],
+        mini_batches=1,
+        rollouts_a_mini_batch=1,
+        trains_actor=True,
+        chat=chat,
+        max_response_tokens=64,
+    )
+    (learnt,) = demonstration_rows(step, share=0.5)
     assert tokenizer.decode(learnt.response_ids) == f"```python\nprint(1)\n```{end}"
 
 
