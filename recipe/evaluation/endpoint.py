@@ -189,20 +189,25 @@ class _Session:
             EvaluationError: there will be none for any.
         """
         body = json.dumps(self._body(request)).encode()
+        reason: Failed | None = None
         while True:
             await asyncio.sleep(max(0.0, self._quiet_until - time.monotonic()))
+            timeout_s = attempts.timeout_s
             try:
-                return await self._attempt(body, attempts.timeout_s)
+                return await self._attempt(body, timeout_s)
             except Refused as error:
-                await self._count_refusal(error)
+                self._count_refusal(error)
                 raise
             except Failed as error:
                 wait_s = attempts.wait_s(error.wait_s, malformed=error.malformed)
+                # That the last attempt had little time left says less than what went before.
+                if reason is None or not error.timed_out or timeout_s == self._patience.attempt_s:
+                    reason = error
                 if wait_s is None:
-                    raise self._ended(attempts, error) from error
+                    raise self._ended(attempts, reason) from error
                 if error.wait_s:
                     self._quiet_until = max(self._quiet_until, time.monotonic() + error.wait_s)
-                self._tell(error)
+                self._tell(reason)
                 await asyncio.sleep(wait_s)
 
     async def _attempt(self, body: bytes, timeout_s: float) -> Reply:
@@ -213,7 +218,7 @@ class _Session:
                     f"{self._url}/completions", content=body, headers=headers
                 )
         except TimeoutError as error:
-            raise Failed(f"no reply in {timeout_s:.0f} s") from error
+            raise Failed(f"no reply in {timeout_s:.0f} s", timed_out=True) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Failed(f"{type(error).__name__}: {error}") from error
         return read_reply(reply.status_code, reply.headers.get("Retry-After"), reply.content)
@@ -231,7 +236,7 @@ class _Session:
         }
         return body if request.special_tokens else body | {"add_special_tokens": False}
 
-    async def _count_refusal(self, error: Refused) -> None:
+    def _count_refusal(self, error: Refused) -> None:
         """End everything if it is the whole server that refuses."""
         self._refused += 1
         if error.final or (self._answered_at < 0 and self._refused >= _REFUSALS):
