@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from recipe.evaluation.endpoint import MAX_STOP_STRINGS, EndpointEngine
+from recipe.evaluation.endpoint import EndpointEngine
 from recipe.evaluation.errors import EvaluationError, Unanswered
 from recipe.evaluation.generate import Completion, Request
 from recipe.evaluation.patience import Patience
+from recipe.evaluation.session import MAX_STOP_STRINGS
 
 QUICK = Patience(attempt_s=20.0, total_s=30.0, first_wait_s=0.001)
 SHORT = Patience(attempt_s=0.2, total_s=0.4, first_wait_s=0.001)
@@ -117,7 +118,7 @@ def test_a_wait_that_the_server_asks_for_is_kept_by_all_requests(
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("recipe.evaluation.endpoint.asyncio.sleep", sleep)
+    monkeypatch.setattr("recipe.evaluation.session.asyncio.sleep", sleep)
     server.reply = scripted(
         [fake_reply.error(429, "slow down", Retry_After="20")], fake_reply.of("x")
     )
