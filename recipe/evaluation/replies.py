@@ -32,9 +32,16 @@ _UNFINISHED = frozenset({"abort", "error"})
 class Failed(Exception):
     """A request without a usable reply; it may be sent again after `wait_s`."""
 
-    def __init__(self, reason: str, *, wait_s: float = 0.0, malformed: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        wait_s: float = 0.0,
+        malformed: bool = False,
+        timed_out: bool = False,
+    ) -> None:
         super().__init__(reason)
-        self.wait_s, self.malformed = wait_s, malformed
+        self.wait_s, self.malformed, self.timed_out = wait_s, malformed, timed_out
 
 
 class Refused(Failed):

@@ -85,7 +85,7 @@ def test_every_problem_is_accounted_for_whatever_the_server_does(
     broken = False
     asked.clear()
     assert main(command) == 0
-    assert asked == {7: 1}
+    assert set(asked) == {7}
     assert "1 prompts were too long for the model and count as failed" in capsys.readouterr().err
     verdicts = lines(tmp_path / "out" / "verdicts" / "humaneval.bigcode.jsonl")
     assert {v["problem_id"] for v in verdicts} == {f"HumanEval/{n}" for n in range(COUNT)}
