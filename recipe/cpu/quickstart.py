@@ -39,6 +39,8 @@ ARMS = {
     "dynamic_advantage": (
         "constraint.kind=dynamic",
         "constraint.inject=advantage",
+        "constraint.conditioning=teacher_forcing",
+        "constraint.accumulate=none",
         "constraint.lambda=0.5",
     ),
 }

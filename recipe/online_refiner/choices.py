@@ -37,12 +37,28 @@ class Reduce(StrEnum):
     MEAN = "mean"
 
 
+class Conditioning(StrEnum):
+    """What the policy has read when it is asked for a'_t: s0 and a_<t, or s0 and a'_<t."""
+
+    SELF_FEEDING = "self_feeding"
+    TEACHER_FORCING = "teacher_forcing"
+
+
+class Accumulate(StrEnum):
+    """Whether a penalty on the advantages also falls on the steps before it."""
+
+    RETURN_TO_GO = "return_to_go"
+    NONE = "none"
+
+
 class Tokens(StrEnum):
     """Which tokens of a' are in the token mask (paper: all; the others are ours)."""
 
     ALL = "all"
     AFTER_DIVERGENCE = "after_divergence"
     EDITED = "edited"
+    FIRST_EDIT = "first_edit"
+    ALIGNED = "aligned"
 
 
 class Align(StrEnum):
@@ -126,6 +142,13 @@ WEIGHT_FIELD = "refine_weight"
 """Field of a row in the update, per response token: its weight in our term; 0 on policy rows."""
 NUMBER_FIELD = "refine_number"
 """Field of a row in the update, per response token: the row's number from 1; 0 on other rows."""
+LABEL_FIELD = "refine_label"
+"""Field of a row, per response token: the token of a' asked for in its state, or NO_LABEL."""
+NO_LABEL = -1
+LABEL_MARGIN = "refine_label_margin"
+"""Model output, per token: log π(label) - log π(the row's own token), 0 without a label."""
+MEASURE = "refine_measure"
+"""Setting of a whole batch: the pass is made for the model outputs; there is nothing to learn."""
 POLICY_SHARE = "policy_share"
 """Setting of a whole batch: the factor on verl's loss, 1 - μ with CHORD."""
 TOKEN_FACTOR = "expert_phi"

@@ -107,18 +107,29 @@ class RefinedRollout:
 
     Attributes:
         token_mask: U flags, 1 on the tokens of a' that the constraint is on.
-        cross_entropy: c_t in nats on all U tokens; None until it is measured.
+        cross_entropy: c_t in nats on all U tokens, 0 where it is not asked for; None until it is
+            measured.
+        states: self-fed only, for each of the U tokens the step of a in whose state the policy is
+            asked for it, -1 if it is not asked for; None if the policy reads a' itself.
     """
 
     rollout: Rollout
     refinement: Refinement
     token_mask: torch.Tensor
     cross_entropy: torch.Tensor | None = None
+    states: torch.Tensor | None = None
 
     @property
     def key(self) -> str:
         """Of the rollout's row."""
         return self.rollout.key
+
+    @property
+    def asked(self) -> torch.Tensor:
+        """U flags: the tokens whose c_t the policy is asked for. Shape (U,)."""
+        if self.states is None:
+            return torch.ones(len(self.refinement.token_ids), dtype=torch.bool)
+        return self.states >= 0
 
     @property
     def masked_cross_entropy(self) -> torch.Tensor:

@@ -21,7 +21,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from recipe.online_refiner.choices import (
+    Accumulate,
     Align,
+    Conditioning,
     Feedback,
     Filter,
     Inject,
@@ -61,8 +63,10 @@ class ConstraintSettings(Section):
     schedule: Schedule
     adaptive_target: float = Field(gt=0, le=1)
     filter: Filter
+    conditioning: Conditioning
     reduce: Reduce
     align: Align
+    accumulate: Accumulate
     tokens: Tokens
     keep_refined_groups: bool
     _own: dict[str, Section] = PrivateAttr(default_factory=dict)
@@ -78,6 +82,8 @@ class ConstraintSettings(Section):
         adapts = section.get("schedule") == Schedule.ADAPTIVE
         _fill(filled, "lambda_end", 0.0 if adapts else filled["lambda"])
         _fill(filled, "reduce", Reduce.MEAN if sft else Reduce.SUM)
+        reading = Conditioning.TEACHER_FORCING if sft else Conditioning.SELF_FEEDING
+        _fill(filled, "conditioning", reading)
         return filled
 
     def own(self, kind: type[OwnSection]) -> OwnSection:

@@ -3,10 +3,12 @@
 What a step adds to verl's, in order:
 
 1. The rollouts come back refined and judged (`agent_loop.py`).
-2. `_compute_advantage`: the actor computes the policy's cross entropy on the accepted refinements;
-   the constraint says what is taken from the rewards or the advantages.
-3. `_update_actor`: the constraint says which rows the update gets beside the policy's.
-4. Metrics, episodes, and the constraint's state beside verl's checkpoint.
+2. `_compute_old_log_prob`: the step opens. Self-fed, verl's pass over the rollouts also yields the
+   policy's cross entropy on the accepted refinements.
+3. `_compute_advantage`: teacher-forced, the actor computes it in a pass of its own; the constraint
+   says what is taken from the rewards or the advantages.
+4. `_update_actor`: the constraint says which rows and labels the update gets beside the policy's.
+5. Metrics, episodes, and the constraint's state beside verl's checkpoint.
 
 Which constraint it is, only `method/registry.py` knows.
 """
@@ -15,6 +17,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,7 @@ from recipe.online_refiner.run.start_times import REFINER, TRAINER, StartClock, 
 from recipe.online_refiner.servers.averaging_worker import AveragingWorker
 from recipe.online_refiner.servers.chat import policy_chat
 from recipe.online_refiner.servers.refiner_servers import RefinerServers
+from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.measure import measure
 from recipe.online_refiner.update.mixed_actor import MixedActor
@@ -181,10 +186,34 @@ class OnlineRefinerTrainer(PPOTrainer):
             return True
         return (self.global_steps - 1) % self.plan.settings.monitor.kl_every_steps == 0
 
-    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step = self._open_step(batch)
-        metrics["judge/failed_total"] = float(neutralise_unjudged(batch, step.rollouts))
         self.constraint.begin(step)
+        labels = self.constraint.labels(step)
+        if not labels:
+            return super()._compute_old_log_prob(batch, metrics)
+        actor = AskedActor(self.actor_rollout_wg, labels)
+        with self._in_place_of_the_actor(actor):
+            batch = super()._compute_old_log_prob(batch, metrics)
+        if actor.cross_entropy is None:
+            with marked_timer("constraint_ce", self.timing_raw):
+                actor.measure(batch, *self._pass_settings())
+        assert actor.cross_entropy is not None
+        self.constraint.after_labels(step, actor.cross_entropy)
+        return batch
+
+    @contextmanager
+    def _in_place_of_the_actor(self, actor: Any) -> Iterator[None]:
+        worker_group = self.actor_rollout_wg
+        self.actor_rollout_wg = actor
+        try:
+            yield
+        finally:
+            self.actor_rollout_wg = worker_group
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        step = self._step
+        metrics["judge/failed_total"] = float(neutralise_unjudged(batch, step.rollouts))
         in_update = self.constraint.measures_in_update(step)
         if not in_update:
             self._measure(step)
@@ -205,7 +234,9 @@ class OnlineRefinerTrainer(PPOTrainer):
             number=self.global_steps,
             total_steps=self.total_training_steps,
             rollouts=rollouts,
-            accepted=accepted_rollouts(rollouts, self.plan.settings.constraint.tokens),
+            accepted=accepted_rollouts(
+                rollouts, self.plan.settings.constraint.tokens, self.constraint.conditioning
+            ),
             mini_batches=len(batch) // a_mini_batch,
             rollouts_a_mini_batch=a_mini_batch,
             trains_actor=self.config.trainer.critic_warmup <= self.global_steps,
@@ -214,16 +245,11 @@ class OnlineRefinerTrainer(PPOTrainer):
         )
 
     def _measure(self, step: Step) -> None:
-        if not step.accepted:
+        """c_t of the accepted refinements in a pass of its own, unless labels have yielded it."""
+        if all(one.cross_entropy is not None for one in step.accepted):
             return
         with marked_timer("constraint_ce", self.timing_raw):
-            rollout = self.config.actor_rollout_ref.rollout
-            step.accepted = measure(
-                step.accepted,
-                self.actor_rollout_wg,
-                rollout.temperature,
-                self._micro_batch_size(rollout, "log_prob"),
-            )
+            step.accepted = measure(step.accepted, self.actor_rollout_wg, *self._pass_settings())
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step
@@ -239,17 +265,18 @@ class OnlineRefinerTrainer(PPOTrainer):
     def _update_with(
         self, additions: Additions, batch: KVBatchMeta, metrics: dict[str, Any]
     ) -> tuple[KVBatchMeta, list[torch.Tensor]]:
-        """verl's update with the rows beside the batch, and their cross entropy in nats."""
-        if not additions.rows:
+        """verl's update with the additions, and their cross entropy in nats."""
+        if not (additions.rows or additions.labels):
             return super()._update_actor(batch, metrics), []
-        worker_group = self.actor_rollout_wg
         micro_batch_size = self._micro_batch_size(self.config.actor_rollout_ref.actor, "ppo")
-        mixed = MixedActor(worker_group, additions, micro_batch_size)
-        self.actor_rollout_wg = mixed
-        try:
+        mixed = MixedActor(self.actor_rollout_wg, additions, micro_batch_size)
+        with self._in_place_of_the_actor(mixed):
             return super()._update_actor(batch, metrics), mixed.cross_entropy
-        finally:
-            self.actor_rollout_wg = worker_group
+
+    def _pass_settings(self) -> tuple[float, int]:
+        """Temperature of a pass that measures, and rows per forward pass and rank."""
+        rollout = self.config.actor_rollout_ref.rollout
+        return rollout.temperature, self._micro_batch_size(rollout, "log_prob")
 
     def _micro_batch_size(self, section: DictConfig, prefix: str) -> int:
         """Rows that a rank's share must be a multiple of: 1 if verl packs by token count."""
@@ -279,7 +306,8 @@ class OnlineRefinerTrainer(PPOTrainer):
         metrics["constraint/nonfinite_total"] = float(accepted - len(step.accepted))
         self.timing_raw["refine_wait"] = refine_wait_s(found)
         measured = {one.key: one for one in step.accepted}
-        self._episode_log.append(step.number, step.rollouts, measured)
+        reading = self.constraint.conditioning
+        self._episode_log.append(step.number, step.rollouts, measured, reading)
 
     @property
     def logger(self) -> RecordedTracking:

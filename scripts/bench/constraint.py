@@ -45,7 +45,7 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.choices import NUMBER_FIELD, WEIGHT_FIELD, Inject
+from recipe.online_refiner.choices import NUMBER_FIELD, WEIGHT_FIELD, Conditioning, Inject
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.dynamic import penalty_on_rollouts, reduced_cross_entropy
 from recipe.online_refiner.method.dynamic_sft import refined_rows
@@ -59,6 +59,7 @@ Row = dict[str, torch.Tensor]
 CONFIG = Path(recipe.online_refiner.__file__).parent / "config" / "online_refiner.yaml"
 KEPT_PERCENT = (0, 10, 50, 100)
 FIELDS = ("advantages", "old_log_probs", "ref_log_prob")
+TAUGHT = Conditioning.TEACHER_FORCING
 TOKENS_A_MICRO_BATCH = 4096
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 HEAD = """\
@@ -255,7 +256,7 @@ def constraint_rows(
 def penalty_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the forward pass for c_t, and of everything else that the penalties need."""
     section = settings(Inject.ADVANTAGE)
-    before, kept = timed(lambda: accepted_rollouts(rows, section.tokens))
+    before, kept = timed(lambda: accepted_rollouts(rows, section.tokens, TAUGHT))
     inputs_s, inputs = timed(
         lambda: [response_row(one.rollout.prompt_ids, one.refinement.token_ids) for one in kept]
     )
@@ -269,7 +270,7 @@ def sft_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the update with the rows, and of making them."""
     section = settings(Inject.SFT)
     python, extra = timed(
-        lambda: constraint_rows(accepted_rollouts(rows, section.tokens), section, len(rows))
+        lambda: constraint_rows(accepted_rollouts(rows, section.tokens, TAUGHT), section, len(rows))
     )
     policy = policy_rows(rows, weigh=bool(extra))
     update, _ = timed(lambda: engine.update([*policy, *extra], len(rows)))

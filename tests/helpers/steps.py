@@ -7,19 +7,17 @@ from typing import Any
 
 import torch
 
-from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Step
 from recipe.online_refiner.records import Refinement, Rollout
 
 
 class Letters:
-    """A tokenizer of one token a letter, its number; 0 ends a response."""
+    """Chats of one token a letter, its number; 0 ends a response."""
 
-    eos_token_id = 0
-
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        return [ord(letter) for letter in text]
+    def response_ids(self, text: str) -> list[int]:
+        return [*map(ord, text), 0]
 
 
 def refinement(
@@ -62,10 +60,11 @@ def step_of(
     rollouts: Sequence[Rollout],
     cross_entropy: Sequence[Sequence[float]] | None = None,
     tokens: Tokens = Tokens.ALL,
+    conditioning: Conditioning = Conditioning.TEACHER_FORCING,
     **others: Any,
 ) -> Step:
     """A step, its accepted refinements measured if values are given."""
-    accepted = accepted_rollouts(rollouts, tokens)
+    accepted = accepted_rollouts(rollouts, tokens, conditioning)
     if cross_entropy is not None:
         accepted = with_cross_entropy(accepted, [torch.tensor(values) for values in cross_entropy])
     fields: dict[str, Any] = {
@@ -74,7 +73,7 @@ def step_of(
         "mini_batches": 2,
         "rollouts_a_mini_batch": 4,
         "trains_actor": True,
-        "tokenizer": Letters(),
+        "chat": Letters(),
         "max_response_tokens": 64,
     }
     return Step(rollouts=rollouts, accepted=accepted, **fields | others)

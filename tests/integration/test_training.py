@@ -67,7 +67,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory, module_training: Callable[...
         run.wait_for_step(KILLED_AFTER)
     run.kill()
     before = run.metrics()
-    run.start("constraint.inject=advantage", "constraint.align=edit")
+    run.start(
+        *("constraint.inject=advantage", "constraint.align=edit"),
+        "constraint.conditioning=teacher_forcing",
+    )
     run.wait_for_step(CHECKED - 1)
     run.kill_refiner_server(1)
     deadline = time.monotonic() + BACK_WITHIN_S

@@ -34,8 +34,14 @@ ON_ONE_RANK = (
     *("mixed", "one_micro_batch", "three_a_micro_batch", "one_a_micro_batch", "packed"),
     *("sequence_mean", "chord", "two_mini_batches", "two_mini_batches_one_a_micro_batch"),
     "two_mini_batches_as_on_two_ranks",
+    *("plain_self_fed", "self_fed", "self_fed_one_a_micro_batch", "self_fed_packed"),
+    *("self_fed_weightless", "self_fed_alone"),
+    *("measured", "measured_packed", "measured_one_a_micro_batch", "unmeasured"),
 )
-ON_TWO_RANKS = ("mixed", "one_a_micro_batch", "sequence_mean", "chord", "two_mini_batches")
+ON_TWO_RANKS = (
+    *("mixed", "one_a_micro_batch", "sequence_mean", "chord", "two_mini_batches"),
+    *("self_fed", "self_fed_packed", "sliced"),
+)
 
 MEGATRON_CUTS = ("all_a_micro_batch", "three_a_micro_batch", "by_tokens", "per_token")
 
@@ -139,7 +145,10 @@ def test_the_rows_do_move_the_parameters(one_rank: Outcomes) -> None:
     assert (mixed - policy_alone).norm() > 0.01
 
 
-@pytest.mark.parametrize("case", ["mixed", "one_a_micro_batch", "sequence_mean", "chord"])
+@pytest.mark.parametrize(
+    "case",
+    ["mixed", "one_a_micro_batch", "sequence_mean", "chord", "self_fed", "self_fed_packed"],
+)
 def test_two_ranks_make_the_step_of_one(one_rank: Outcomes, two_ranks: Outcomes, case: str) -> None:
     assert_same_step(one_rank, two_ranks[case][0], one_rank[case][0])
 
@@ -153,8 +162,51 @@ def test_two_ranks_make_the_steps_of_one_that_sees_the_same_rows_in_each_mini_ba
     assert got["sft_loss"] == pytest.approx(expected[1]["sft_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("case", ["self_fed_one_a_micro_batch", "self_fed_packed"])
+def test_nor_does_it_with_labels_on_the_policys_rows(one_rank: Outcomes, case: str) -> None:
+    assert_same_step(one_rank, one_rank[case][0], one_rank["self_fed"][0])
+
+
+def test_labels_without_weight_leave_the_parameters_bit_identical(one_rank: Outcomes) -> None:
+    without, beside = one_rank["verl"], one_rank["self_fed_weightless"]
+    assert torch.equal(beside[0], without[0])
+    assert beside[1]["loss"] == without[1]["loss"]
+    assert beside[1]["grad_norm"] == without[1]["grad_norm"]
+
+
 @pytest.mark.parametrize(
-    ("case", "plain"), [("sft_alone", "plain_sft"), ("chord_alone", "plain_chord")]
+    ("case", "tolerance"),
+    [("measured", 1e-6), ("measured_packed", 1e-4), ("measured_one_a_micro_batch", 1e-4)],
+)
+def test_a_pass_measures_every_label_in_the_rows_own_state(
+    one_rank: Outcomes, case: str, tolerance: float
+) -> None:
+    values = one_rank["plain_self_fed"][1]["refine_ce"]
+    plain = torch.tensor([value for row in values for value in row])
+    assert len(plain) > 50
+    got = one_rank[case][0]
+    assert torch.allclose(got, plain, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(got, one_rank["measured"][0], rtol=tolerance, atol=tolerance)
+
+
+def test_measuring_leaves_the_log_probs_bit_identical(one_rank: Outcomes) -> None:
+    measured, alone = one_rank["measured"][1], one_rank["unmeasured"][1]
+    assert torch.equal(measured["log_probs"], alone["log_probs"])
+
+
+def test_a_pass_sliced_by_ulysses_measures_what_a_whole_one_does(two_ranks: Outcomes) -> None:
+    sliced, whole = two_ranks["sliced"][0], two_ranks["sliced"][1]["whole"]
+    assert whole.count_nonzero() > 20
+    assert torch.equal(sliced, whole)
+
+
+@pytest.mark.parametrize(
+    ("case", "plain"),
+    [
+        ("sft_alone", "plain_sft"),
+        ("chord_alone", "plain_chord"),
+        ("self_fed_alone", "plain_self_fed"),
+    ],
 )
 def test_without_advantages_the_step_is_a_plain_sft_step(
     one_rank: Outcomes, case: str, plain: str
@@ -168,6 +220,9 @@ def test_each_rows_cross_entropy_is_reported_once(
 ) -> None:
     seen = request.getfixturevalue(ranks)["mixed"][1]["refine_ce"]
     plain = one_rank["plain_sft"][1]["refine_ce"]
+    assert_reports(seen, dict(enumerate(plain, start=1)))
+    seen = request.getfixturevalue(ranks)["self_fed"][1]["refine_ce"]
+    plain = one_rank["plain_self_fed"][1]["refine_ce"]
     assert_reports(seen, dict(enumerate(plain, start=1)))
 
 

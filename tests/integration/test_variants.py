@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,12 @@ class TestPpoOnDialogues:
         ]
         assert max(lowered) <= 1e-4 and min(lowered) < -1e-3, "no return carries a penalty"
 
+    def test_the_pass_for_the_old_log_probs_measures_it_by_the_policys_own_steps(
+        self, run: Any
+    ) -> None:
+        assert all("timing_s/constraint_ce" not in data for data in run.metrics().values())
+        check_self_fed(run, lambda answer, refined: range(min(answer, refined)))
+
     def test_the_served_reward_model_scores_answers_as_transformers_does(
         self, run: Any, dialogues: tuple[Path, Path]
     ) -> None:
@@ -140,6 +146,91 @@ class TestPpoOnDialogues:
         for name, tensor in average.items():
             expected = (before[name] + policy[name].full_tensor()) / 2
             torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
+
+
+def check_self_fed(run: Any, asked: Callable[[int, int], Sequence[int]]) -> None:
+    """Accepted episodes have a cross entropy on these tokens of a' alone, finite and not all 0."""
+    accepted = [one for one in run.records("episodes.jsonl") if one["accepted"]]
+    assert accepted
+    for one in accepted:
+        assert one["ce_reading"] == "self_feeding"
+        given = asked(len(one["answer_tokens"]), len(one["refined_tokens"]))
+        assert [index for index, flag in enumerate(one["ce_asked"]) if flag] == list(given)
+    values = [value for one in accepted for value in one["ce"]]
+    assert all(math.isfinite(value) and value > -1e-4 for value in values)
+    assert sum(values) > 1
+
+
+class TestDapoWithDynamicSampling:
+    """The paper's penalty for DAPO, self-fed and cumulated, on groups that its sampling keeps."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, module_training: Make, problems: tuple[Path, Path]) -> Any:
+        return trained(
+            module_training,
+            *given(*problems),
+            *("algorithm=dapo", "constraint.inject=advantage", "constraint.lambda=0.01"),
+            "constraint.keep_refined_groups=false",
+            *("actor_rollout_ref.actor.optim.lr=1e-6", "trainer.logger=[console]"),
+        )
+
+    def test_groups_without_a_signal_are_sampled_again(self, run: Any) -> None:
+        metrics = run.metrics()
+        check_steps(metrics)
+        assert sum(data["constraint/evicted_total"] for data in metrics.values()) > 0
+        for data in metrics.values():
+            assert data["monitor/group_reward_std"] > 0
+            assert data["constraint/kept_by_refinement_total"] == 0
+
+    def test_the_advantages_lose_what_is_still_to_come_of_the_penalty(self, run: Any) -> None:
+        """A return-to-go is largest on the first step, and at most the whole of a refinement."""
+        whole = [0.01 * sum(one["ce"]) for one in run.records("episodes.jsonl") if one["accepted"]]
+        assert max(whole) > 0.01
+        for data in run.metrics().values():
+            assert data["constraint/penalty_mean"] > 0
+            # verl logs the estimator's own as returns, and advantages over the same tokens.
+            taken = data["critic/returns/mean"] - data["critic/advantages/mean"]
+            assert 0 < taken < max(whole)
+        assert all("timing_s/constraint_ce" not in data for data in run.metrics().values())
+        check_self_fed(run, lambda answer, refined: range(min(answer, refined)))
+
+
+class TestSelfFedSupervision:
+    """The supervised term as labels on the policy's own rows."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, module_training: Make, problems: tuple[Path, Path]) -> Any:
+        return trained(
+            module_training,
+            *given(*problems),
+            *("constraint.inject=sft", "constraint.lambda=1.0", "constraint.reduce=sum"),
+            *("constraint.conditioning=self_feeding", "constraint.tokens=aligned"),
+        )
+
+    def test_the_term_is_the_penalty_and_makes_no_pass(self, run: Any) -> None:
+        metrics = run.metrics()
+        check_steps(metrics)
+        for data in metrics.values():
+            assert data["constraint/kept_total"] > 0
+            # One mini-batch a step: the loss sees the weights that it reports the c_t of.
+            assert data["actor/sft_loss"] == pytest.approx(
+                data["constraint/penalty_mean"], rel=1e-3
+            )
+            assert "timing_s/constraint_ce" not in data
+
+    def test_every_copied_token_is_asked_for_in_its_state_or_gives_way_to_an_insertion(
+        self, run: Any
+    ) -> None:
+        accepted = [one for one in run.records("episodes.jsonl") if one["accepted"]]
+        assert accepted
+        for one in accepted:
+            assert one["ce_reading"] == "self_feeding"
+            flags = enumerate(zip(one["copied"], one["ce_asked"], strict=True))
+            silent = [index for index, (copied, asked) in flags if copied and not asked]
+            assert all(index and not one["copied"][index - 1] for index in silent)
+            assert 0 < sum(one["ce_asked"]) <= len(one["answer_tokens"])
 
 
 def write_unfamiliar_apps(root: Path) -> None:

@@ -4,7 +4,9 @@
 
 Writes {case: (parameters, metrics)}. Every case is a fresh worker; the rows come in verl's order,
 so that a rank takes one contiguous chunk of them. `START` is the model before any update, and
-`plain_sft` and `plain_chord` are the constraint's term as a step written out in plain torch.
+`plain_sft`, `plain_chord` and `plain_self_fed` are the constraint's term as a step written out in
+plain torch. The `measured…` cases are no updates: the vector is c_t on every labelled step by a
+forward pass, and the metrics hold its log-probs.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
+from verl.utils.ulysses import set_ulysses_sequence_parallel_group
 from verl.workers.config import (
     FSDPActorConfig,
     FSDPEngineConfig,
@@ -41,6 +44,7 @@ from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.method.maths import Reduce, sft_weights
+from recipe.online_refiner.update.label_logits import HOOK, label_margins
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
 
@@ -68,11 +72,13 @@ class Case:
 
     Attributes:
         lambda_: weight of the constraint's rows; None leaves the rows out, for verl's own loss.
+        self_fed: labels on the policy's rows in place of the constraint's rows.
         micro_batch: rows per forward pass; BY_TOKENS lets verl pack them.
         policy_rows, extra_rows: which rows, in which order, before they are interleaved.
     """
 
     lambda_: float | None = LAMBDA
+    self_fed: bool = False
     policy_term: bool = True
     mini_batches: int = 1
     epochs: int = 1
@@ -87,6 +93,7 @@ class Case:
 
 ADAM = Case(optimizer="AdamW", mini_batches=2, epochs=2, micro_batch=2)
 TWO = Case(mini_batches=2)
+SELF_FED = Case(self_fed=True, settings=tuple(HOOK.items()))
 CASES = {
     "verl": replace(ADAM, lambda_=None),
     "weightless": replace(ADAM, lambda_=0.0),
@@ -105,9 +112,21 @@ CASES = {
     "two_mini_batches_as_on_two_ranks": replace(
         TWO, policy_rows=(0, 1, 4, 5, 2, 3, 6, 7), extra_rows=(0, 2, 1, 3)
     ),
+    "self_fed": SELF_FED,
+    "self_fed_one_a_micro_batch": replace(SELF_FED, micro_batch=1),
+    "self_fed_packed": replace(SELF_FED, remove_padding=True),
+    "self_fed_weightless": replace(ADAM, self_fed=True, lambda_=0.0, settings=SELF_FED.settings),
+    "self_fed_alone": replace(SELF_FED, policy_term=False),
     "sft_alone": Case(policy_term=False),
     "chord_alone": Case(lambda_=CHORD_WEIGHT, policy_term=False, settings=CHORD),
 }
+PASSES = {
+    "measured": SELF_FED,
+    "measured_packed": replace(SELF_FED, remove_padding=True),
+    "measured_one_a_micro_batch": replace(SELF_FED, micro_batch=1),
+    "unmeasured": Case(lambda_=None),
+}
+"""Forward passes with labels, and one without."""
 PLAIN_STEPS = {"plain_sft": (LAMBDA, False), "plain_chord": (CHORD_WEIGHT, True)}
 """By name: the weight of the rows, and whether φ is on."""
 
@@ -141,6 +160,15 @@ def response_log_probs(
     return torch.log_softmax(logits, dim=-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
 
 
+def labels_of(pair: Pair, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """On two of three steps another token, but of every second of them the row's own; weights."""
+    steps = torch.arange(len(pair[1]))
+    own = torch.tensor(pair[1])
+    other = (own * 7 + seed) % 100
+    labels = own.where(steps % 2 == 0, other).where(steps % 3 != 0, -1)
+    return labels, (labels >= 0) * (0.5 + steps) / len(pair[1])
+
+
 def policy_row(pair: Pair, seed: int, model: torch.nn.Module, term: bool) -> Row:
     row = response_row(*pair)
     generator = torch.Generator().manual_seed(seed)
@@ -151,6 +179,17 @@ def policy_row(pair: Pair, seed: int, model: torch.nn.Module, term: bool) -> Row
     row["refine_weight"] = torch.zeros_like(log_probs)
     row["refine_number"] = torch.zeros_like(row["responses"])
     return row
+
+
+def labelled(row: Row, pair: Pair, seed: int, lambda_: float, rows: int) -> Row:
+    """The policy's row with labels, by which its number is its seed's."""
+    labels, weights = labels_of(pair, seed)
+    fields = {
+        "refine_label": labels,
+        "refine_weight": weights * lambda_ / rows,
+        "refine_number": (labels >= 0) * (seed + 1),
+    }
+    return row | fields
 
 
 def extra_row(pair: Pair, number: int, lambda_: float, rows: int) -> Row:
@@ -165,6 +204,11 @@ def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
     if case.lambda_ is None:
         return [{k: v for k, v in row.items() if "refine" not in k} for row in policy]
     a_mini_batch = POLICY_ROWS // case.mini_batches
+    if case.self_fed:
+        return [
+            labelled(row, given[i], i, case.lambda_, a_mini_batch)
+            for i, row in zip(case.policy_rows, policy, strict=True)
+        ]
     extra = [
         extra_row(given[POLICY_ROWS + i], i + 1, case.lambda_, a_mini_batch)
         for i in case.extra_rows
@@ -258,6 +302,72 @@ def run(case: Case, rank: int, ranks: int, model: torch.nn.Module) -> Outcome:
     return flat_parameters(worker.engine.module), dict(tu.get(output, "metrics"))
 
 
+def measured(case: Case, model: torch.nn.Module) -> Outcome:
+    """c_t on all labelled steps by verl's forward pass, as the trainer asks for it; log-probs."""
+    rows = rows_of(case, 1, model)
+    batch = batch_of(rows, case, len(rows))
+    tu.assign_non_tensor(batch, refine_measure=True, compute_loss=case.lambda_ is not None)
+    output = worker_for(case).infer_batch(batch)
+    log_probs = output["log_probs"].values()
+    found = []
+    for row, own, margin in zip(
+        rows if case.lambda_ is not None else [],
+        output["log_probs"].unbind(),
+        output.get("refine_label_margin", output["log_probs"]).unbind(),
+        strict=False,
+    ):
+        asked = row["refine_label"] >= 0
+        found.append(-(own + margin)[-len(asked) - 1 : -1][asked])
+    return torch.cat(found) if found else torch.zeros(0), {"log_probs": log_probs}
+
+
+def sliced(rank: int, ranks: int, model: torch.nn.Module) -> Outcome:
+    """Margins by a rank that has its share of the packed logits only, gathered; and by the whole.
+
+    Ulysses needs FlashAttention to train, so the hook alone is run, under verl's group for it.
+    """
+    rows = rows_of(SELF_FED, 1, model)[:3]
+    batch = batch_of(rows, SELF_FED, len(rows))
+    tokens = batch["input_ids"].values().shape[0]
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, tokens + -tokens % ranks, 512, generator=generator)
+    (whole,) = label_margins(logits[:, :tokens], batch, "fsdp2", "thd").values()
+    set_ulysses_sequence_parallel_group(torch.distributed.group.WORLD)
+    try:
+        share = logits.tensor_split(ranks, dim=1)[rank]
+        (part,) = label_margins(share, batch, "fsdp2", "thd").values()
+    finally:
+        set_ulysses_sequence_parallel_group(None)
+    parts = [torch.zeros_like(part) for _ in range(ranks)]
+    torch.distributed.all_gather(parts, part)
+    return torch.cat(parts, dim=1)[:, :tokens], {"whole": whole}
+
+
+def plain_cross_entropies(model: torch.nn.Module) -> list[torch.Tensor]:
+    """c_t on the labelled steps of each row, row by row: the logits of the row's own states."""
+    found = []
+    for seed, (prompt, response) in enumerate(pairs()[:POLICY_ROWS]):
+        logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0]
+        labels, _ = labels_of((prompt, response), seed)
+        asked = (labels >= 0).nonzero()[:, 0]
+        states = torch.log_softmax(logits[len(prompt) - 1 + asked], dim=-1)
+        found.append(-states.gather(1, labels[asked, None])[:, 0])
+    return found
+
+
+def plain_self_fed_step() -> Outcome:
+    """One SGD step on λ/rows · Σ_i Σ_t w_t·c_t over the labelled steps."""
+    model = load_model()
+    values = plain_cross_entropies(model)
+    given = enumerate(pairs()[:POLICY_ROWS])
+    kept = [labels_of(pair, seed) for seed, pair in given]
+    weights = [weight[labels >= 0] for labels, weight in kept]
+    terms = [(w * value).sum() for w, value in zip(weights, values, strict=True)]
+    (LAMBDA / POLICY_ROWS * torch.stack(terms).sum()).backward()
+    torch.optim.SGD(model.parameters(), lr=LEARNING_RATE["SGD"]).step()
+    return flat_parameters(model), {"refine_ce": [value.tolist() for value in values]}
+
+
 def plain_step(weight: float, phi: bool) -> Outcome:
     """One SGD step on λ/rows · Σ_i mean_t φ_t·c_t, row by row; the metrics hold c_t."""
     model = load_model()
@@ -273,6 +383,12 @@ def plain_step(weight: float, phi: bool) -> Outcome:
 def outcome(name: str, rank: int, ranks: int, model: torch.nn.Module) -> Outcome:
     if name == START:
         return flat_parameters(model), {}
+    if name == "sliced":
+        return sliced(rank, ranks, model)
+    if name in PASSES:
+        return measured(PASSES[name], model)
+    if name == "plain_self_fed":
+        return plain_self_fed_step()
     if name in PLAIN_STEPS:
         return plain_step(*PLAIN_STEPS[name])
     return run(CASES[name], rank, ranks, model)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Additions, Constraint, Penalty, Step
@@ -217,7 +217,7 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         number=3,
         total_steps=TOTAL_STEPS,
         rollouts=rollouts,
-        accepted=accepted_rollouts(rollouts, Tokens.ALL),
+        accepted=accepted_rollouts(rollouts, Tokens.ALL, Conditioning.TEACHER_FORCING),
         mini_batches=2,
         rollouts_a_mini_batch=2,
         trains_actor=True,

@@ -7,21 +7,38 @@ from dataclasses import replace
 
 import torch
 
-from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.maths import token_mask
-from recipe.online_refiner.records import RefinedRollout, Rollout
+from recipe.online_refiner.method.states import NO_STATE, states_of
+from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
 
 
-def accepted_rollouts(rollouts: Sequence[Rollout], tokens: Tokens) -> list[RefinedRollout]:
-    """The rollouts whose refinement is accepted, with its token mask, c_t not yet measured."""
+def accepted_rollouts(
+    rollouts: Sequence[Rollout], tokens: Tokens, conditioning: Conditioning
+) -> list[RefinedRollout]:
+    """The rollouts whose refinement is accepted, with its token mask, c_t not yet measured.
+
+    Self-fed, the mask leaves out the tokens that no state of the rollout is asked for.
+    """
     found = []
     for rollout in rollouts:
         refinement = rollout.refinement
         if refinement is not None and refinement.accepted:
             flags = token_mask(list(refinement.copied), refinement.divergence, tokens)
             mask = torch.tensor(flags, dtype=torch.float32)
-            found.append(RefinedRollout(rollout, refinement, mask))
+            states = None
+            if conditioning is Conditioning.SELF_FEEDING:
+                states = _states(refinement, len(rollout.response_ids), tokens)
+                states = states.where(mask > 0, NO_STATE)
+                mask = mask * (states >= 0)
+            found.append(RefinedRollout(rollout, refinement, mask, states=states))
     return found
+
+
+def _states(refinement: Refinement, steps: int, tokens: Tokens) -> torch.Tensor:
+    return torch.tensor(
+        states_of(refinement.copied, refinement.sources, steps, tokens), dtype=torch.int64
+    )
 
 
 def with_cross_entropy(

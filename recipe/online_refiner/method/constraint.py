@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import DictConfig
 
-from recipe.online_refiner.choices import Place
+from recipe.online_refiner.choices import Conditioning, Place
+from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout, Rollout
 from recipe.online_refiner.settings import Section, Settings
@@ -29,7 +30,8 @@ class Step:
         number: of the step, from 1. total_steps: of the training.
         rollouts: all rows of the batch that are no padding.
         accepted: the rollouts whose refinement the filter accepts. Their cross entropy is None
-            until it is measured: before `Constraint.penalty`, or by the update itself.
+            until it is measured: by the forward pass for the old log-probs, by one of its own
+            before `Constraint.penalty`, or by the update itself.
         mini_batches: of the actor's update. rollouts_a_mini_batch: policy rows in each.
         trains_actor: False while only the critic is warmed up.
         chat: how the policy's responses are written.
@@ -80,11 +82,13 @@ class Additions:
 
     Attributes:
         rows: in this order their cross entropy comes back to `Constraint.after_update`.
+        labels: weighted, on the policy's own rows; their cross entropy comes after the rows'.
         policy_share: factor on verl's policy loss.
         token_factor: whether each token of the rows is also weighted by φ = p(1 - p).
     """
 
     rows: Sequence[ExtraRow] = field(default=())
+    labels: Sequence[RowLabels] = field(default=())
     policy_share: float = 1.0
     token_factor: bool = False
 
@@ -135,10 +139,23 @@ class Constraint:
     def begin(self, step: Step) -> None:
         """The step's rollouts are there; follow whatever is followed over steps."""
 
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the policy has read when it is asked for a token of a'."""
+        return Conditioning.TEACHER_FORCING
+
+    def labels(self, step: Step) -> Sequence[RowLabels]:
+        """What the policy is asked for on its rollouts in the pass for the old log-probs."""
+        return ()
+
+    def after_labels(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> None:
+        """c_t in nats of each of `labels`, on its labelled steps alone, in their order."""
+
     def measures_in_update(self, step: Step) -> bool:
         """Whether the update itself yields c_t of the accepted refinements.
 
-        Otherwise the actor computes them in a forward pass before `penalty` is asked for.
+        If neither it nor the labels do, the actor computes them, teacher-forced, in a forward pass
+        before `penalty` is asked for.
         """
         return False
 
@@ -151,7 +168,8 @@ class Constraint:
         return None
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
-        """Metrics of the additions, given c_t in nats of each added row as the loss saw it first.
+        """Metrics of the additions, given c_t in nats of each added row as the loss saw it first,
+        then of the labelled steps of each of their labels.
 
         A row's values may not be finite; such a row had no part in the loss.
         """

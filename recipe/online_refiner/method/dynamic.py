@@ -13,9 +13,12 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import REFINABLE, Align, Place, Schedule
+from recipe.online_refiner.choices import REFINABLE, Align, Conditioning, Place, Schedule
+from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Penalty, Step
+from recipe.online_refiner.method.labels import RowLabels, labels_of, on_steps, on_tokens
 from recipe.online_refiner.method.maths import aligned, reduced
+from recipe.online_refiner.method.readings import reading_faults
 from recipe.online_refiner.method.schedules import adaptive_lambda, lambda_at, smoothed
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout
@@ -31,12 +34,16 @@ class Dynamic(Constraint):
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
-        return Needs(refinements=True)
+        feeds_itself = settings.constraint.conditioning is Conditioning.SELF_FEEDING
+        return Needs(refinements=True, own_loss=feeds_itself)
 
     @classmethod
     def describe(cls, settings: Settings) -> str:
         section = settings.constraint
-        return f"{section.kind}, inject={section.inject}, λ={section.lambda_:g}"
+        return (
+            f"{section.kind}, inject={section.inject}, conditioning={section.conditioning}, "
+            f"λ={section.lambda_:g}"
+        )
 
     @classmethod
     def set_verl_keys(cls, config: DictConfig, settings: Settings) -> None:
@@ -57,12 +64,28 @@ class Dynamic(Constraint):
                 f"constraint.lambda_end={section.lambda_end} is above constraint.lambda="
                 f"{section.lambda_}: with schedule=adaptive it is the lower bound. Fix: lower it"
             )
+        yield from reading_faults(plan)
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return self.settings.conditioning
 
     def begin(self, step: Step) -> None:
         found = [r.refinement for r in step.rollouts if r.refinement is not None]
         if found:
             ratio = sum(refinement.improved for refinement in found) / len(found)
             self._smoothed_ratio = smoothed(self._smoothed_ratio, ratio)
+
+    def labels(self, step: Step) -> Sequence[RowLabels]:
+        if self.conditioning is not Conditioning.SELF_FEEDING or self.measures_in_update(step):
+            return ()
+        return [labels_of(one) for one in step.accepted]
+
+    def after_labels(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> None:
+        placed = [
+            on_tokens(one, values) for one, values in zip(step.accepted, cross_entropy, strict=True)
+        ]
+        step.accepted = with_cross_entropy(step.accepted, placed)
 
     def lambda_of(self, step: int, total_steps: int) -> float:
         """λ of this training step."""
@@ -92,7 +115,7 @@ class Dynamic(Constraint):
         self._smoothed_ratio = state.get("smoothed_ratio")
 
     def _penalty(self, step: Step, place: Place) -> Penalty | None:
-        """-λ·m·c_t laid onto the tokens of the rollouts; None if nothing would be taken."""
+        """λ·m·c_t laid onto the tokens of the rollouts; None if nothing would be taken."""
         lambda_ = self.lambda_of(step.number, step.total_steps)
         if not step.accepted or lambda_ == 0:
             return None
@@ -113,7 +136,17 @@ def reduced_cross_entropy(
 def penalty_on_rollouts(
     accepted: Sequence[RefinedRollout], settings: ConstraintSettings
 ) -> torch.Tensor:
-    """The penalty before λ on the tokens of the B rollouts; conserves each sum. (B, T)."""
+    """The penalty before λ on the tokens of the B rollouts; conserves each sum. (B, T).
+
+    Self-fed, each c_t is on the step that was asked for a'_t; otherwise `align` lays it there.
+    """
+    if settings.conditioning is Conditioning.SELF_FEEDING:
+        mass = [
+            reduced(one.masked_cross_entropy[None], one.token_mask[None], settings.reduce)[0]
+            for one in accepted
+        ]
+        steps = [on_steps(one, values) for one, values in zip(accepted, mass, strict=True)]
+        return pad_sequence(steps, batch_first=True)
     mask_BT = pad_sequence(
         [torch.tensor(one.rollout.response_mask) for one in accepted], batch_first=True
     )

@@ -1,15 +1,21 @@
-"""The dynamic constraint as a penalty on the advantages: Â_t - λ·m·c_t after normalisation.
+"""The dynamic constraint as a penalty on the advantages: Â_t - λ·m·Σ_{u≥t} γ^(u-t)·c_u.
 
-The paper's penalty for estimators without a critic (GRPO, DAPO, RLOO …); where it stands is ours.
+The paper's penalty for estimators without a critic (GRPO, DAPO, RLOO …), cumulated after rewards
+are normalised by group, as its code base does; `accumulate: none` takes λ·m·c_t alone (ours).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from recipe.online_refiner.choices import CRITIC_FREE_ESTIMATORS, Place
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from recipe.online_refiner.choices import CRITIC_FREE_ESTIMATORS, Accumulate, Place
 from recipe.online_refiner.method.constraint import Penalty, Step
 from recipe.online_refiner.method.dynamic import Dynamic
+from recipe.online_refiner.method.maths import return_to_go
 from recipe.online_refiner.plan import RunPlan
 
 
@@ -29,4 +35,11 @@ class DynamicAdvantage(Dynamic):
             )
 
     def penalty(self, step: Step) -> Penalty | None:
-        return self._penalty(step, Place.ADVANTAGES)
+        penalty = self._penalty(step, Place.ADVANTAGES)
+        if penalty is None or self.settings.accumulate is Accumulate.NONE:
+            return penalty
+        mask_BT = pad_sequence(
+            [torch.tensor(one.rollout.response_mask) for one in step.accepted], batch_first=True
+        )
+        gamma = float(self.plan.config.algorithm.gamma)
+        return replace(penalty, values_BT=return_to_go(penalty.values_BT, mask_BT, gamma))

@@ -1,8 +1,9 @@
-"""The dynamic constraint as a differentiable term: λ·m·CE of rows (s0, a') in the actor's loss.
+"""The dynamic constraint as a differentiable term: λ·m·CE in the actor's loss.
 
-The paper's supervised loss (arXiv 2603.18088); its normalisation and λ are ours. The rows are in
-the same optimizer steps as the policy's, and the loss reports their c_t, so that no forward pass of
-its own is made.
+The paper's supervised loss (arXiv 2603.18088); its normalisation and λ are ours. Teacher-forced,
+rows (s0, a') are in the same optimizer steps as the policy's. Self-fed (ours), the tokens of a' are
+labels on the policy's own rows, and no row is added. The loss reports c_t, so that no forward pass
+of its own is made.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from recipe.online_refiner.choices import Conditioning
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Additions, ExtraRow, Step
 from recipe.online_refiner.method.dynamic import Dynamic
 from recipe.online_refiner.method.extra_rows import extra_row_faults
+from recipe.online_refiner.method.labels import RowLabels, labels_of
 from recipe.online_refiner.method.maths import sft_weights
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout
@@ -31,7 +34,8 @@ class DynamicSft(Dynamic):
     @classmethod
     def faults(cls, plan: RunPlan) -> Iterator[str]:
         yield from super().faults(plan)
-        yield from extra_row_faults(plan.config)
+        if plan.settings.constraint.conditioning is Conditioning.TEACHER_FORCING:
+            yield from extra_row_faults(plan.config)
 
     def measures_in_update(self, step: Step) -> bool:
         return step.trains_actor and self.lambda_of(step.number, step.total_steps) > 0
@@ -40,12 +44,16 @@ class DynamicSft(Dynamic):
         if not self.measures_in_update(step):
             return None
         lambda_ = self.lambda_of(step.number, step.total_steps)
-        return Additions(
-            refined_rows(step.accepted, self.settings, lambda_, step.rollouts_a_mini_batch)
-        )
+        given = (step.accepted, self.settings, lambda_, step.rollouts_a_mini_batch)
+        if self.conditioning is Conditioning.SELF_FEEDING:
+            return Additions(labels=weighted_labels(*given))
+        return Additions(rows=refined_rows(*given))
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
-        step.accepted = with_cross_entropy(step.accepted, cross_entropy)
+        if self.conditioning is Conditioning.SELF_FEEDING:
+            self.after_labels(step, cross_entropy)
+        else:
+            step.accepted = with_cross_entropy(step.accepted, cross_entropy)
         return {}
 
 
@@ -63,5 +71,15 @@ def refined_rows(
             one.refinement.token_ids,
             sft_weights(one.token_mask[None], lambda_, rollouts, settings.reduce)[0],
         )
+        for one in accepted
+    ]
+
+
+def weighted_labels(
+    accepted: Sequence[RefinedRollout], settings: ConstraintSettings, lambda_: float, rollouts: int
+) -> list[RowLabels]:
+    """The tokens of a' in the token mask as labels on the policy's rows; see `refined_rows`."""
+    return [
+        labels_of(one, sft_weights(one.token_mask[None], lambda_, rollouts, settings.reduce)[0])
         for one in accepted
     ]

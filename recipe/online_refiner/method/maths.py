@@ -2,11 +2,12 @@
 
 Shapes, right-padded, masks of the same shape with 1 on real tokens:
     B rows; T tokens of the rollout a; U tokens of the refined response a'.
-    log_probs_BU, ce_BU: of the policy on a' given the prompt s0 alone.
+    log_probs_BU, ce_BU: of the policy on a', in one of the two readings below.
     mask_BU: the token mask, 1 on the tokens of a' that the constraint is on.
     response_mask_BT: the tokens of a.
 
-Notation and sources: c_t = -log π_θ(a'_t | s0, a'_<t); m = 1[R(a') > R(a)]; the penalty is
+Notation and sources: c_t = -log π_θ(a'_t | s0, a_<t) if the policy feeds itself (most likely the
+paper's), -log π_θ(a'_t | s0, a'_<t) if it is teacher-forced; m = 1[R(a') > R(a)]; the penalty is
 -λ·m·Σc_t (Ma et al., arXiv 2603.18088, section 3.3). What the paper leaves open is marked "ours".
 """
 
@@ -35,13 +36,16 @@ def token_mask(copied: list[int], divergence: int, which: Tokens) -> list[int]:
     Args:
         copied: 1 if the token stands in a at the aligned place.
         divergence: index of the first token of a' that differs from a at the same index.
-        which: the selection; `after_divergence` includes the token at `divergence`.
+        which: the selection; `after_divergence` and `first_edit` both include the token at
+            `divergence`; `aligned` takes all, and `states.states_of` says which have a state.
     """
-    if which is Tokens.ALL:
-        return [1] * len(copied)
     if which is Tokens.EDITED:
         return [1 - flag for flag in copied]
-    return [int(index >= divergence) for index in range(len(copied))]
+    if which is Tokens.AFTER_DIVERGENCE:
+        return [int(index >= divergence) for index in range(len(copied))]
+    if which is Tokens.FIRST_EDIT:
+        return [int(index <= divergence) for index in range(len(copied))]
+    return [1] * len(copied)
 
 
 def reduced(ce_BU: torch.Tensor, mask_BU: torch.Tensor, how: Reduce) -> torch.Tensor:
@@ -80,6 +84,24 @@ def aligned(
     last_B = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1)
     has_tokens_B = mask.any(dim=1).to(mask.dtype)
     return placed_BT.scatter_add(1, last_B.unsqueeze(1), (rest_B * has_tokens_B).unsqueeze(1))
+
+
+def return_to_go(
+    penalty_BT: torch.Tensor, response_mask_BT: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """G_t = Σ_{u≥t} γ^(u-t)·q_u over a's unmasked steps; 0 on masked ones. Shape (B, T).
+
+    The paper's code base, OpenRLHF, cumulates a per-token penalty in this way when rewards are
+    normalised by group. Steps are counted over unmasked tokens alone (ours).
+    """
+    mask_BT = response_mask_BT.to(penalty_BT.dtype)
+    sums_BT = torch.zeros_like(penalty_BT)
+    sum_B = penalty_BT.new_zeros(penalty_BT.shape[0])
+    for step in reversed(range(penalty_BT.shape[1])):
+        mask_B = mask_BT[:, step]
+        sum_B = torch.where(mask_B > 0, penalty_BT[:, step] + gamma * sum_B, sum_B)
+        sums_BT[:, step] = sum_B * mask_B
+    return sums_BT
 
 
 def _at_steps(values_BS: torch.Tensor, step_BT: torch.Tensor) -> torch.Tensor:

@@ -57,12 +57,18 @@ def refinement_metrics(found: Sequence[Refinement]) -> dict[str, float]:
 
 
 def cross_entropy_metrics(accepted: Sequence[RefinedRollout]) -> dict[str, float]:
-    """Mean token cross entropy in nats over accepted refinements: all, copied, edited tokens."""
+    """Mean token cross entropy in nats over accepted refinements: all, copied, edited tokens.
+
+    Of the tokens that the policy was asked for.
+    """
     pairs = [
         (value, copied)
         for one in accepted
         if one.cross_entropy is not None
-        for value, copied in zip(one.cross_entropy.tolist(), one.refinement.copied, strict=True)
+        for value, copied, asked in zip(
+            one.cross_entropy.tolist(), one.refinement.copied, one.asked.tolist(), strict=True
+        )
+        if asked
     ]
     groups = {
         "constraint/ce_mean": [value for value, _ in pairs],

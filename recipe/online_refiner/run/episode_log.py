@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from recipe.online_refiner.choices import Conditioning
 from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
 from refiner_worker.outcome import Outcome
 
@@ -19,19 +20,24 @@ class EpisodeLog:
         self._tokenizer = tokenizer
 
     def append(
-        self, step: int, rollouts: Sequence[Rollout], measured: Mapping[str, RefinedRollout]
+        self,
+        step: int,
+        rollouts: Sequence[Rollout],
+        measured: Mapping[str, RefinedRollout],
+        reading: Conditioning,
     ) -> None:
         """Write the rollouts that have a refinement; the others hold nothing to look at.
 
         Args:
             measured: those whose cross entropy is known, by key.
+            reading: what the policy had read for it.
         """
-        lines = [
-            json.dumps(self._entry(step, rollout, rollout.refinement, measured.get(rollout.key)))
-            + "\n"
+        entries = [
+            self._entry(step, rollout, rollout.refinement, measured.get(rollout.key))
             for rollout in rollouts
             if rollout.refinement is not None and rollout.refinement.token_ids
         ]
+        lines = [json.dumps(entry | {"ce_reading": reading}) + "\n" for entry in entries]
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
@@ -39,6 +45,8 @@ class EpisodeLog:
         self, step: int, rollout: Rollout, refinement: Refinement, measured: RefinedRollout | None
     ) -> dict[str, Any]:
         cross_entropy = None if measured is None else measured.cross_entropy
+        # Teacher-forced, every token is asked for.
+        asked = None if measured is None or measured.states is None else measured.asked.tolist()
         return {
             "step": step,
             "uid": rollout.uid,
@@ -60,6 +68,7 @@ class EpisodeLog:
             "refined_tokens": self._tokens(refinement.token_ids),
             "copied": list(refinement.copied),
             "ce": None if cross_entropy is None else cross_entropy.tolist(),
+            "ce_asked": None if asked is None else [int(flag) for flag in asked],
         }
 
     def _text(self, token_ids: Sequence[int]) -> str:

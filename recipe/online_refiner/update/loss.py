@@ -1,4 +1,4 @@
-"""The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's own rows."""
+"""The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's term."""
 
 from typing import Any
 
@@ -12,15 +12,40 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
+    LABEL_MARGIN,
+    MEASURE,
     NUMBER_FIELD,
     POLICY_SHARE,
     TOKEN_FACTOR,
     WEIGHT_FIELD,
 )
 from recipe.online_refiner.method.maths import expert_token_factor
+from recipe.online_refiner.update.label_logits import label_margins
 
 
 def constrained_loss(
+    config: ActorConfig,
+    model_output: dict[str, torch.Tensor] | None = None,
+    data: TensorDict | None = None,
+    dp_group: Any = None,
+    student_logits: torch.Tensor | None = None,
+    data_format: str = "thd",
+) -> Any:
+    """What verl's engines call twice: with the logits, if a batch asks for it, then for the loss.
+
+    With `student_logits` it returns more model outputs (`label_logits`), otherwise the loss and its
+    metrics. A pass that only measures has neither.
+    """
+    assert data is not None
+    if student_logits is not None:
+        return label_margins(student_logits, data, config.strategy, data_format)
+    assert model_output is not None
+    if tu.get_non_tensor_data(data=data, key=MEASURE, default=False):
+        return torch.zeros((), device=data["input_ids"].device), {}
+    return mixed_loss(config, model_output, data, dp_group)
+
+
+def mixed_loss(
     config: ActorConfig,
     model_output: dict[str, torch.Tensor],
     data: TensorDict,
@@ -31,8 +56,9 @@ def constrained_loss(
     s = 1 and φ = 1 for the dynamic constraint (ours, after arXiv 2603.18088, section 3.3);
     s = 1 - μ and, if asked for, φ = p(1 - p) for CHORD (arXiv 2508.11408).
 
-    The extra rows are masked out of L_policy, and the policy rows have w = 0, so each part sees
-    its own rows only. The weights hold λ or μ and the normalisation; verl averages gradients over
+    c_t is of the row's own token, or of the label that its state has. The extra rows are masked out
+    of L_policy, and the policy rows have w = 0 but on their labels, so each part sees its own
+    tokens only. The weights hold λ or μ and the normalisation; verl averages gradients over
     the data-parallel ranks, hence the factor `dp_size`. A row whose cross entropy is not finite
     has no part in the term. Batches without weights get L_policy alone.
     """
@@ -40,6 +66,8 @@ def constrained_loss(
     if WEIGHT_FIELD not in data:
         return loss, metrics
     log_probs = no_padding_2_padding(model_output["log_probs"], data)
+    if LABEL_MARGIN in model_output:
+        log_probs = log_probs + no_padding_2_padding(model_output[LABEL_MARGIN], data)
     extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
     numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
     finite_B1 = torch.isfinite(log_probs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)

@@ -1,9 +1,9 @@
-"""The actor's update with the constraint's rows beside the policy's, in the same optimizer steps.
+"""The actor's update with the constraint's additions, in the same optimizer steps.
 
 verl's trainer composes the update (sizes, epochs, seeds) and calls `update_actor` on its worker
-group. `MixedActor` stands in for the group during that one call: it adds the rows, enlarges the
-mini-batches by their share and leaves `global_batch_size`, by which the policy loss is normalised,
-as it was.
+group. `MixedActor` stands in for the group during that one call: it lays labels on the policy's
+rows, adds rows beside them, enlarges the mini-batches by their share and leaves
+`global_batch_size`, by which the policy loss is normalised, as it was.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from verl.utils import tensordict_utils as tu
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
-    NUMBER_FIELD,
     POLICY_SHARE,
     TOKEN_FACTOR,
-    WEIGHT_FIELD,
 )
 from recipe.online_refiner.method.constraint import Additions, ExtraRow
+from recipe.online_refiner.queue.label_fields import put_policy_fields
 from recipe.online_refiner.queue.rollouts import ranks_of, temporary_rows
+from recipe.online_refiner.update.label_logits import HOOK
 from recipe.online_refiner.update.rows import (
     RESPONSE_FIELDS,
     constraint_row,
@@ -37,21 +37,26 @@ class MixedActor:
 
     Args:
         worker_group: verl's actor worker group.
-        additions: with at least one row; copies without weight fill every mini-batch equally.
+        additions: with at least one row or one rollout's labels; copies of a row without weight
+            fill every mini-batch equally.
         micro_batch_size: rows per micro-batch and rank; 1 if verl packs by token count.
 
     Attributes:
-        cross_entropy: after the update, c_t in nats of each row as the loss first saw it.
+        cross_entropy: after the update, c_t in nats of each row, then of the labelled steps of each
+            rollout, as the loss first saw it.
     """
 
     def __init__(self, worker_group: Any, additions: Additions, micro_batch_size: int) -> None:
         self._worker_group = worker_group
         self._added = list(additions.rows)
+        self._labels = list(additions.labels)
         self._micro_batch_size = micro_batch_size
-        self._loss_settings = {
+        self._settings = {
             POLICY_SHARE: additions.policy_share,
             TOKEN_FACTOR: additions.token_factor,
         }
+        if self._labels:
+            self._settings |= HOOK
         self.cross_entropy: list[torch.Tensor] = []
 
     def update_actor(self, batch: KVBatchMeta) -> TensorDict:
@@ -59,21 +64,33 @@ class MixedActor:
         ranks = ranks_of(self._worker_group)
         mini_batches = len(batch) // batch.extra_info["mini_batch_size"]
         count = rounded_up(len(self._added), ranks * mini_batches * self._micro_batch_size)
-        rows = self._rows(count, _fields_of(batch))
-        _give_no_weight(batch)
-        with temporary_rows(rows, batch.partition_id) as extra:
+        put_policy_fields(batch, self._labels, first_number=len(self._added) + 1)
+        if not self._added:
+            return self._update(batch.keys, batch.tags, batch, 0)
+        with temporary_rows(self._rows(count, _fields_of(batch)), batch.partition_id) as extra:
             order = interleaved(
                 range(len(batch)), range(len(batch), len(batch) + count), ranks, mini_batches
             )
             keys, tags = [*batch.keys, *extra.keys], [*batch.tags, *extra.tags]
-            mixed = KVBatchMeta(
-                keys=[keys[index] for index in order],
-                tags=[tags[index] for index in order],
-                partition_id=batch.partition_id,
-                extra_info=batch.extra_info | self._loss_settings,
+            return self._update(
+                [keys[index] for index in order],
+                [tags[index] for index in order],
+                batch,
+                count // mini_batches,
             )
-            mixed.extra_info["mini_batch_size"] += count // mini_batches
-            return self._without_cross_entropy(self._worker_group.update_actor(mixed))
+
+    def _update(
+        self, keys: list[str], tags: list[dict[str, Any]], batch: KVBatchMeta, added: int
+    ) -> TensorDict:
+        """The group's update over these rows, each mini-batch larger by so many."""
+        mixed = KVBatchMeta(
+            keys=keys,
+            tags=tags,
+            partition_id=batch.partition_id,
+            extra_info=batch.extra_info | self._settings,
+        )
+        mixed.extra_info["mini_batch_size"] += added
+        return self._without_cross_entropy(self._worker_group.update_actor(mixed))
 
     def _without_cross_entropy(self, output: TensorDict) -> TensorDict:
         """Keep the rows' cross entropy, which is no scalar that verl could log."""
@@ -81,9 +98,9 @@ class MixedActor:
         seen: dict[int, list[float]] = {}
         for number, values in metrics.pop(CROSS_ENTROPY_METRIC):
             seen.setdefault(number, values)
-        self.cross_entropy = [
-            torch.tensor(seen[number]) for number in range(1, len(self._added) + 1)
-        ]
+        numbers = range(1, len(self._added) + len(self._labels) + 1)
+        # A rollout none of whose steps is asked for anything reports nothing.
+        self.cross_entropy = [torch.tensor(seen.get(number, [])) for number in numbers]
         return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": metrics})
 
     def _rows(self, count: int, fields: Sequence[str]) -> list[dict[str, torch.Tensor]]:
@@ -94,7 +111,14 @@ class MixedActor:
         numbered = list(enumerate(self._added, start=1))
         numbered += [(0, filler)] * (count - len(numbered))
         return [
-            constraint_row(row.prompt_ids, row.response_ids, row.weights, number, fields)
+            constraint_row(
+                row.prompt_ids,
+                row.response_ids,
+                row.weights,
+                number,
+                fields,
+                with_labels=bool(self._labels),
+            )
             for number, row in numbered
         ]
 
@@ -102,14 +126,3 @@ class MixedActor:
 def _fields_of(batch: KVBatchMeta) -> list[str]:
     present = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id)
     return [name for name in RESPONSE_FIELDS if name in present]
-
-
-def _give_no_weight(batch: KVBatchMeta) -> None:
-    responses = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"]
-    )["responses"]
-    zeros = torch.nested.nested_tensor_from_jagged(
-        torch.zeros_like(responses.values()), responses.offsets()
-    )
-    fields = TensorDict({WEIGHT_FIELD: zeros.float(), NUMBER_FIELD: zeros}, batch_size=len(batch))
-    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from recipe.online_refiner.choices import NUMBER_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.choices import LABEL_FIELD, NO_LABEL, NUMBER_FIELD, WEIGHT_FIELD
 
 RESPONSE_FIELDS = (
     "advantages",
@@ -45,6 +45,7 @@ def constraint_row(
     weights: torch.Tensor,
     number: int,
     fields: Sequence[str],
+    with_labels: bool = False,
 ) -> dict[str, torch.Tensor]:
     """An (s0, a') row for the actor's update: invisible to the policy loss, weighted by ours.
 
@@ -52,6 +53,7 @@ def constraint_row(
         weights: U weights of the differentiable term, λ and every normalisation included.
         number: by which the loss reports on the row, from 1; 0 if nobody asks.
         fields: those of RESPONSE_FIELDS that the policy rows of this batch carry.
+        with_labels: whether the policy rows carry labels; this one then has none.
     """
     row = response_row(prompt_ids, response_ids)
     silent = torch.zeros_like(row["responses"])
@@ -59,6 +61,8 @@ def constraint_row(
     row["loss_mask"] = silent
     row[WEIGHT_FIELD] = weights.float()
     row[NUMBER_FIELD] = torch.full_like(silent, number)
+    if with_labels:
+        row[LABEL_FIELD] = torch.full_like(silent, NO_LABEL)
     row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})
     return row
 

@@ -15,6 +15,7 @@ from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 ASYNC = "trainer.v1.trainer_mode=colocate_async"
+SELF_FED = ("constraint.inject=advantage",)
 LORA = ("refiner.placement=shared_base", "actor_rollout_ref.model.lora_rank=8")
 
 
@@ -50,6 +51,25 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
             ["constraint.schedule=adaptive", "constraint.lambda_end=2"],
             "constraint.lambda_end=2.0 is above constraint.lambda=1.0",
         ),
+        (
+            ["constraint.conditioning=self_feeding"],
+            "constraint.tokens=all: as a differentiable term",
+        ),
+        ([*SELF_FED, "constraint.align=edit"], "constraint.align=edit"),
+        (
+            [*SELF_FED, "constraint.conditioning=teacher_forcing", "constraint.tokens=aligned"],
+            "constraint.tokens=aligned",
+        ),
+        (
+            [*SELF_FED, "actor_rollout_ref.model.use_fused_kernels=true"],
+            "actor_rollout_ref.model.use_fused_kernels=True",
+        ),
+        (
+            [*SELF_FED, "actor_rollout_ref.actor.fsdp_config.pad_to_length=true"],
+            "fsdp_config.pad_to_length=True",
+        ),
+        ([*SELF_FED, "actor_rollout_ref.actor.strategy=torchtitan"], "is written for FSDP"),
+        ([*SELF_FED, "distillation.enabled=true"], "distillation.enabled=True"),
         (["constraint.kind=chord"], "extra_info.reference_solution"),
         (["constraint.kind=chord", "constraint.chord.peak=0.01"], "constraint.chord.valley=0.05"),
         (["data.train_files=/nowhere/train.parquet"], "data.train_files"),

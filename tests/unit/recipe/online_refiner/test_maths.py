@@ -15,6 +15,7 @@ from recipe.online_refiner.method.maths import (
     neutral_rewards,
     penalised,
     reduced,
+    return_to_go,
     sft_weights,
     token_mask,
 )
@@ -46,6 +47,8 @@ def test_token_selection_follows_the_diff() -> None:
     assert token_mask(copied, 1, Tokens.ALL) == [1, 1, 1, 1]
     assert token_mask(copied, 1, Tokens.EDITED) == [0, 1, 0, 0]
     assert token_mask(copied, 1, Tokens.AFTER_DIVERGENCE) == [0, 1, 1, 1]
+    assert token_mask(copied, 1, Tokens.FIRST_EDIT) == [1, 1, 0, 0]
+    assert token_mask([1, 1], 2, Tokens.FIRST_EDIT) == [1, 1]
 
 
 def test_mean_divides_by_the_carrying_tokens_and_leaves_empty_rows_at_zero() -> None:
@@ -133,6 +136,21 @@ def test_permuting_the_rows_permutes_the_result(how: Align) -> None:
     order = torch.tensor([2, 0, 3, 1])
     got = aligned(mass[order], mask[order], how, any_sources(mass)[order])
     assert torch.equal(got, aligned(mass, mask, how, any_sources(mass))[order])
+
+
+def test_a_return_to_go_holds_what_is_still_to_come() -> None:
+    penalty = torch.tensor([[1.0, 0.0, 4.0, 8.0]])
+    mask = torch.ones(1, 4)
+    assert return_to_go(penalty, mask, 1.0).tolist() == [[13.0, 12.0, 12.0, 8.0]]
+    # 8; 4 + 8/2; 0 + 8/2; 1 + 4/2.
+    assert return_to_go(penalty, mask, 0.5).tolist() == [[3.0, 4.0, 8.0, 8.0]]
+    assert return_to_go(penalty, mask, 0.0).tolist() == penalty.tolist()
+
+
+def test_a_return_to_go_counts_only_the_rollouts_own_tokens() -> None:
+    penalty = torch.tensor([[1.0, 9.0, 4.0, 9.0]])
+    mask = torch.tensor([[1, 0, 1, 0]])
+    assert return_to_go(penalty, mask, 0.5).tolist() == [[3.0, 0.0, 4.0, 0.0]]
 
 
 def test_a_penalty_is_taken_on_the_rollouts_unmasked_tokens() -> None:

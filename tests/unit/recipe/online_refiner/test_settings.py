@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from recipe.online_refiner.choices import Reduce
+from recipe.online_refiner.choices import Accumulate, Conditioning, Reduce
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.settings import ConfigError, ConstraintSettings
 
@@ -20,14 +20,25 @@ def section_of(config: DictConfig) -> ConstraintSettings:
 def test_sft_and_the_penalty_have_defaults_of_their_own(composed: Compose) -> None:
     sft = section_of(composed("constraint.inject=sft"))
     assert (sft.lambda_, sft.lambda_end, sft.reduce) == (1.0, 1.0, Reduce.MEAN)
+    assert sft.conditioning is Conditioning.TEACHER_FORCING
     penalty = section_of(composed("constraint.inject=advantage"))
     assert (penalty.lambda_, penalty.lambda_end, penalty.reduce) == (1e-4, 1e-4, Reduce.SUM)
+    assert penalty.conditioning is Conditioning.SELF_FEEDING
+    assert penalty.accumulate is Accumulate.RETURN_TO_GO
 
 
 def test_given_values_are_kept(composed: Compose) -> None:
     given = composed("constraint.lambda=0.5", "constraint.lambda_end=0", "constraint.reduce=sum")
     section = section_of(given)
     assert (section.lambda_, section.lambda_end, section.reduce) == (0.5, 0.0, Reduce.SUM)
+
+
+@pytest.mark.parametrize("inject", ["reward", "advantage"])
+def test_only_a_penalty_that_feeds_itself_needs_our_loss(composed: Compose, inject: str) -> None:
+    given = [f"constraint.inject={inject}", "algorithm.adv_estimator=grpo"]
+    assert resolve(composed(*given)).needs.own_loss
+    given.append("constraint.conditioning=teacher_forcing")
+    assert not resolve(composed(*given)).needs.own_loss
 
 
 def test_an_adaptive_lambda_falls_to_nothing_unless_told_otherwise(composed: Compose) -> None:
@@ -60,10 +71,15 @@ def test_a_run_makes_what_its_constraint_needs_and_no_more(
         (["constraint.lambda=-1"], "constraint.lambda=-1 is refused"),
         (["constraint.schedule=step"], "'constant', 'linear', 'cosine' or 'adaptive'"),
         (["constraint.filter=best"], "'better', 'not_worse' or 'off'"),
-        (["constraint.tokens=some"], "'all', 'after_divergence' or 'edited'"),
+        (
+            ["constraint.tokens=some"],
+            "'all', 'after_divergence', 'edited', 'first_edit' or 'aligned'",
+        ),
         (["constraint.static_kl.coef=-0.1"], "constraint.static_kl.coef=-0.1"),
         (["constraint.static_kl.where=actor"], "'loss' or 'reward'"),
         (["constraint.align=start"], "'position', 'last' or 'edit'"),
+        (["constraint.conditioning=both"], "'self_feeding' or 'teacher_forcing'"),
+        (["constraint.accumulate=all"], "'return_to_go' or 'none'"),
         (["constraint.adaptive_target=0"], "constraint.adaptive_target=0"),
         (["constraint.chord.peak=1.5"], "constraint.chord.peak=1.5"),
         (["constraint.chord.decay_steps=-1"], "constraint.chord.decay_steps=-1"),

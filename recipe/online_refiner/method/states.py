@@ -1,0 +1,79 @@
+"""In which of its own states the policy is asked for a token of a', if it feeds itself.
+
+The state of step s of a (T steps) is (s0, a_<s): the policy is about to choose a_s. No step follows
+the last token of a, so there is no term beyond min(T, U) for the U tokens of a'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from recipe.online_refiner.choices import Tokens
+
+NO_STATE = -1
+
+Sources = Sequence[tuple[int, int]]
+
+
+def states_of(copied: Sequence[int], sources: Sources, steps: int, which: Tokens) -> list[int]:
+    """For each token of a' the step of a in whose state it is asked for, or NO_STATE.
+
+    By position, token t in the state of step t (arXiv 2603.18088 in its likeliest reading); for
+    `tokens: aligned` (ours) in the state before the token of a that it copies or replaces.
+
+    Args:
+        copied, sources: of the diff from a to a', see `refiner_worker.diff.TokenDiff`.
+        steps: T, the tokens of a.
+    """
+    by_position = list(range(len(copied)))
+    states = _aligned(copied, sources) if which is Tokens.ALIGNED else by_position
+    return [state if state < steps else NO_STATE for state in states]
+
+
+def _aligned(copied: Sequence[int], sources: Sources) -> list[int]:
+    """At most one token a state, and at most one state a token.
+
+    A copied token has the state of its source; the k-th token of a replaced hunk the k-th state of
+    the hunk while it lasts; the first token of an insertion the state that it is inserted at, where
+    it takes the place of the copied token.
+    """
+    states: list[int] = []
+    for hunk in _hunks(copied, sources):
+        start, end, length = hunk
+        inside = min(end - start, length)
+        states += [*range(start, start + inside), *[NO_STATE] * (length - inside)]
+    return _without_repetition(states)
+
+
+def _hunks(copied: Sequence[int], sources: Sources) -> Iterator[tuple[int, int, int]]:
+    """Runs of copied or of edited tokens: the states [start, end) open to them, and their number.
+
+    A run of edited tokens replaces what lies between its neighbours. If nothing does, it was
+    inserted, and the state before its right neighbour is open to it.
+    """
+    index = 0
+    after = 0  # the step of a after the last copied token
+    for is_copied, run in groupby(copied):
+        length = len(list(run))
+        if is_copied:
+            for start, end in sources[index : index + length]:
+                yield start, end, 1
+            after = sources[index + length - 1][1]
+        else:
+            follows = index + length
+            inserted = sources[index][0] < after or (
+                after == 0 and follows < len(copied) and sources[follows][0] == 0
+            )
+            yield after, after + 1 if inserted else sources[index][1], length
+        index += length
+
+
+def _without_repetition(states: Sequence[int]) -> list[int]:
+    """The first token asked for in a state stays: an insertion stands before what it precedes."""
+    seen: set[int] = set()
+    kept = []
+    for state in states:
+        kept.append(NO_STATE if state in seen else state)
+        seen.add(state)
+    return kept
