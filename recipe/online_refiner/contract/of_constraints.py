@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from recipe.online_refiner.choices import Conditioning, Tokens
+from recipe.online_refiner.choices import Tokens
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Additions, Constraint, Penalty, Step
@@ -82,7 +82,7 @@ def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
 
 def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     """The hooks in the trainer's order."""
-    constraint.begin(step)
+    _open(constraint, step)
     in_update = constraint.measures_in_update(step)
     if not in_update:
         _measure(step)
@@ -149,7 +149,7 @@ def _repeatable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
     penalties = []
     for _ in range(2):
         constraint, step = chosen(plan), _step()
-        constraint.begin(step)
+        _open(constraint, step)
         _measure(step)
         penalties.append(constraint.penalty(step))
     first, second = penalties
@@ -175,6 +175,12 @@ def _resumable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
     if resumed.state(3, TOTAL_STEPS) != stored:
         yield "a constraint that is restored from its state must have that state"
     chosen(plan).restore({})
+
+
+def _open(constraint: Constraint, step: Step) -> None:
+    """Begin the step with what is accepted in the constraint's reading, as the trainer does."""
+    step.accepted = accepted_rollouts(step.rollouts, Tokens.ALL, constraint.conditioning)
+    constraint.begin(step)
 
 
 def _measure(step: Step) -> None:
@@ -217,7 +223,7 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         number=3,
         total_steps=TOTAL_STEPS,
         rollouts=rollouts,
-        accepted=accepted_rollouts(rollouts, Tokens.ALL, Conditioning.TEACHER_FORCING),
+        accepted=[],
         mini_batches=2,
         rollouts_a_mini_batch=2,
         trains_actor=True,

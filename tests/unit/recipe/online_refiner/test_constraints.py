@@ -17,10 +17,13 @@ from recipe.online_refiner.resolve import resolve
 Compose = Callable[..., DictConfig]
 
 
+TEACHER_FORCED = ("constraint.conditioning=teacher_forcing", "constraint.accumulate=none")
+
+
 def made(composed: Compose, *overrides: str) -> Constraint:
-    config = composed(*overrides)
-    plan = resolve(config)
-    return constraint_class(config)(plan)
+    """With each penalty on its own step alone, read by teacher forcing."""
+    plan = resolve(composed(*TEACHER_FORCED, *overrides))
+    return constraint_class(plan.config)(plan)
 
 
 def measured_step(tokens: Tokens = Tokens.ALL, number: int = 1) -> Step:
