@@ -36,6 +36,7 @@ from recipe.analysis.page import Page, SheetView, render, view_sheet
 from recipe.analysis.records import Finding
 from recipe.analysis.runs import Loader, Run, RunSet, group_by_arm
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
+from recipe.analysis.start import start_sheet
 from recipe.analysis.summary import summarise
 from recipe.analysis.tables import arms_table, write_summary_csv
 from recipe.analysis.verdict import write_verdict
@@ -107,6 +108,8 @@ def _compose(runs: Sequence[Run], desk: Desk, refresh_s: int) -> Page:
     views = desk.episodes((example.choice, example.why) for example in examples)
     costs, cost_words = cost_table(runs)
     observatory = [refiner_sheet(runs), outcome_sheet(runs), policy_sheet(runs)]
+    if start := start_sheet(runs):
+        observatory.append(start)
     return Page(
         title=title_of(runs),
         state=state_of(runs, datetime.now(UTC)),
