@@ -92,6 +92,9 @@ def cell(name: str, key: str, config: DictConfig, origin: Mapping[str, Mapping[s
 
 
 def _has_effect(key: str, config: DictConfig) -> bool:
+    if key == "constraint.accumulate":
+        section = config.constraint
+        return bool(section.kind == "dynamic" and section.inject == "advantage")
     for prefix, kind in OF_A_KIND.items():
         if key.startswith(prefix):
             return bool(config.constraint.kind == kind)

@@ -53,13 +53,13 @@ from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
 from recipe.online_refiner.settings import ConstraintSettings
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, response_row
+from refiner_worker.diff import token_diff
 
 Row = dict[str, torch.Tensor]
 
 CONFIG = Path(recipe.online_refiner.__file__).parent / "config" / "online_refiner.yaml"
 KEPT_PERCENT = (0, 10, 50, 100)
 FIELDS = ("advantages", "old_log_probs", "ref_log_prob")
-TAUGHT = Conditioning.TEACHER_FORCING
 TOKENS_A_MICRO_BATCH = 4096
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 HEAD = """\
@@ -91,9 +91,9 @@ class Engine:
         )
         self._worker.set_loss_fn(partial(constrained_loss, config=actor))
 
-    def update(self, rows: Sequence[Row], rollouts: int) -> dict[str, Any]:
+    def update(self, rows: Sequence[Row], rollouts: int, **settings: Any) -> dict[str, Any]:
         """One optimizer step; the rows beyond `rollouts` are the constraint's."""
-        batch = _batch(rows, global_batch_size=rollouts, mini_batch_size=len(rows))
+        batch = _batch(rows, global_batch_size=rollouts, mini_batch_size=len(rows), **settings)
         metrics: dict[str, Any] = tu.get(self._worker.train_mini_batch(batch), "metrics")
         return metrics
 
@@ -107,6 +107,11 @@ class Engine:
             sequence[-len(row["responses"]) - 1 : -1]
             for sequence, row in zip(sequences, rows, strict=True)
         ]
+
+    def pass_over(self, rows: Sequence[Row], **settings: Any) -> TensorDict:
+        """A forward pass, as for the old log-probs; returns its model outputs."""
+        output: TensorDict = self._worker.infer_batch(_batch(rows, **settings))
+        return output
 
     @contextmanager
     def counting(self) -> Iterator[Forwarded]:
@@ -181,6 +186,7 @@ def _rollout(
     refined: tuple[int, ...],
     accepted: bool,
 ) -> Rollout:
+    diff = token_diff(answer, refined)
     refinement = Refinement(
         outcome="edited",
         reward=-0.3,
@@ -189,8 +195,9 @@ def _rollout(
         refined_reward=1.0 if accepted else -0.3,
         accepted=accepted,
         token_ids=refined,
-        copied=(0,) * len(refined),
-        sources=tuple((step, step + 1) for step in range(len(refined))),
+        copied=diff.copied,
+        divergence=diff.divergence,
+        sources=diff.sources,
     )
     return Rollout(
         key=key,
@@ -206,12 +213,13 @@ def _rollout(
     )
 
 
-def settings(inject: Inject) -> ConstraintSettings:
-    """The shipped configuration's section `constraint`, with λ = 1."""
+def settings(inject: Inject, **changes: Any) -> ConstraintSettings:
+    """The shipped configuration's section `constraint`, teacher-forced, with λ = 1."""
     section = OmegaConf.to_container(OmegaConf.load(CONFIG).constraint)
     assert isinstance(section, dict)
     section = {key: value for key, value in section.items() if not isinstance(value, dict)}
-    return ConstraintSettings.model_validate(section | {"inject": inject, "lambda": 1.0})
+    given = {"inject": inject, "lambda": 1.0, "conditioning": Conditioning.TEACHER_FORCING}
+    return ConstraintSettings.model_validate(section | given | changes)
 
 
 def policy_rows(rows: Sequence[Rollout], weigh: bool) -> list[Row]:
@@ -226,6 +234,11 @@ def policy_rows(rows: Sequence[Rollout], weigh: bool) -> list[Row]:
             fields[NUMBER_FIELD] = torch.zeros_like(fields["responses"])
         made.append(fields)
     return made
+
+
+def accepted_of(rows: Sequence[Rollout], section: ConstraintSettings) -> list[RefinedRollout]:
+    """The accepted rollouts as the trainer finds them."""
+    return accepted_rollouts(rows, section.tokens, section.conditioning)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -256,7 +269,7 @@ def constraint_rows(
 def penalty_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the forward pass for c_t, and of everything else that the penalties need."""
     section = settings(Inject.ADVANTAGE)
-    before, kept = timed(lambda: accepted_rollouts(rows, section.tokens, TAUGHT))
+    before, kept = timed(lambda: accepted_of(rows, section))
     inputs_s, inputs = timed(
         lambda: [response_row(one.rollout.prompt_ids, one.refinement.token_ids) for one in kept]
     )
@@ -269,9 +282,7 @@ def penalty_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]
 def sft_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the update with the rows, and of making them."""
     section = settings(Inject.SFT)
-    python, extra = timed(
-        lambda: constraint_rows(accepted_rollouts(rows, section.tokens, TAUGHT), section, len(rows))
-    )
+    python, extra = timed(lambda: constraint_rows(accepted_of(rows, section), section, len(rows)))
     policy = policy_rows(rows, weigh=bool(extra))
     update, _ = timed(lambda: engine.update([*policy, *extra], len(rows)))
     return update, python

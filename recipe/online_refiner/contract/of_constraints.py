@@ -16,23 +16,23 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
 
-from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.choices import NO_LABEL
+from recipe.online_refiner.contract.steps import (
+    TOTAL_STEPS,
+    of_one_token,
+    small_step,
+    without_refinements,
+)
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Additions, Constraint, Penalty, Step
+from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.records import SKIPPED_PERFECT, UNJUDGED, Refinement, Rollout
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.settings import ConfigError
-from refiner_worker.chat import Chat
-from refiner_worker.outcome import Outcome
 
-TOTAL_STEPS = 10
 BASE = ("hardware=cpu_debug", "experiment=quickstart_sane")
 """What the constraint is composed with; overrides come after it."""
 
@@ -51,7 +51,7 @@ def constraint_violations(kind: str, overrides: Sequence[str] = ()) -> list[str]
         return [f"it raised before the start: {type(error).__name__}: {error}"]
     chosen = constraint_class(plan.config)
     found = list(_before_the_start(chosen, plan))
-    for step in (_step(), _without_refinements(), _of_one_token()):
+    for step in (small_step(), without_refinements(), of_one_token()):
         found += _in_a_step(chosen(plan), step)
     found += _repeatable(chosen, plan)
     found += _resumable(chosen, plan)
@@ -77,12 +77,17 @@ def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
         yield "`name` and `section` belong together: give both, or neither"
     for fault in chosen.faults(plan):
         if "Fix: " not in fault:
-            yield f"a fault must say what to do, after 'Fix: ': {fault!r}"
+            yield f"a fault must say how to mend it, after 'Fix: ': {fault!r}"
 
 
 def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     """The hooks in the trainer's order."""
-    _open(constraint, step)
+    step = _conditioned(step, constraint)
+    constraint.begin(step)
+    labels = constraint.labels(step)
+    yield from _of_labels(constraint, labels, step)
+    if labels:
+        constraint.after_labels(step, _measured(labels))
     in_update = constraint.measures_in_update(step)
     if not in_update:
         _measure(step)
@@ -94,13 +99,48 @@ def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     additions = constraint.additions(step)
     if additions is not None:
         yield from _of_additions(constraint, additions)
+        yield from _of_labels(constraint, additions.labels, step, weighted=True)
         values = [torch.full((len(row.response_ids),), 0.5) for row in additions.rows]
+        values += _measured(additions.labels)
         yield from _of_metrics(constraint.after_update(step, values))
     if in_update:
         if any(one.cross_entropy is None for one in step.accepted):
             yield "`measures_in_update` promises c_t, and `after_update` does not set it"
             return
         yield from _of_metrics(constraint.metrics(step))
+
+
+def _conditioned(step: Step, constraint: Constraint) -> Step:
+    """The step as the trainer opens it for this constraint."""
+    tokens = constraint.settings.tokens
+    accepted = accepted_rollouts(step.rollouts, tokens, constraint.conditioning)
+    return replace(step, accepted=accepted)
+
+
+def _of_labels(
+    constraint: Constraint, labels: Sequence[RowLabels], step: Step, weighted: bool = False
+) -> Iterator[str]:
+    lengths = {rollout.key: len(rollout.response_ids) for rollout in step.rollouts}
+    keys = [one.key for one in labels]
+    if labels and not constraint.needs(constraint.plan.settings).own_loss:
+        yield "labels need `Needs(own_loss=True)`"
+    if len(set(keys)) != len(keys) or not set(keys) <= lengths.keys():
+        yield "labels are on rollouts of the step, each once"
+        return
+    for one in labels:
+        if tuple(one.token_ids.shape) != (lengths[one.key],):
+            yield "there is one label for each token of the rollout, NO_LABEL included"
+        if (one.weights is not None) != weighted:
+            yield "labels of the update have weights, and those that are only measured have none"
+        elif one.weights is not None and (
+            one.weights.shape != one.token_ids.shape or not bool(torch.isfinite(one.weights).all())
+        ):
+            yield "labels have one finite weight for each token of the rollout"
+
+
+def _measured(labels: Sequence[RowLabels]) -> list[torch.Tensor]:
+    """c_t of 0.5 on every labelled step."""
+    return [torch.full((int((one.token_ids != NO_LABEL).sum()),), 0.5) for one in labels]
 
 
 def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
@@ -117,7 +157,7 @@ def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
     if not bool(torch.isfinite(penalty.values_BT).all()):
         yield "a penalty must be finite"
     if penalty.values_BT.requires_grad:
-        yield "a penalty has no gradient: detach it"
+        yield "a penalty carries no gradient: detach it"
     for key, row in zip(penalty.keys, penalty.values_BT, strict=True):
         if bool(row[lengths[key] :].any()):
             yield "a penalty is 0 beyond the rollout's last token"
@@ -148,8 +188,12 @@ def _of_metrics(metrics: dict[str, float]) -> Iterator[str]:
 def _repeatable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
     penalties = []
     for _ in range(2):
-        constraint, step = chosen(plan), _step()
-        _open(constraint, step)
+        constraint = chosen(plan)
+        step = _conditioned(small_step(), constraint)
+        constraint.begin(step)
+        labels = constraint.labels(step)
+        if labels:
+            constraint.after_labels(step, _measured(labels))
         _measure(step)
         penalties.append(constraint.penalty(step))
     first, second = penalties
@@ -163,7 +207,7 @@ def _repeatable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
 
 def _resumable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
     trained = chosen(plan)
-    trained.begin(_step())
+    trained.begin(small_step())
     state = trained.state(3, TOTAL_STEPS)
     try:
         stored = json.loads(json.dumps(state))
@@ -177,93 +221,10 @@ def _resumable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
     chosen(plan).restore({})
 
 
-def _open(constraint: Constraint, step: Step) -> None:
-    """Begin the step with what is accepted in the constraint's reading, as the trainer does."""
-    step.accepted = accepted_rollouts(step.rollouts, Tokens.ALL, constraint.conditioning)
-    constraint.begin(step)
-
-
 def _measure(step: Step) -> None:
+    """c_t by a pass of its own, unless labels have yielded it."""
+    if all(one.cross_entropy is not None for one in step.accepted):
+        return
     step.accepted = with_cross_entropy(
         step.accepted, [torch.full((len(one.refinement.token_ids),), 0.5) for one in step.accepted]
-    )
-
-
-def _step() -> Step:
-    """Two groups of two: an improvement, a verbatim refinement, a perfect rollout, an unjudged."""
-    better = _refinement(Outcome.REFINED, -0.3, 1.0, (5, 8, 7), (1, 0, 1))
-    same = _refinement(Outcome.VERBATIM, -0.3, -0.3, (5, 6), (1, 1))
-    perfect = _refinement(SKIPPED_PERFECT, 1.0, None, (), ())
-    unjudged = _refinement(UNJUDGED, 0.0, None, (), ())
-    rollouts = [
-        _rollout("a_0_0", (5, 6, 7, 2), -0.3, better),
-        _rollout("a_1_0", (5, 6), -0.3, same),
-        _rollout("b_0_0", (6, 6, 2), 1.0, perfect),
-        replace(_rollout("b_1_0", (7,), 0.0, unjudged), judged=False, response_mask=(0,)),
-    ]
-    return _of(rollouts)
-
-
-def _without_refinements() -> Step:
-    return _of([replace(one, refinement=None) for one in _step().rollouts])
-
-
-def _of_one_token() -> Step:
-    return _of([_rollout("c_0_0", (2,), -1.0, _refinement(Outcome.REFINED, -1.0, 1.0, (5,), (0,)))])
-
-
-def _of(rollouts: Sequence[Rollout]) -> Step:
-    words = {word: number for number, word in enumerate(["[UNK]", "[PAD]", "[EOS]", "x"])}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token="[UNK]")),
-        eos_token="[EOS]",
-        unk_token="[UNK]",
-    )
-    return Step(
-        number=3,
-        total_steps=TOTAL_STEPS,
-        rollouts=rollouts,
-        accepted=[],
-        mini_batches=2,
-        rollouts_a_mini_batch=2,
-        trains_actor=True,
-        chat=Chat.of(tokenizer),
-        max_response_tokens=64,
-    )
-
-
-def _rollout(
-    key: str, response_ids: tuple[int, ...], reward: float, refinement: Refinement
-) -> Rollout:
-    return Rollout(
-        key=key,
-        uid=key.partition("_")[0],
-        problem_id=key,
-        prompt_ids=(3, 4),
-        response_ids=response_ids,
-        response_mask=(1,) * len(response_ids),
-        reward=reward,
-        judged=True,
-        reference="x = 1",
-        refinement=refinement,
-    )
-
-
-def _refinement(
-    outcome: str,
-    reward: float,
-    refined_reward: float | None,
-    token_ids: tuple[int, ...],
-    copied: tuple[int, ...],
-) -> Refinement:
-    return Refinement(
-        outcome=outcome,
-        reward=reward,
-        judged_at_s=0.0,
-        finished_at_s=1.0,
-        refined_reward=refined_reward,
-        accepted=refined_reward is not None and refined_reward > reward,
-        token_ids=token_ids,
-        copied=copied,
-        sources=tuple((index, index + 1) for index in range(len(token_ids))),
     )

@@ -19,6 +19,7 @@ HEAD = """
 import torch
 from recipe.online_refiner.choices import Place
 from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Penalty
+from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs
 
 class Mine(Constraint):
@@ -72,6 +73,28 @@ WRONG_CONSTRAINTS = [
         "        return Additions([ExtraRow((1,), (2, 3), torch.ones(3))], policy_share=2.0)\n",
         "one weight for each token",
     ),
+    (
+        "    def labels(self, step):\n"
+        "        return [RowLabels('a_0_0', torch.tensor([5, 8, 7, -1]))]\n",
+        "labels need `Needs(own_loss=True)`",
+    ),
+    (
+        "    def labels(self, step): return [RowLabels('x', torch.tensor([5]))]\n",
+        "labels are on rollouts of the step",
+    ),
+    (
+        "    needs = classmethod(lambda cls, settings: Needs(own_loss=True))\n"
+        "    def labels(self, step):\n"
+        "        return [RowLabels(step.rollouts[0].key, torch.tensor([5, 8, 7, 7, 7]))]\n",
+        "one label for each token of the rollout",
+    ),
+    (
+        "    needs = classmethod(lambda cls, settings: Needs(own_loss=True))\n"
+        "    def additions(self, step):\n"
+        "        one = step.rollouts[0]\n"
+        "        return Additions(labels=[RowLabels(one.key, torch.tensor(one.response_ids))])\n",
+        "labels of the update have weights",
+    ),
     ("    def metrics(self, step): return {'share': 1.0}\n", "constraint/share"),
     ("    def metrics(self, step): return {'a/b': float('nan')}\n", "finite number"),
     ("    def measures_in_update(self, step): return True\n", "promises c_t"),
@@ -84,6 +107,12 @@ WRONG_CONSTRAINTS = [
 def test_our_constraints_keep_the_contract(kind: str) -> None:
     kind, *overrides = kind.split()
     assert constraint_violations(kind, overrides) == []
+
+
+@pytest.mark.parametrize("tokens", ["aligned", "first_edit"])
+def test_the_supervised_term_keeps_it_by_labels_too(tokens: str) -> None:
+    overrides = ("constraint.conditioning=self_feeding", f"constraint.tokens={tokens}")
+    assert constraint_violations("dynamic", overrides) == []
 
 
 @pytest.mark.parametrize(("body", "violation"), WRONG_CONSTRAINTS)

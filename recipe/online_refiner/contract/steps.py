@@ -1,0 +1,98 @@
+"""Small steps written by hand, on which a constraint is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from recipe.online_refiner.choices import Conditioning, Tokens
+from recipe.online_refiner.method.accepted import accepted_rollouts
+from recipe.online_refiner.method.constraint import Step
+from recipe.online_refiner.records import Refinement, Rollout
+from refiner_worker.chat import Chat
+
+TOTAL_STEPS = 10
+
+
+def small_step() -> Step:
+    """Two groups of two: an improvement, a verbatim refinement, a perfect rollout, an unjudged."""
+    better = _refinement("refined", -0.3, 1.0, (5, 8, 7), (1, 0, 1))
+    same = _refinement("verbatim", -0.3, -0.3, (5, 6), (1, 1))
+    perfect = _refinement("skipped_perfect", 1.0, None, (), ())
+    unjudged = _refinement("unjudged", 0.0, None, (), ())
+    rollouts = [
+        _rollout("a_0_0", (5, 6, 7, 2), -0.3, better),
+        _rollout("a_1_0", (5, 6), -0.3, same),
+        _rollout("b_0_0", (6, 6, 2), 1.0, perfect),
+        replace(_rollout("b_1_0", (7,), 0.0, unjudged), judged=False, response_mask=(0,)),
+    ]
+    return _of(rollouts)
+
+
+def without_refinements() -> Step:
+    return _of([replace(one, refinement=None) for one in small_step().rollouts])
+
+
+def of_one_token() -> Step:
+    return _of([_rollout("c_0_0", (2,), -1.0, _refinement("refined", -1.0, 1.0, (5,), (0,)))])
+
+
+def _of(rollouts: Sequence[Rollout]) -> Step:
+    words = {word: number for number, word in enumerate(["[UNK]", "[PAD]", "[EOS]", "x"])}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="[UNK]")),
+        eos_token="[EOS]",
+        unk_token="[UNK]",
+    )
+    return Step(
+        number=3,
+        total_steps=TOTAL_STEPS,
+        rollouts=rollouts,
+        accepted=accepted_rollouts(rollouts, Tokens.ALL, Conditioning.TEACHER_FORCING),
+        mini_batches=2,
+        rollouts_a_mini_batch=2,
+        trains_actor=True,
+        chat=Chat.of(tokenizer),
+        max_response_tokens=64,
+    )
+
+
+def _rollout(
+    key: str, response_ids: tuple[int, ...], reward: float, refinement: Refinement
+) -> Rollout:
+    return Rollout(
+        key=key,
+        uid=key.partition("_")[0],
+        problem_id=key,
+        prompt_ids=(3, 4),
+        response_ids=response_ids,
+        response_mask=(1,) * len(response_ids),
+        reward=reward,
+        judged=True,
+        reference="x = 1",
+        refinement=refinement,
+    )
+
+
+def _refinement(
+    outcome: str,
+    reward: float,
+    refined_reward: float | None,
+    token_ids: tuple[int, ...],
+    copied: tuple[int, ...],
+) -> Refinement:
+    return Refinement(
+        outcome=outcome,
+        reward=reward,
+        judged_at_s=0.0,
+        finished_at_s=1.0,
+        refined_reward=refined_reward,
+        accepted=refined_reward is not None and refined_reward > reward,
+        token_ids=token_ids,
+        copied=copied,
+        sources=tuple((index, index + 1) for index in range(len(token_ids))),
+    )

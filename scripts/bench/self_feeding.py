@@ -1,0 +1,210 @@
+"""What self-feeding costs: labels on the policy's own rows, on verl's own engine.
+
+    eval "$(python -m recipe.cpu)" && python scripts/bench/self_feeding.py [--turns 15]
+
+Per turn, in this process's CPU seconds: the pass for the old log-probs and the update, each plain
+and with labels, in an order that alternates. `in the hook` is what the labels' own code takes,
+timed around it, as a share of an update, and `Python` what making them takes; `pass` and `update`
+are differences of whole passes, the median over the turns with the quartiles, in which a busy
+machine shows. Rows and passes are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from constraint import (
+    Engine,
+    Row,
+    accepted_of,
+    policy_rows,
+    rollouts,
+    settings,
+    timed,
+)
+
+from recipe.online_refiner.choices import (
+    LABEL_FIELD,
+    MEASURE,
+    NO_LABEL,
+    NUMBER_FIELD,
+    WEIGHT_FIELD,
+    Conditioning,
+    Inject,
+    Tokens,
+)
+from recipe.online_refiner.method.dynamic_sft import weighted_labels
+from recipe.online_refiner.method.labels import RowLabels, labels_of
+from recipe.online_refiner.records import Rollout
+from recipe.online_refiner.update import loss
+from recipe.online_refiner.update.label_logits import HOOK
+
+ACCEPTED_PERCENT = (10, 50, 100)
+MEASURING = HOOK | {"compute_loss": True, MEASURE: True}
+HEAD = """\
+| accepted | labels | pass: in the hook | Python | pass (quartiles) \
+| update: in the hook | Python | update (quartiles) |
+|---:|---:|---:|---:|---:|---:|---:|---:|"""
+
+
+@dataclass
+class Hook:
+    """CPU seconds within `label_margins`, which is wrapped."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def wrapped(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_work(*args: Any) -> Any:
+            start = time.process_time()
+            result = work(*args)
+            self.seconds.append(time.process_time() - start)
+            return result
+
+        return timed_work
+
+    def taken(self) -> float:
+        """Since it was last asked."""
+        total = sum(self.seconds)
+        self.seconds.clear()
+        return total
+
+
+class Turn(NamedTuple):
+    """CPU seconds of one turn."""
+
+    forward: float
+    forward_labelled: float
+    forward_hook: float
+    forward_python: float
+    update: float
+    update_labelled: float
+    update_hook: float
+    update_python: float
+
+
+def measured_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
+    """What a penalty asks for: every token of a' by position."""
+    section = settings(Inject.ADVANTAGE, conditioning=Conditioning.SELF_FEEDING)
+    return [labels_of(one) for one in accepted_of(rows, section)]
+
+
+def learnt_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
+    """What the supervised term asks for: aligned tokens, weighted."""
+    changes = {"conditioning": Conditioning.SELF_FEEDING, "tokens": Tokens.ALIGNED}
+    section = settings(Inject.SFT, **changes)
+    return weighted_labels(accepted_of(rows, section), section, 1.0, len(rows))
+
+
+def lay(made: Sequence[Row], rows: Sequence[Rollout], labels: Sequence[RowLabels]) -> None:
+    """Give the policy's rows the fields that the loss reads labels from."""
+    by_key = {one.key: (number, one) for number, one in enumerate(labels, start=1)}
+    for fields, row in zip(made, rows, strict=True):
+        fields[LABEL_FIELD] = torch.full_like(fields["responses"], NO_LABEL)
+        if row.key in by_key:
+            number, one = by_key[row.key]
+            fields[LABEL_FIELD] = one.token_ids
+            fields[NUMBER_FIELD] = (one.token_ids != NO_LABEL) * number
+            if one.weights is not None:
+                fields[WEIGHT_FIELD] = one.weights
+
+
+def labelled(
+    rows: Sequence[Rollout], labels: Callable[[Sequence[Rollout]], Sequence[RowLabels]]
+) -> tuple[float, list[Row]]:
+    """CPU seconds of making the labels, and the policy's rows with them."""
+    made = policy_rows(rows, weigh=True)
+    seconds, _ = timed(lambda: lay(made, rows, labels(rows)))
+    return seconds, made
+
+
+def take_turn(engine: Engine, hook: Hook, rows: Sequence[Rollout], plain_first: bool) -> Turn:
+    plain = policy_rows(rows, weigh=False)
+    for_pass, asked = labelled(rows, measured_labels)
+    for_update, taught = labelled(rows, learnt_labels)
+    works: list[Callable[[], Any]] = [
+        lambda: engine.pass_over(plain, compute_loss=False),
+        lambda: engine.pass_over(asked, **MEASURING),
+        lambda: engine.update(plain, len(plain)),
+        lambda: engine.update(taught, len(taught), **HOOK),
+    ]
+    found: dict[int, tuple[float, float]] = {}
+    for index in (0, 1, 2, 3) if plain_first else (1, 0, 3, 2):
+        hook.taken()
+        seconds, _ = timed(works[index])
+        found[index] = (seconds, hook.taken())
+    return Turn(
+        *(found[0][0], *found[1], for_pass),
+        *(found[2][0], *found[3], for_update),
+    )
+
+
+def check(engine: Engine, rows: Sequence[Rollout]) -> None:
+    """What is claimed whatever the clock says: no row and no pass more than without labels."""
+    plain = policy_rows(rows, weigh=False)
+    (_, asked), (_, taught) = labelled(rows, measured_labels), labelled(rows, learnt_labels)
+    seen = []
+    for work in (
+        lambda: (engine.pass_over(plain, compute_loss=False), engine.update(plain, len(plain))),
+        lambda: (engine.pass_over(asked, **MEASURING), engine.update(taught, len(plain), **HOOK)),
+    ):
+        with engine.counting() as forwarded:
+            work()
+        seen.append(forwarded)
+    assert seen[0] == seen[1], seen
+
+
+def shares(turns: Sequence[Turn], part: Callable[[Turn], float]) -> tuple[float, float, float]:
+    """Quartiles of a part's share of a plain update."""
+    low, middle, high = statistics.quantiles([part(turn) / turn.update for turn in turns], n=4)
+    return low, middle, high
+
+
+def report(percent: int, labels: int, turns: Sequence[Turn]) -> str:
+    """A row of the table below `HEAD`."""
+
+    def spread(part: Callable[[Turn], float]) -> str:
+        low, middle, high = shares(turns, part)
+        return f"{middle:+.1%} ({low:+.1%} to {high:+.1%})"
+
+    def middle(part: Callable[[Turn], float]) -> str:
+        return f"{shares(turns, part)[1]:.2%}"
+
+    cells = (
+        *(f"{percent} %", str(labels)),
+        *(middle(lambda t: t.forward_hook), middle(lambda t: t.forward_python)),
+        spread(lambda t: t.forward_labelled - t.forward),
+        *(middle(lambda t: t.update_hook), middle(lambda t: t.update_python)),
+        spread(lambda t: t.update_labelled - t.update),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=40, help="rollouts in an update")
+    parser.add_argument("--turns", type=int, default=15)
+    options = parser.parse_args()
+    hook = Hook()
+    loss.label_margins = hook.wrapped(loss.label_margins)
+    engine = Engine()
+    print(HEAD)
+    for percent in ACCEPTED_PERCENT:
+        rows = rollouts(options.rollouts, options.rollouts * percent // 100)
+        check(engine, rows)
+        turns = [take_turn(engine, hook, rows, turn % 2 == 0) for turn in range(options.turns)]
+        asked = sum(int((one.token_ids != NO_LABEL).sum()) for one in measured_labels(rows))
+        print(report(percent, asked, turns), flush=True)
+
+
+if __name__ == "__main__":
+    main()
