@@ -11,10 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from refiner_worker.acceptance import Law
 from refiner_worker.blocks import plan_blocks
+from refiner_worker.chat import Chat
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.engine import Decoded, Engine, Generator
 from refiner_worker.outcome import Outcome, RefineLimits, RefinerReply
@@ -49,14 +48,14 @@ class RefinerClient:
 
     Args:
         generator: verl's client of the refiner's servers.
-        tokenizer: the policy's, which is the refiner's as well.
+        chat: how the policy's chats are written; its tokenizer is the refiner's as well.
         template: what the refiner is asked.
         limits: bounds on one refinement.
         temperature: of the refiner; 0 is greedy.
         decoding: how refinements are decoded. `ngram` and `copy` send what `plain` does: the
             speculation is the servers' (`engine.server_overrides`).
-        end_ids: tokens beside the tokenizer's EOS that end an output (the model's generation
-            config may name some).
+        end_ids: tokens beside the policy's at which the refiner's engine stops (the refiner's
+            generation config may name some).
         sampling_extra: sampling parameters that only this engine understands, sent with each
             request (`engine.sampling_extra`).
     """
@@ -64,7 +63,7 @@ class RefinerClient:
     def __init__(
         self,
         generator: Generator,
-        tokenizer: PreTrainedTokenizerBase,
+        chat: Chat,
         template: RefineTemplate,
         limits: RefineLimits,
         temperature: float,
@@ -73,17 +72,17 @@ class RefinerClient:
         sampling_extra: Mapping[str, Any] | None = None,
     ) -> None:
         self._engine = Engine(generator, temperature, sampling_extra)
-        self._tokenizer = tokenizer
         self._template = template
         self._limits = limits
-        self._reader = AnswerReader(tokenizer, template, end_ids)
+        self._chat = chat
+        self._reader = AnswerReader(chat, template, end_ids)
         self._slots = asyncio.Semaphore(limits.max_concurrency)
         self._seen_errors: set[type[Exception]] = set()
         self._verify: VerifySettings | None = None
         if Decoding(decoding) is Decoding.VERIFY:
             self._verify = VerifySettings(
                 # The model's last layer may be padded beyond the tokenizer; twice is ample.
-                law=Law(temperature, vocabulary_size=2 * len(tokenizer)),
+                law=Law(temperature, vocabulary_size=2 * len(chat.tokenizer)),
                 max_tokens=limits.max_output_tokens,
                 end_ids=self._reader.end_ids,
             )
@@ -117,6 +116,19 @@ class RefinerClient:
         self._seen_errors.add(type(error))
 
     async def _refined(self, task: RefineTask, spent: "_Spent") -> RefinerReply:
+        """Refine what follows the rollout's reasoning, which stays as it is."""
+        reasoning = self._reader.reasoning(task.answer_ids)
+        if reasoning is None:
+            return RefinerReply(Outcome.NO_RESPONSE)
+        task = replace(task, answer_ids=task.answer_ids[len(reasoning) :])
+        refined = await self._refined_response(task, spent)
+        if refined.outcome.failed or not reasoning:
+            return refined
+        if len(reasoning) + len(refined.token_ids) > self._limits.max_response_tokens:
+            return RefinerReply(Outcome.TRUNCATED)
+        return replace(refined, token_ids=reasoning + refined.token_ids)
+
+    async def _refined_response(self, task: RefineTask, spent: "_Spent") -> RefinerReply:
         if self._limits.block_tokens is not None:
             return await self._by_blocks(task, self._limits.block_tokens, spent)
         prompt_ids = await asyncio.to_thread(self._prompt_ids, task, task.answer_ids)
@@ -183,10 +195,7 @@ class RefinerClient:
             before=self._reader.text(written),
             feedback=task.feedback,
         )
-        text = self._tokenizer.apply_chat_template(
-            refine_messages, add_generation_prompt=True, tokenize=False
-        )
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return self._chat.prompt_ids(refine_messages)
 
     def _in_known_letters(self, task: RefineTask, refinement: RefinerReply) -> RefinerReply:
         if refinement.outcome is not Outcome.REFINED:

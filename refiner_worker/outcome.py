@@ -7,15 +7,17 @@ from enum import StrEnum
 class Outcome(StrEnum):
     """How the refinement of one rollout ended.
 
-    TOO_LONG was not sent, since the prompt is over its budget. TRUNCATED did not end within the
-    limit; REPETITIVE neither, and was caught in a loop. EMPTY is an answer of blanks or nothing,
-    WRONG_SCRIPT one in letters that neither prompt nor rollout uses. DEADLINE came too late for its
-    own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
+    TOO_LONG was not sent, since the prompt is over its budget; NO_RESPONSE neither, since the
+    rollout is reasoning that was cut off, with nothing to refine. TRUNCATED did not end within the
+    limit; REPETITIVE neither, and was caught in a loop. EMPTY is nothing, blanks or reasoning
+    alone, WRONG_SCRIPT an answer in letters that neither prompt nor rollout uses. DEADLINE came too
+    late for its own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
     """
 
     REFINED = "refined"
     VERBATIM = "verbatim"
     TOO_LONG = "too_long"
+    NO_RESPONSE = "no_response"
     TRUNCATED = "truncated"
     REPETITIVE = "repetitive"
     EMPTY = "empty"

@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from refiner_worker.blocks import fit_seams
+from refiner_worker.chat import Chat
 from refiner_worker.outcome import Outcome, RefinerReply
 from refiner_worker.prompts import RefineTemplate, parse_refinement
+from refiner_worker.reasoning import reasoning_length, response_text
 from refiner_worker.repetition import loops
 
 
@@ -14,24 +14,20 @@ class AnswerReader:
     """Turns outputs of one refiner into refinements.
 
     Args:
-        tokenizer: the policy's, which is the refiner's as well.
+        chat: how the policy's chats are written.
         template: whose answer marks are taken off where the refiner echoes them.
-        end_ids: tokens beside the tokenizer's EOS that end an output.
+        end_ids: tokens beside the policy's at which the refiner's engine stops.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        template: RefineTemplate,
-        end_ids: Collection[int] = (),
-    ) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, chat: Chat, template: RefineTemplate, end_ids: Collection[int] = ()) -> None:
+        self._chat = chat
         self._template = template
-        self.end_ids = frozenset({tokenizer.eos_token_id, *end_ids})
+        self.end_ids = chat.end.stop_ids.union(end_ids)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The tokens' text, special tokens left out."""
-        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        """The tokens' text, special tokens and the one that ends it left out."""
+        shown = token_ids[:-1] if self._ends(token_ids) else token_ids
+        return self._chat.tokenizer.decode(list(shown), skip_special_tokens=True)
 
     def ends_line(self, token_id: int) -> bool:
         """Whether the token's text ends with a line break."""
@@ -42,6 +38,11 @@ class AnswerReader:
         ends = (at for at, token in enumerate(token_ids) if token in self.end_ids)
         return tuple(token_ids[: next(ends, len(token_ids))])
 
+    def reasoning(self, answer_ids: Sequence[int]) -> tuple[int, ...] | None:
+        """The reasoning that begins a rollout; None if it is all that the rollout has."""
+        length = reasoning_length(answer_ids, self.text, opened=self._chat.opens_reasoning)
+        return None if length is None else tuple(answer_ids[:length])
+
     def answer(
         self, output_ids: Sequence[int], answer_ids: Sequence[int], max_tokens: int
     ) -> RefinerReply:
@@ -49,12 +50,12 @@ class AnswerReader:
         if refused := self._unfinished(output_ids, max_tokens):
             return RefinerReply(refused)
         text = self.text(output_ids)
-        parsed = parse_refinement(self._template, text)
+        parsed = self._parsed(text)
         if not parsed.strip():
             return RefinerReply(Outcome.EMPTY)
         if parsed == self.text(answer_ids):
             return RefinerReply(Outcome.VERBATIM, tuple(answer_ids))
-        return self.ended(output_ids if parsed == text else self._encode(parsed), max_tokens)
+        return self.ended(output_ids if parsed == text else self._chat.encode(parsed), max_tokens)
 
     def block(
         self,
@@ -69,19 +70,23 @@ class AnswerReader:
         if refused := self._unfinished(output_ids, max_tokens):
             return RefinerReply(refused)
         text, block = self.text(output_ids), self.text(block_ids)
-        parsed = parse_refinement(self._template, text)
+        parsed = self._parsed(text)
         if not parsed.strip():
             return RefinerReply(Outcome.EMPTY)
         fitted = fit_seams(block, parsed, first=first, last=last)
         if fitted == block:
             return RefinerReply(Outcome.VERBATIM, tuple(block_ids))
-        kept = self.without_end(output_ids) if fitted == text else self._encode(fitted)
+        kept = self.without_end(output_ids) if fitted == text else self._chat.encode(fitted)
         return RefinerReply(Outcome.REFINED, tuple(kept))
 
+    def _parsed(self, text: str) -> str:
+        """The refined answer in an output, without the refiner's reasoning and its echoes."""
+        response = response_text(text, opened=self._chat.opens_reasoning)
+        return "" if response is None else parse_refinement(self._template, response)
+
     def ended(self, token_ids: Sequence[int], max_tokens: int) -> RefinerReply:
-        """The refinement of these tokens, ended as the policy ends its answers."""
-        if not self._ends(token_ids):
-            token_ids = [*token_ids, self._tokenizer.eos_token_id]
+        """The refinement of these tokens, ended as the policy's responses end."""
+        token_ids = [*self.without_end(token_ids), self._chat.end.id]
         if len(token_ids) > max_tokens:
             return RefinerReply(Outcome.TRUNCATED)
         return RefinerReply(Outcome.REFINED, tuple(token_ids))
@@ -93,6 +98,3 @@ class AnswerReader:
 
     def _ends(self, token_ids: Sequence[int]) -> bool:
         return bool(token_ids) and token_ids[-1] in self.end_ids
-
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)

@@ -13,8 +13,9 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from reward import jsontext
 from reward.config import JudgeConfig
-from reward.extract import Extraction, extract
+from reward.extract import Extract, extract
 from reward.inspection import inspect_judge
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_input_output
@@ -81,7 +82,7 @@ async def compute_score(
     except MalformedProblem as error:
         # Every answer has the same keys: verl puts the extras of a batch into columns.
         return _malformed(str(error)) | ({"failing_test": ""} if config.show_failing_test else {})
-    code = extract(solution_str, Extraction(config.extraction))
+    code = extract(solution_str, Extract(config.extract))
     if _uses_ray(config):
         result = await _ray_pool(config).judge(problem, code)
     else:
@@ -119,7 +120,9 @@ def failing_test(problem: Problem, result: JudgeResult) -> str:
         given = test.given.decode("utf-8", "replace")
         parts = [f"verdict: {outcome.verdict}".replace("_", " "), f"input:\n{_cut(given)}"]
         if test.expected is not None:
-            parts.append(f"expected:\n{_cut(str(test.expected))}")
+            expected = test.expected
+            text = expected if isinstance(expected, str) else jsontext.dumps(expected)
+            parts.append(f"expected:\n{_cut(text)}")
         return "\n".join(parts)
     return ""
 

@@ -1,19 +1,29 @@
-"""One program on one problem's tests: the fast path, the re-runs, the limits, the comparison."""
+"""One program on one problem's tests: the fast path, the re-runs, the limits, the comparison.
+
+The fast path must cost a program nothing and gain it nothing. A test that fails in company and does
+otherwise alone sends the program to strict mode, where every test has one chance; and since the
+fast path was a chance as well, it is accepted only if it passes strict mode twice.
+"""
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from reward.compare import result_equal, stdout_equal
+from reward import jsontext
+from reward.compare import DIFFERENT, parse_result, result_equal, stdout_equal
 from reward.config import JudgeConfig
-from reward.problem import Problem, program_source
+from reward.problem import CHECKER, Problem, program_source
 from reward.sandbox.client import ZygoteClient
-from reward.sandbox.wire import PASSED, End, Kind, Limits, Request, RunResult
+from reward.sandbox.results import RunResult, Score
+from reward.sandbox.wire import PASSED, End, Kind, Limits, Request
 from reward.verdict import TestOutcome, Verdict
 
 _GROUP = 32
 _WALL_FACTOR, _WALL_EXTRA_S = 2.0, 1.0
 _SHRINK = 4.0
 _OUTPUT_SLACK_BYTES = 65536
+_BUSY_FACTOR = 8.0
+_SCORE_BYTES = 1 << 20
 _VERDICTS = {
     End.NOT_RUN: Verdict.TIME_LIMIT,
     End.EXCEPTION: Verdict.RUNTIME_ERROR,
@@ -22,6 +32,7 @@ _VERDICTS = {
     End.MEMORY: Verdict.MEMORY_LIMIT,
     End.OUTPUT: Verdict.OUTPUT_LIMIT,
     End.BROKEN: Verdict.INTERNAL_ERROR,
+    End.PROBLEM: Verdict.INTERNAL_ERROR,
 }
 
 
@@ -46,72 +57,105 @@ class Attempt:
         self.deadline_s = time.monotonic() + config.program_timeout_s
         self.time_outs = 0
         self.settled: dict[int, TestOutcome] = {}
+        self.claimed: dict[int, TestOutcome] = {}
+        self.failed_first: dict[int, TestOutcome] = {}
 
     def outcomes(self) -> list[TestOutcome]:
         """Per test, in order; tests that were not run count as time-outs."""
         if self.config.strict or self.problem.kind == Kind.CHECK:
-            self._one_by_one(list(range(len(self.problem.tests))))
+            self._strictly()
         else:
-            self._fast()
+            self._fast_or_strictly()
         late = TestOutcome(Verdict.TIME_LIMIT, "not run: the program's time is used up")
-        return [self.settled.get(i, late) for i in range(len(self.problem.tests))]
+        known = self.claimed | self.settled if self._failing() else self.settled
+        return [known.get(i, late) for i in range(len(self.problem.tests))]
 
-    def _fast(self) -> None:
-        """All tests in few processes; what does not match is run again in a process of its own."""
+    def _fast_or_strictly(self) -> None:
+        if self._fast():
+            return
+        if self._strictly() and not self.failed_first:
+            self._strictly()
+        self.settled |= self.failed_first
+
+    def _fast(self) -> bool:
+        """All tests in few processes; what does not match is run again in a process of its own.
+
+        False where a test gave another output alone: nothing of this counts then.
+        """
         doubtful: dict[int, _Seen | None] = {}
         count = len(self.problem.tests)
         for start in range(0, count, _GROUP):
             group = list(range(start, min(start + _GROUP, count)))
             if self._out_of_time():
-                return
+                return True
             results = self._run(group)
+            outcomes = self._compare(results)
             for position, index in enumerate(group):
-                self._sort_in(index, position, results[index], doubtful)
+                self._sort_in(position, index, results[index], outcomes[index], doubtful)
             if self._hopeless():
-                return
-        self._rerun(doubtful)
+                return True
+        return self._rerun(doubtful)
 
     def _sort_in(
-        self, index: int, position: int, result: RunResult, doubtful: dict[int, _Seen | None]
+        self,
+        position: int,
+        index: int,
+        result: RunResult,
+        outcome: TestOutcome,
+        doubtful: dict[int, _Seen | None],
     ) -> None:
         """The first test of a process ran undisturbed, so its verdict stands, as does a pass.
 
         Limits are shared by all tests of a process: one that is hit later says nothing by itself.
+        Where the process ended badly, what it claims of its tests decides nothing: a pass is only
+        counted where the program fails anyhow.
         """
-        outcome = self._compare(index, result)
-        if result.end != End.NOT_RUN and (position == 0 or outcome.verdict == Verdict.ACCEPTED):
+        passed = outcome.verdict == Verdict.ACCEPTED
+        if not result.believed:
+            doubtful[index] = None
+            if passed:
+                self.claimed[index] = outcome
+        elif result.end != End.NOT_RUN and (position == 0 or passed):
             self._settle(index, outcome)
+            if not passed:
+                self.failed_first[index] = outcome
         elif result.end in (End.OK, End.EXCEPTION):
             doubtful[index] = _Seen(outcome, result.output)
         else:
             doubtful[index] = None
 
-    def _rerun(self, doubtful: dict[int, _Seen | None]) -> None:
+    def _rerun(self, doubtful: dict[int, _Seen | None]) -> bool:
         """Run doubtful tests alone until enough of the fast path's failures are reproduced.
 
-        The last one first: what earlier tests leave behind has grown most there.
+        The last one first: what earlier tests leave behind has grown most there. False where a
+        failure is not reproduced.
         """
-        order = sorted(doubtful, reverse=True)
         confirmed = 0
-        for index in order:
+        for index in sorted(doubtful, reverse=True):
             if self._hopeless() or self._out_of_time():
-                return
+                return True
             seen = doubtful[index]
             if seen and 0 < self.config.confirmations <= confirmed:
                 self._settle(index, seen.outcome)
                 continue
-            result = self._run([index])[index]
-            outcome = self._compare(index, result)
+            result, outcome = self._run_alone(index)
+            if seen and (outcome.verdict, result.output) != (seen.outcome.verdict, seen.output):
+                return False
+            confirmed += seen is not None
             self._settle(index, outcome)
-            if seen:
-                same = outcome.verdict == seen.outcome.verdict and result.output == seen.output
-                confirmed = confirmed + 1 if same else -len(order)
+        return True
 
-    def _one_by_one(self, indices: list[int]) -> None:
-        for index in indices:
+    def _strictly(self) -> bool:
+        """Every test in a process of its own; whether all pass."""
+        self.settled, self.claimed, self.time_outs = {}, {}, 0
+        for index in range(len(self.problem.tests)):
             if self._hopeless() or self._out_of_time():
-                return
-            self._settle(index, self._compare(index, self._run([index])[index]))
+                return False
+            self._settle(index, self._run_alone(index)[1])
+        return not self._failing()
+
+    def _failing(self) -> bool:
+        return any(outcome.verdict != Verdict.ACCEPTED for outcome in self.settled.values())
 
     def _settle(self, index: int, outcome: TestOutcome) -> None:
         self.settled[index] = outcome
@@ -127,35 +171,49 @@ class Attempt:
     def _out_of_time(self) -> bool:
         return time.monotonic() >= self.deadline_s
 
+    def _run_alone(self, index: int) -> tuple[RunResult, TestOutcome]:
+        results = self._run([index])
+        return results[index], self._compare(results)[index]
+
     def _run(self, group: list[int]) -> dict[int, RunResult]:
         problem = self.problem
         request = Request(
             kind=problem.kind,
             code=self.source,
             inputs=[problem.tests[i].given for i in group],
-            groups=[list(range(len(group)))],
             limits=self._limits(group),
             entry=problem.entry,
         )
-        results = self.zygote.run(request)
-        return {index: results[position] for position, index in enumerate(group)}
+        return dict(zip(group, self.zygote.run(request), strict=True))
 
     def _limits(self, group: list[int]) -> Limits:
         cpu_s = self.config.timeout_s / (_SHRINK if self.time_outs else 1.0)
         if self.problem.kind == Kind.CHECK:
             cpu_s *= max(1, self.problem.tests[0].given.count(b"assert"))
-        cpu_s = min(cpu_s, max(0.1, self.deadline_s - time.monotonic()))
+        left_s = max(0.1, self.deadline_s - time.monotonic())
+        cpu_s = min(cpu_s, left_s)
         longest = max(self.problem.tests[i].expected_bytes for i in group)
         return Limits(
             cpu_s=cpu_s,
             wall_s=_WALL_FACTOR * cpu_s + _WALL_EXTRA_S,
+            total_s=left_s,
             memory_bytes=self.config.memory_bytes,
             output_bytes=max(self.config.output_bytes, 2 * longest + _OUTPUT_SLACK_BYTES),
         )
 
-    def _compare(self, index: int, result: RunResult) -> TestOutcome:
+    def _compare(self, results: dict[int, RunResult]) -> dict[int, TestOutcome]:
+        """What the outputs are worth, by this process or by the problem's own checker."""
+        ended = [index for index, result in results.items() if result.end == End.OK]
+        scores = self._scores(ended, results) if self.problem.checker and ended else {}
+        return {
+            index: _scored(scores[index], result) if index in scores else self._plain(index, result)
+            for index, result in results.items()
+        }
+
+    def _plain(self, index: int, result: RunResult) -> TestOutcome:
         if result.end != End.OK:
-            return TestOutcome(_VERDICTS[result.end], result.detail, result.cpu_s)
+            permanent = result.end == End.PROBLEM
+            return TestOutcome(_VERDICTS[result.end], result.detail, result.cpu_s, permanent)
         test = self.problem.tests[index]
         if self.problem.kind == Kind.STDIO:
             right = stdout_equal(test.expected, result.output)
@@ -165,4 +223,45 @@ class Attempt:
             right = result.output == PASSED.encode()
         verdict = Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
         detail = "" if right else result.detail
-        return TestOutcome(verdict, detail, result.cpu_s)
+        return TestOutcome(verdict, detail, result.cpu_s, share=float(right))
+
+    def _scores(self, indices: list[int], results: dict[int, RunResult]) -> dict[int, Score]:
+        """What the problem's own checker says of these outputs; those that are no value fail."""
+        cases = {index: self._case(index, results[index].output) for index in indices}
+        sent = [case for case in cases.values() if case is not None]
+        cpu_s = self.config.checker_timeout_s * max(1, len(sent))
+        request = Request(
+            kind=Kind.SCORE,
+            code=self.problem.checker.encode("utf-8", "surrogatepass"),
+            inputs=[jsontext.dumps(sent).encode()],
+            limits=Limits(
+                cpu_s=cpu_s,
+                wall_s=_WALL_FACTOR * cpu_s + _WALL_EXTRA_S,
+                total_s=_BUSY_FACTOR * (_WALL_FACTOR * cpu_s + _WALL_EXTRA_S),
+                memory_bytes=self.config.memory_bytes,
+                output_bytes=_SCORE_BYTES,
+            ),
+            entry=CHECKER,
+        )
+        found = iter(self.zygote.score(request, len(sent)) if sent else ())
+        return {
+            index: Score(0.0, End.OK, "") if case is None else next(found)
+            for index, case in cases.items()
+        }
+
+    def _case(self, index: int, output: bytes) -> list[Any] | None:
+        """[input, output, answer] as the checker is given them; None where the output is none."""
+        test = self.problem.tests[index]
+        if self.problem.kind == Kind.STDIO:
+            given = test.given.decode("utf-8", "surrogatepass")
+            return [given, output.decode("utf-8", "replace"), test.expected]
+        value = parse_result(test.expected, output)
+        return None if value is DIFFERENT else [jsontext.loads(test.given), value, test.expected]
+
+
+def _scored(score: Score, result: RunResult) -> TestOutcome:
+    if score.value is None:
+        permanent = score.end == End.PROBLEM
+        return TestOutcome(Verdict.INTERNAL_ERROR, score.detail, result.cpu_s, permanent)
+    verdict = Verdict.ACCEPTED if score.value == 1 else Verdict.WRONG_ANSWER
+    return TestOutcome(verdict, "", result.cpu_s, share=score.value)

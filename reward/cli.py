@@ -3,7 +3,9 @@
 import argparse
 import gzip
 import json
+import re
 import sys
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,14 +15,18 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from reward import jsontext
 from reward.config import JudgeConfig, JudgeConfigError, parse_settings
-from reward.extract import Extraction, extract
+from reward.extract import Extract, extract
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_problem
 from reward.quality import without_examples
 from reward.sandbox.client import SandboxError
 from reward.verdict import JudgeResult, Verdict
 
+UNREADABLE = "unreadable"
+
+_ID = re.compile(rb'"(?:problem_id|task_id)"\s*:\s*("[^"\\]{1,200}"|\d{1,20})')
 _AHEAD = 8  # programs submitted but not yet written, per worker
 _HELP = """\
 problems: one JSON object per line, in APPS form (problem_id, input_output) or in HumanEval form
@@ -60,11 +66,14 @@ def read_problems(path: Path, config: JudgeConfig) -> tuple[dict[str, Problem], 
     problems: dict[str, Problem] = {}
     quarantine: dict[str, str] = {}
     for number, record in enumerate(_records(path), start=1):
-        problem_id = _id(record)
+        problem_id = _id(record) or (f"line {number}" if UNREADABLE in record else "")
         if not problem_id:
             raise InputError(f"{path}:{number}: no problem_id")
         if problem_id in problems or problem_id in quarantine:
             raise InputError(f"{path}:{number}: problem_id {problem_id} occurs twice")
+        if UNREADABLE in record:
+            quarantine[problem_id] = record[UNREADABLE]
+            continue
         try:
             problem = parse_problem(record)
         except MalformedProblem as error:
@@ -114,6 +123,8 @@ def _submit(
     program: Mapping[str, Any],
 ) -> "Future[JudgeResult]":
     problem_id = _id(program)
+    if UNREADABLE in program:
+        return _refused(f"unreadable: {program[UNREADABLE]}")
     if problem_id in quarantine:
         return _refused(f"malformed problem: {quarantine[problem_id]}")
     if problem_id not in problems:
@@ -121,7 +132,7 @@ def _submit(
     if isinstance(program.get("code"), str):
         return judge.submit(problems[problem_id], program["code"])
     if isinstance(program.get("solution"), str):
-        code = extract(program["solution"], Extraction(judge.config.extraction))
+        code = extract(program["solution"], Extract(judge.config.extract))
         return judge.submit(problems[problem_id], code)
     return _refused("the program has neither `code` nor `solution`")
 
@@ -150,18 +161,42 @@ def _id(record: Mapping[str, Any]) -> str:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}:{number}: not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise InputError(f"{path}:{number}: not a JSON object")
-            yield record
+    """The records of a file of JSON lines.
+
+    A line that is JSON but cannot be read, nested too deeply or with too long a number, becomes a
+    record with UNREADABLE in place of its content.
+    """
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _record(line, f"{path}:{number}")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: a damaged gzip file: {error}") from error
+
+
+def _record(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = jsontext.loads(line)
+    except RecursionError:
+        return _unreadable(line, "nested too deeply")
+    except jsontext.UnreadableNumber as error:
+        return _unreadable(line, str(error))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not UTF-8: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{place}: not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{place}: not a JSON object")
+    return record
+
+
+def _unreadable(line: bytes, reason: str) -> dict[str, Any]:
+    """A record with what can be made out of its identity."""
+    match = _ID.search(line)
+    identity = match[1].decode("utf-8", "replace").strip('"') if match else ""
+    return {"problem_id": identity, UNREADABLE: reason}
 
 
 def _summary(counts: Counter[str], quarantine: Mapping[str, str]) -> None:

@@ -1,65 +1,68 @@
 """Whether a program's output is the expected one. Outputs are hostile: no step is quadratic.
 
-Ours, stricter than the graders in common use: order and multiplicity count, integers are exact.
+Ours, stricter than the graders in common use: order and multiplicity count, integers are text.
 """
 
-import json
 import math
 import re
 from typing import Any
 
+from reward import jsontext
+
 FLOAT_TOLERANCE = 1e-6
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# No plus sign and no superfluous zeros in front: those are bit strings and codes.
+_DECIMAL = re.compile(rb"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(rb"-?[0-9]+")
 _MAX_DECIMAL_CHARS = 400  # beyond it, parsing a decimal is slow and its value overflows anyway
-_MAX_INT_DIGITS = 4000  # Python's own limit is 4300
 _SLACK_BYTES = 65536
+DIFFERENT = object()
+"""Equals no value that a test expects."""
 
 
 def stdout_equal(expected: str, got: bytes) -> bool:
-    """Token by token per line, in order and with multiplicity, case-sensitive.
+    """Word by word per line, in order and with multiplicity, case-sensitive.
 
-    Line ends and blanks around lines do not count, nor do blank lines. Two integers are equal by
-    value; where the expected token is a decimal (with a point or an exponent), by value up to
-    FLOAT_TOLERANCE, absolute or relative. NaN and infinities are words like any other.
+    Blanks are the six of ASCII; they do not count around lines and words, nor do blank lines. Where
+    the expected word is a decimal (with a point or an exponent), numbers are equal by value up to
+    FLOAT_TOLERANCE, absolute or relative. All other words, integers too, are text.
     """
-    text = got.decode("utf-8", "surrogateescape")
-    expected_lines, lines = _lines(expected), _lines(text)
+    expected_lines, lines = _lines(as_bytes(expected)), _lines(got)
     if len(expected_lines) != len(lines):
         return False
     return all(map(_line_equal, expected_lines, lines))
 
 
-def _lines(text: str) -> list[str]:
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return [line for line in map(str.strip, text.split("\n")) if line]
+def as_bytes(text: str) -> bytes:
+    """Expected text as a program would write it; half a character stands for a byte of no text."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
-def _line_equal(expected: str, got: str) -> bool:
+def _lines(text: bytes) -> list[bytes]:
+    text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return [line for line in map(bytes.strip, text.split(b"\n")) if line]
+
+
+def _line_equal(expected: bytes, got: bytes) -> bool:
     if expected == got:
         return True
-    tokens = expected.split()
-    got_tokens = got.split(None, len(tokens))  # at most one more piece than wanted
-    return len(tokens) == len(got_tokens) and all(map(token_equal, tokens, got_tokens))
+    words = expected.split()
+    got_words = got.split(None, len(words))  # at most one more piece than wanted
+    return len(words) == len(got_words) and all(map(word_equal, words, got_words))
 
 
-def token_equal(expected: str, got: str) -> bool:
-    """Whether two words are equal, as words or as numbers."""
+def word_equal(expected: bytes, got: bytes) -> bool:
+    """Whether two words are equal, as text or as decimals."""
     if expected == got:
         return True
-    if _INTEGER.fullmatch(expected):
-        return bool(_INTEGER.fullmatch(got)) and _canonical(expected) == _canonical(got)
-    if max(len(expected), len(got)) > _MAX_DECIMAL_CHARS:
+    if _INTEGER.fullmatch(expected) or max(len(expected), len(got)) > _MAX_DECIMAL_CHARS:
         return False
     if _DECIMAL.fullmatch(expected) and _DECIMAL.fullmatch(got):
         return floats_close(float(expected), float(got))
     return False
-
-
-def _canonical(integer: str) -> str:
-    digits = integer.lstrip("+-").lstrip("0")
-    return ("-" if integer[0] == "-" and digits else "") + digits
 
 
 def floats_close(expected: float, got: float) -> bool:
@@ -74,23 +77,23 @@ def result_equal(expected: Any, got: bytes) -> bool:
 
     `expected` is what `normalise` returns.
     """
-    if len(got) > 16 * len(json.dumps(expected)) + _SLACK_BYTES:
-        return False  # so much longer that parsing it would only cost memory
+    value = parse_result(expected, got)
+    return value is not DIFFERENT and values_equal(expected, value)
+
+
+def parse_result(expected: Any, got: bytes) -> Any:
+    """The result, or something that equals nothing: where it is no JSON, or far too long."""
+    if len(got) > 16 * len(jsontext.dumps(expected)) + _SLACK_BYTES:
+        return DIFFERENT  # so much longer that parsing it would only cost memory
     try:
-        value = json.loads(got, parse_int=parse_integer)
+        return jsontext.loads(got)
     except (ValueError, RecursionError):
-        return False
-    return values_equal(expected, value)
-
-
-def parse_integer(digits: str) -> int | str:
-    """An integer, or its digits where it is too long to convert in linear time."""
-    return int(digits) if len(digits) <= _MAX_INT_DIGITS else _canonical(digits)
+        return DIFFERENT
 
 
 def normalise(value: Any) -> Any:
     """An expected value in the form that results have: tuples are lists, keys are strings."""
-    return json.loads(json.dumps(value), parse_int=parse_integer)
+    return jsontext.loads(jsontext.dumps(value))
 
 
 def values_equal(expected: Any, got: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward.extract import Extraction
+from reward.extract import Extract
 from reward.verdict import Tiers
 
 POOLS = ("auto", "process", "ray")
@@ -36,10 +36,13 @@ class JudgeConfig:
         max_level: go no higher than this (for comparing levels).
         adaptive: reward the share of tests passed, see `reward.verdict.score`.
         compile_error, runtime_error, wrong_answer, accepted: the tiers.
-        extraction: where in an answer the program is: fenced, last, bare.
+        extract: which code block of a response is its program, of those declared as Python: only
+            (none where there are several), first, last, longest, class_or_def (the last with a
+            definition); or bare, the whole response. Training and evaluation share this setting.
         drop_prompt_examples: leave out tests whose input and output stand in the question (of the
             problem's record, or of `extra_info`) where at least `min_tests` others remain.
         min_tests: see `drop_prompt_examples`.
+        checker_timeout_s: CPU time of a problem's own checker, per output that it looks at.
         workers: programs judged at once; 0 means one per available core.
         retries: new attempts after a failure of the judge itself.
         recycle_after: programs after which a zygote is replaced.
@@ -67,9 +70,10 @@ class JudgeConfig:
     runtime_error: float = -0.6
     wrong_answer: float = -0.3
     accepted: float = 1.0
-    extraction: str = "fenced"
+    extract: str = "last"
     drop_prompt_examples: bool = False
     min_tests: int = 2
+    checker_timeout_s: float = 4.0
     workers: int = 0
     retries: int = 2
     recycle_after: int = 2000
@@ -82,8 +86,9 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, field.type)
-        for key in ("timeout_s", "program_timeout_s", "memory_bytes", "output_bytes",
-                    "max_timeouts", "recycle_after", "min_tests", "pool_queue"):  # fmt: skip
+        for key in ("timeout_s", "program_timeout_s", "checker_timeout_s", "memory_bytes",
+                    "output_bytes", "max_timeouts", "recycle_after", "min_tests",
+                    "pool_queue"):  # fmt: skip
             self._check(key, getattr(self, key) > 0, "use a number above zero")
         for key in ("confirmations", "workers", "retries", "pool_actors"):
             self._check(key, getattr(self, key) >= 0, "use zero or more")
@@ -91,9 +96,8 @@ class JudgeConfig:
             self._check(key, getattr(self, key) in (0, 1, 2, 3), "use 0, 1, 2 or 3")
         self._check("min_level", self.min_level <= self.max_level, "raise max_level to it")
         self._check("audit_fraction", 0 <= self.audit_fraction <= 1, "use a share of 0 to 1")
-        choices = [choice.value for choice in Extraction]
-        self._check("extraction", self.extraction in choices, f"use one of {', '.join(choices)}")
-
+        choices = [choice.value for choice in Extract]
+        self._check("extract", self.extract in choices, f"use one of {', '.join(choices)}")
         self._check("pool", self.pool in POOLS, f"use one of {', '.join(POOLS)}")
 
     @classmethod

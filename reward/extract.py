@@ -1,50 +1,115 @@
-"""From a model's answer to the one program it declares."""
+"""From a model's response to the one program it shows."""
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
-_FENCE = re.compile(r"^ {0,3}(`{3,})[ \t]*([^`\n]*)$")
-_LANGUAGES = frozenset({"python", "python3", "py"})
+# Any indentation, since responses put blocks into lists; an info string after backticks has none.
+_FENCE = re.compile(r"^([ \t]*)(?:(`{3,})[ \t]*([^`]*)|(~{3,})[ \t]*(.*))$")
+_LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
+# Where CommonMark starts a block of HTML that is not shown, and what ends it.
+_HIDDEN_ENDS = {
+    "<!--": "-->", "<?": "?>", "<![cdata[": "]]>", "<script": "</script>", "<style": "</style>",
+}  # fmt: skip
+_HIDING = re.compile(r"^ {0,3}(<!--|<\?|<!\[CDATA\[|<script|<style)", re.IGNORECASE)
+_DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 
 
-class Extraction(StrEnum):
-    """Where in the answer the program is."""
+class Extract(StrEnum):
+    """Which code block of a response is its program."""
 
-    FENCED = "fenced"  # exactly one block fenced as Python
-    LAST = "last"  # the last block fenced as Python
-    BARE = "bare"  # the whole answer
+    ONLY = "only"  # the one block declared as Python; none where there are several
+    FIRST = "first"  # the first of them
+    LAST = "last"  # the last
+    LONGEST = "longest"  # the one with the most text; of equals the last
+    CLASS_OR_DEF = "class_or_def"  # the last that defines a class or a function, else the last
+    BARE = "bare"  # the whole response, which is no Markdown
 
 
-def extract(answer: str, how: Extraction = Extraction.FENCED) -> str | None:
-    """The program in `answer`, or None where there is none, or, for `FENCED`, more than one.
+def extract(response: str, how: Extract = Extract.LAST) -> str | None:
+    """The program in `response`, or None where there is none, or, for `ONLY`, more than one."""
+    if how == Extract.BARE:
+        return response
+    blocks = python_blocks(response)
+    if not blocks or (how == Extract.ONLY and len(blocks) > 1):
+        return None
+    if how == Extract.FIRST:
+        return blocks[0]
+    if how == Extract.LONGEST:
+        return max(reversed(blocks), key=len)
+    if how == Extract.CLASS_OR_DEF:
+        defining = [block for block in blocks if _DEFINITION.search(block)]
+        return (defining or blocks)[-1]
+    return blocks[-1]
 
-    A block opens with a line of three or more backticks followed by python, python3 or py (any
-    case) and closes with a line of at least as many backticks and nothing else. A block that never
-    closes is no block: the answer was cut off.
+
+def python_blocks(response: str) -> list[str]:
+    """The contents of all closed blocks declared as Python that a reader sees, in order.
+
+    A block opens with a line of three or more backticks or tildes, however indented, followed by
+    python, py or one of these with a version (any case). It closes with at least as many of the
+    same at the end of a line: alone, or after code. One that never closes is no block, since the
+    response was cut off. What stands in an HTML comment, or in other HTML of which a page shows
+    nothing, is not found.
     """
-    if how == Extraction.BARE:
-        return answer
-    blocks = python_blocks(answer)
-    if how == Extraction.LAST:
-        return blocks[-1] if blocks else None
-    return blocks[0] if len(blocks) == 1 else None
-
-
-def python_blocks(answer: str) -> list[str]:
-    """The contents of all closed blocks declared as Python, in order."""
     blocks: list[str] = []
-    fence, declared, lines = "", False, list[str]()
-    for line in answer.split("\n"):
-        match = _FENCE.match(line.rstrip("\r \t"))
-        if not fence:
-            if match:
-                words = match[2].split()
-                fence, lines = match[1], []
-                declared = bool(words) and words[0].lower() in _LANGUAGES
-        elif match and not match[2].strip() and len(match[1]) >= len(fence):
-            if declared:
-                blocks.append("\n".join(lines) + "\n")
-            fence = ""
+    block: _Block | None = None
+    hidden_until = ""
+    for line in response.split("\n"):
+        line = line.rstrip("\r")
+        if hidden_until:
+            hidden_until = "" if hidden_until in line.lower() else hidden_until
+        elif block is None:
+            block = _opened(line)
+            hidden_until = _hides(line)
+        elif block.closes(line):
+            if block.declared:
+                blocks.append("".join(f"{part}\n" for part in block.lines))
+            block = None
         else:
-            lines.append(line)
+            block.add(line)
     return blocks
+
+
+@dataclass
+class _Block:
+    """A block that has not closed yet."""
+
+    fence: str
+    indent: int
+    declared: bool
+    lines: list[str]
+
+    def closes(self, line: str) -> bool:
+        """Whether the block ends here; code before the fence in its line is the block's last."""
+        text = line.rstrip()
+        code = text.rstrip(self.fence[0])
+        if len(text) - len(code) < len(self.fence):
+            return False
+        if code.strip():
+            if not self.declared:
+                return False  # prose: a span of code, not the end of the block
+            self.add(code.rstrip())
+        return True
+
+    def add(self, line: str) -> None:
+        """A line of the block, without the indentation of its opening fence."""
+        indent = len(line) - len(line.lstrip(" \t"))
+        self.lines.append(line[min(indent, self.indent) :])
+
+
+def _opened(line: str) -> _Block | None:
+    match = _FENCE.match(line.rstrip())
+    if match is None:
+        return None
+    indent, fence, info = len(match[1]), match[2] or match[4], match[3] or match[5] or ""
+    words = info.split()
+    declared = bool(words) and bool(_LANGUAGE.fullmatch(words[0]))
+    return _Block(fence, indent, declared, [])
+
+
+def _hides(line: str) -> str:
+    """What ends the hidden HTML that starts in this line and goes on after it; mostly nothing."""
+    match = _HIDING.match(line)
+    end = _HIDDEN_ENDS[match[1].lower()] if match else ""
+    return "" if match and end in line[match.end() :].lower() else end

@@ -14,21 +14,25 @@ import queue
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Any, TypeVar
 
 from reward.attempt import Attempt
 from reward.config import JudgeConfig
+from reward.execution import Execution, RunRequest, execute
 from reward.problem import Problem
 from reward.sandbox.client import SandboxError, ZygoteClient
 from reward.sandbox.isolation import hide_memory
-from reward.sandbox.wire import Kind, Level
+from reward.sandbox.wire import End, Kind, Level
 from reward.verdict import JudgeResult, TestOutcome, Verdict, combine, score
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 4.0
+T = TypeVar("T")
 
 _GUESS_S = 0.002  # per test, for a problem not seen before
 _MAX_LEARNED = 100_000
@@ -80,13 +84,26 @@ class Judge:
         Programs of problems that used to be quick go first, but none waits for ever: a program's
         turn comes by the time it was queued plus PATIENCE times the time it is expected to take.
         """
-        if self._closed:
-            raise RuntimeError("the judge is closed")
         guess_s = _GUESS_S * len(problem.tests)
         expected_s = self._expected_s.get(problem.problem_id, guess_s)
-        future: Future[JudgeResult] = Future()
+
+        def work() -> JudgeResult:
+            result = self._judge(problem, code)
+            self._learn(problem, result.seconds)
+            return result
+
+        return self._put(expected_s, work)
+
+    def run(self, request: RunRequest) -> "Future[Execution]":
+        """Queue a program to be run once, without a problem."""
+        return self._put(_GUESS_S, lambda: self._execute(request))
+
+    def _put(self, expected_s: float, work: Callable[[], T]) -> "Future[T]":
+        if self._closed:
+            raise RuntimeError("the judge is closed")
+        future: Future[T] = Future()
         turn = time.monotonic() + PATIENCE * expected_s
-        self._queue.put(_Job(turn, next(self._numbers), future, problem, code))
+        self._queue.put(_Job(turn, next(self._numbers), future, work))
         return future
 
     def close(self) -> None:
@@ -117,17 +134,14 @@ class Judge:
         """A worker: judge what is queued until told to stop."""
         while True:
             job = self._queue.get()
-            if job.problem is None:
+            if job.work is None:
                 return
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
-                result = self._judge(job.problem, job.code)
+                job.future.set_result(job.work())
             except BaseException as error:  # handed to whoever awaits the result
                 job.future.set_exception(error)
-                continue
-            self._learn(job.problem, result.seconds)
-            job.future.set_result(result)
 
     def _learn(self, problem: Problem, seconds: float) -> None:
         if len(self._expected_s) >= _MAX_LEARNED:
@@ -163,19 +177,34 @@ class Judge:
             except SandboxError as error:
                 outcomes = [TestOutcome(Verdict.INTERNAL_ERROR, str(error))]
             finally:
-                self._idle.put(self._fit_for_more(zygote, outcomes))
-            if not _failed(outcomes):
+                self._idle.put(self._fit_for_more(zygote, _sandbox_failed(outcomes)))
+            if not _sandbox_failed(outcomes):
                 return outcomes
             logger.warning("judging failed, attempt %d: %s", attempt + 1, outcomes[-1].detail)
         return outcomes
 
-    def _fit_for_more(
-        self, zygote: ZygoteClient | None, outcomes: list[TestOutcome]
-    ) -> ZygoteClient | None:
+    def _execute(self, request: RunRequest) -> Execution:
+        """Run, again in a fresh zygote where the judge itself fails."""
+        execution = Execution(End.BROKEN, "")
+        for _ in range(self.config.retries + 1):
+            zygote = self._idle.get()
+            try:
+                zygote = zygote or self._new_zygote()
+                execution = execute(zygote, request, self.config)
+            except SandboxError as error:
+                execution = Execution(End.BROKEN, str(error))
+            finally:
+                self._idle.put(self._fit_for_more(zygote, execution.end == End.BROKEN))
+            if execution.end != End.BROKEN:
+                break
+            logger.warning("running failed: %s", execution.detail)
+        return execution
+
+    def _fit_for_more(self, zygote: ZygoteClient | None, failed: bool) -> ZygoteClient | None:
         """The zygote, or None where it is worn out or took part in a failure."""
         if zygote is None:
             return None
-        if _failed(outcomes) or zygote.requests >= self.config.recycle_after:
+        if failed or zygote.requests >= self.config.recycle_after:
             zygote.close()
             return None
         return zygote
@@ -207,12 +236,13 @@ class Judge:
     def _result(self, outcomes: list[TestOutcome], total: int, seconds: float) -> JudgeResult:
         verdict = combine(outcome.verdict for outcome in outcomes)
         passed = sum(outcome.verdict == Verdict.ACCEPTED for outcome in outcomes)
+        share = sum(outcome.share for outcome in outcomes)
         first = next((o.detail for o in outcomes if o.verdict == verdict), "")
         return JudgeResult(
             verdict=verdict,
             passed=passed,
             total=total,
-            score=score(verdict, passed, total, self.config.tiers, self.config.adaptive),
+            score=score(verdict, share, total, self.config.tiers, self.config.adaptive),
             level=int(self.level),
             seconds=seconds,
             detail="" if verdict == Verdict.ACCEPTED else first,
@@ -222,17 +252,17 @@ class Judge:
 
 @dataclass(frozen=True, order=True)
 class _Job:
-    """A queued program, in the order of its turn; without a problem, the order to stop."""
+    """A queued program, in the order of its turn; without work, the order to stop."""
 
     turn_s: float
     number: int
-    future: "Future[JudgeResult]" = field(default_factory=Future, compare=False)
-    problem: Problem | None = field(default=None, compare=False)
-    code: str | None = field(default=None, compare=False)
+    future: "Future[Any]" = field(default_factory=Future, compare=False)
+    work: Callable[[], Any] | None = field(default=None, compare=False)
 
 
-def _failed(outcomes: list[TestOutcome]) -> bool:
-    return any(outcome.verdict == Verdict.INTERNAL_ERROR for outcome in outcomes)
+def _sandbox_failed(outcomes: list[TestOutcome]) -> bool:
+    """Whether the judge failed in a way that another attempt may not."""
+    return any(o.verdict == Verdict.INTERNAL_ERROR and not o.permanent for o in outcomes)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """Problems as the judge wants them, from APPS and HumanEval records, or refused with a reason."""
 
 import ast
-import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reward import assertions, jsontext
+from reward.assertions import compiles
 from reward.compare import normalise
 from reward.sandbox.wire import Kind
 
 MAX_CASE_BYTES = 32 << 20
 MAX_TESTS = 10_000
+CHECKER = "check"
 
 
 class MalformedProblem(ValueError):
@@ -35,7 +36,9 @@ class TestCase:
     @property
     def expected_bytes(self) -> int:
         """Roughly how long a right answer is."""
-        return len(self.expected) if isinstance(self.expected, str) else len(str(self.expected))
+        if isinstance(self.expected, str):
+            return len(self.expected)
+        return len(jsontext.dumps(self.expected))
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Problem:
     """A problem with its tests, duplicates collapsed.
 
     `entry` names the function of CALL and CHECK problems; `prefix` precedes answers that complete
-    the prompt (HumanEval's form), `preface` answers that are whole programs.
+    the prompt (HumanEval's form), `preface` answers that are whole programs. `checker` is the
+    source of a function `check(input, output, answer)` that says whether an output is right.
     """
 
     problem_id: str
@@ -53,10 +57,13 @@ class Problem:
     prefix: str = ""
     preface: str = ""
     duplicates: int = 0
+    checker: str = ""
 
 
 def parse_problem(record: Mapping[str, Any]) -> Problem:
     """A problem from a record: HumanEval's form where it has `entry_point` and `test`, else APPS.
+
+    A problem in APPS form may have a `checker`, in the record or in its `input_output`.
 
     Raises:
         MalformedProblem: with the reason.
@@ -66,15 +73,17 @@ def parse_problem(record: Mapping[str, Any]) -> Problem:
         return _check_problem(problem_id, record)
     if "input_output" not in record:
         raise MalformedProblem("neither `input_output` nor `entry_point` with `test`")
-    return parse_input_output(record["input_output"], problem_id)
+    return parse_input_output(record["input_output"], problem_id, record.get("checker"))
 
 
-def parse_input_output(cases: str | Mapping[str, Any], problem_id: str = "") -> Problem:
+def parse_input_output(
+    cases: str | Mapping[str, Any], problem_id: str = "", checker: str | None = None
+) -> Problem:
     """A problem from APPS's `input_output`, parsed or as JSON text.
 
     Raises:
         MalformedProblem: not of APPS's form, no tests, unequal numbers of inputs and outputs,
-            a value of unknown type, or a case above MAX_CASE_BYTES.
+            a value of unknown type, a case above MAX_CASE_BYTES, or a checker that is none.
     """
     cases = _loads(cases)
     inputs, outputs = cases.get("inputs"), cases.get("outputs")
@@ -96,15 +105,32 @@ def parse_input_output(cases: str | Mapping[str, Any], problem_id: str = "") -> 
             TestCase(_text(i, "input").encode("utf-8", "surrogatepass"), _text(o, "output"))
             for i, o in zip(inputs, outputs, strict=True)
         ]
-    kept = _collapse(tests)
+    checker = _checker(checker or cases.get("checker"))
+    unique = _collapse(tests, several_answers=bool(checker))
     kind = Kind.CALL if entry else Kind.STDIO
-    return Problem(problem_id, kind, tuple(kept), entry, duplicates=len(tests) - len(kept))
+    repeated = len(tests) - len(unique)
+    return Problem(problem_id, kind, tuple(unique), entry, duplicates=repeated, checker=checker)
+
+
+def _checker(source: Any) -> str:
+    """The source of a problem's own checker; empty where it has none."""
+    if source is None or source == "":
+        return ""
+    if not isinstance(source, str):
+        raise MalformedProblem(f"checker is a {type(source).__name__}, not Python source")
+    try:
+        body = assertions.parsed(source).body
+    except SyntaxError as error:
+        raise MalformedProblem(f"the checker does not compile: {error}") from error
+    if not any(isinstance(node, ast.FunctionDef) and node.name == CHECKER for node in body):
+        raise MalformedProblem(f"the checker defines no function {CHECKER}(input, output, answer)")
+    return source
 
 
 def _loads(cases: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(cases, str):
         try:
-            cases = json.loads(cases)
+            cases = jsontext.loads(cases)
         except (ValueError, RecursionError) as error:
             raise MalformedProblem(f"input_output is not JSON: {error}") from error
     if not isinstance(cases, Mapping):
@@ -123,7 +149,7 @@ def _call_tests(inputs: list[Any], outputs: list[Any], unwrap: bool | None) -> l
             raise MalformedProblem(f"arguments are a {type(arguments).__name__}, not a list")
         try:
             expected = normalise(output[0] if unwrap else output)
-            given = json.dumps(arguments).encode()
+            given = jsontext.dumps(arguments).encode()
         except (TypeError, ValueError, RecursionError, KeyError, IndexError) as error:
             raise MalformedProblem(f"a case is not JSON: {error}") from error
         _check_size(len(given))
@@ -146,22 +172,25 @@ def _check_size(size: int) -> None:
         raise MalformedProblem(f"a case of {size} bytes, at most {MAX_CASE_BYTES}")
 
 
-def _collapse(tests: list[TestCase]) -> list[TestCase]:
+def _collapse(tests: list[TestCase], several_answers: bool) -> list[TestCase]:
     """Without repeated tests, so that repeating one does not weigh more.
 
     Raises:
-        MalformedProblem: the same input with two different outputs.
+        MalformedProblem: the same input with two different outputs, and no checker.
     """
     first: dict[bytes, TestCase] = {}
     for test in tests:
         known = first.setdefault(test.given, test)
-        if json.dumps(known.expected) != json.dumps(test.expected):
+        if known is test or several_answers:
+            continue
+        if jsontext.dumps(known.expected) != jsontext.dumps(test.expected):
             raise MalformedProblem("one input with two different outputs")
     return list(first.values())
 
 
 def _check_problem(problem_id: str, record: Mapping[str, Any]) -> Problem:
-    entry, test, prompt = record["entry_point"], record["test"], record.get("prompt", "")
+    entry, test = record["entry_point"], record["test"]
+    prompt = record.get("prompt", record.get("complete_prompt", ""))  # BigCodeBench has the latter
     if not all(isinstance(text, str) for text in (entry, test, prompt)):
         raise MalformedProblem("`entry_point`, `test` and `prompt` must be text")
     entry = entry.strip()
@@ -169,10 +198,12 @@ def _check_problem(problem_id: str, record: Mapping[str, Any]) -> Problem:
         raise MalformedProblem(f"entry_point {entry!r} is not a name")
     if not test.strip():
         raise MalformedProblem("the test program is empty")
-    source = json.dumps({"prompt": prompt, "test": test}).encode()
+    if reason := assertions.fault(test):
+        raise MalformedProblem(reason)
+    source = jsontext.dumps({"prompt": prompt, "test": test}).encode()
     _check_size(len(source))
     prefix = _prefix(prompt, record.get("canonical_solution"), entry)
-    preface = f"{prompt}\n\n" if _compiles(prompt) else ""
+    preface = f"{prompt}\n\n" if compiles(prompt) else ""
     return Problem(problem_id, Kind.CHECK, (TestCase(source, None),), entry, prefix, preface)
 
 
@@ -182,19 +213,10 @@ def _prefix(prompt: str, solution: Any, entry: str) -> str:
     Some of MBPP's solutions are indented otherwise than the docstring above them; where the
     problem's own solution compiles only without the docstring, the prompt goes without it.
     """
-    if not isinstance(solution, str) or _compiles(prompt + solution):
+    if not isinstance(solution, str) or compiles(prompt + solution):
         return prompt
     shorter = _without_docstring(prompt, entry)
-    return shorter if _compiles(shorter + solution) else prompt
-
-
-def _compiles(source: str) -> bool:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    return shorter if compiles(shorter + solution) else prompt
 
 
 def _without_docstring(prompt: str, entry: str) -> str:

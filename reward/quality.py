@@ -1,11 +1,11 @@
 """What data preparation asks of the judge: are a problem's tests any good?"""
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from reward.compare import stdout_equal, values_equal
+from reward import jsontext
+from reward.compare import as_bytes, stdout_equal, values_equal
 from reward.problem import Problem, TestCase
 from reward.sandbox.wire import Kind
 from reward.verdict import Tiers, Verdict, score
@@ -51,12 +51,12 @@ def without_examples(problem: Problem, prompt: str, min_tests: int) -> Problem:
 def _as_text(test: TestCase) -> str:
     if isinstance(test.expected, str):
         return "\n".join(" ".join(line.split()) for line in _full_lines(test.expected))
-    return json.dumps(test.expected, sort_keys=True)
+    return jsontext.dumps(test.expected, sort_keys=True)
 
 
 def _same_answer(kind: Kind, test: TestCase, chosen: TestCase) -> bool:
     if kind == Kind.STDIO:
-        return stdout_equal(test.expected, chosen.expected.encode("utf-8", "surrogateescape"))
+        return stdout_equal(test.expected, as_bytes(chosen.expected))
     return values_equal(test.expected, chosen.expected)
 
 
@@ -65,8 +65,8 @@ def _shown(kind: Kind, test: TestCase, prompt: str) -> bool:
         given = test.given.decode("utf-8", "replace")
         return _has_lines(prompt, given) and _has_lines(prompt, test.expected)
     if kind == Kind.CALL:
-        values = [*json.loads(test.given), test.expected]
-        parts = [re.escape(_compact(json.dumps(value))) for value in values]
+        values = [*jsontext.loads(test.given), test.expected]
+        parts = [re.escape(_compact(jsontext.dumps(value))) for value in values]
         gap = f".{{0,{_WINDOW_CHARS}}}?"
         pattern = gap.join(rf"(?<![\d.]){part}(?![\d.])" for part in parts)
         return bool(re.search(pattern, _compact(prompt)))

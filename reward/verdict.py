@@ -46,13 +46,22 @@ class Tiers:
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """One test's verdict; `detail` is text for people and may come from the program."""
+    """One test's verdict.
+
+    Attributes:
+        detail: text for people, which may come from the program.
+        seconds: CPU time.
+        permanent: the problem's own code is at fault, so that judging again cannot help.
+        share: how much of the test is passed; a problem's own checker may say a half.
+    """
 
     __test__ = False  # the name is no test class for pytest
 
     verdict: Verdict
     detail: str = ""
     seconds: float = 0.0
+    permanent: bool = False
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,12 @@ def combine(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in _PRECEDENCE if verdict in seen), Verdict.ACCEPTED)
 
 
-def score(verdict: Verdict, passed: int, total: int, tiers: Tiers, adaptive: bool) -> float:
+def score(verdict: Verdict, passed: float, total: int, tiers: Tiers, adaptive: bool) -> float:
     """The reward of a verdict.
 
     With `adaptive`, a program that runs but fails tests gets
-    wrong_answer + (accepted - wrong_answer) * passed / total (after RLTF.s adaptive feedback,
-    restated so that it joins the accepted tier).
+    wrong_answer + (accepted - wrong_answer) * passed / total (after RLTF's adaptive feedback,
+    restated so that it joins the accepted tier). Tests passed in part count in part.
     """
     if verdict == Verdict.INTERNAL_ERROR:
         return 0.0

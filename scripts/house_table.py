@@ -30,14 +30,13 @@ MAX_PARAMETERS = 4
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Dotted names below the core, without the package's own, and their files."""
-    found = {}
-    for path in sorted((root / CORE).rglob("*.py")):
-        parts = path.relative_to(root / CORE).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name:
-            found[name] = path
-    return found
+    """Dotted names below the core, and their files; packages themselves left out."""
+    files = sorted((root / CORE).rglob("*.py"))
+    return {
+        ".".join(path.relative_to(root / CORE).with_suffix("").parts): path
+        for path in files
+        if path.stem != "__init__"
+    }
 
 
 def imports(path: Path) -> Iterator[str]:

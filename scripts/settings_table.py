@@ -98,6 +98,8 @@ def _has_effect(key: str, config: DictConfig) -> bool:
     for prefix, kind in OF_A_KIND.items():
         if key.startswith(prefix):
             return bool(config.constraint.kind == kind)
+    if key == "constraint.accumulate":
+        return bool(config.constraint.kind == "dynamic" and config.constraint.inject == "advantage")
     if key.startswith("critic."):
         return bool(config.algorithm.adv_estimator == "gae")
     if key.startswith("reward.reward_model."):

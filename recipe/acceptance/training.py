@@ -8,23 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from recipe.acceptance.machine import (
-    GIB,
-    MIB,
-    Machine,
-    gpu_memory_command,
-    process_memory_bytes,
-)
+from recipe.acceptance.machine import GIB, Machine
+from recipe.acceptance.memory_watch import watched
 from recipe.acceptance.timeline import (
     ROLLOUTS_FILE,
     MemorySeen,
@@ -39,8 +31,6 @@ from recipe.online_refiner.preflight.memory import Peaks
 from recipe.online_refiner.preflight.sizes import estimate
 from recipe.online_refiner.resolve import resolve
 
-GPU_EVERY_S, PROCESSES_EVERY_S = 0.2, 0.5
-"""Seconds between two samples of the memory in use."""
 GRACE_S = 20.0
 NOTICE_S = {"cuda": 2.0, "cpu": 0.2}
 """In which verl's trainer sees at the latest that a step's rollouts are there; the CPU environment
@@ -168,7 +158,7 @@ def train(plan: Plan, machine: Machine, limit_s: float) -> TrainingSeen:
             env=machine.environment(),
             start_new_session=True,
         )
-        with _watched(machine, process.pid) as samples:
+        with watched(machine, process.pid) as samples:
             failure = _ended(process, limit_s)
     failure = failure and f"{failure}: {reason(log_path)}; the whole log is {log_path}"
     return seen(plan, machine, failure, samples)
@@ -233,40 +223,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-@contextmanager
-def _watched(machine: Machine, pid: int) -> Iterator[list[Sample]]:
-    """Samples of the memory in use, added until the block ends."""
-    samples: list[Sample] = []
-    stop = threading.Event()
-    watch = _watch_gpu if machine.on_gpu else _watch_processes(pid)
-    thread = threading.Thread(target=watch, args=(samples, stop), daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        stop.set()
-        thread.join(timeout=GRACE_S)
-
-
-def _watch_gpu(samples: list[Sample], stop: threading.Event) -> None:
-    command = gpu_memory_command(every_ms=int(1000 * GPU_EVERY_S))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as smi:
-        assert smi.stdout is not None
-        for line in smi.stdout:
-            if line.strip().isdigit():
-                samples.append(Sample(time.time(), int(line) * MIB))
-            if stop.is_set():
-                smi.terminate()
-
-
-def _watch_processes(pid: int) -> Callable[[list[Sample], threading.Event], None]:
-    def watch(samples: list[Sample], stop: threading.Event) -> None:
-        while not stop.wait(PROCESSES_EVERY_S):
-            samples.append(Sample(time.time(), process_memory_bytes(pid)))
-
-    return watch
 
 
 def _timing(data: dict[str, Any]) -> dict[str, float]:

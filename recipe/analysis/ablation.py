@@ -1,134 +1,109 @@
-"""λ and filter ablations: runs that differ in one alone (paper, figure 7)."""
+"""Ablations: runs whose configurations differ in one key alone (paper, figure 7)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import yaml
-
+from recipe.analysis.configuration import differences
 from recipe.analysis.curves import curves_sheet
-from recipe.analysis.derived import UNCONSTRAINED
-from recipe.analysis.episodes import is_number
+from recipe.analysis.derived import UNCONSTRAINED, comparable
+from recipe.analysis.names import LABELS
 from recipe.analysis.panels import CROSS_ENTROPY, KL, REWARD, VALIDATION
-from recipe.analysis.records import Finding
 from recipe.analysis.runs import Run
 from recipe.analysis.sheets import Sheet
 
 PANELS = (REWARD, VALIDATION, KL, CROSS_ENTROPY)
-BLOCK = "constraint:"
-UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """The keys of a run's constraint that ablations vary, as text; "unknown" where not recorded."""
-
-    setting: str
-    kind: str
-    inject: str
-    lambda_: str
-    filter: str
+MOST_ABLATIONS = 6
+KIND = "constraint.kind"
+WORDS = {"constraint.lambda": "λ", "constraint.filter": "the filter"}
+"""Keys that the paper ablates, first in the report, and their names in a sentence."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """`groups` are runs by the value of `key` that they have; runs without constraint come first
-    under their arm's name.
+    """`groups` are runs by the value of `key` that they have; runs without constraint that differ
+    in nothing else come first under their arm's name.
     """
 
     key: str
     where: str
     groups: Mapping[str, Sequence[Run]]
 
-
-def constraint_of(run: Run) -> tuple[Constraint, tuple[Finding, ...]]:
-    """The constraint of a run, from its run.json and, where that is silent, its config.yaml."""
-    config, findings = read_constraint(run.path / "config.yaml")
-    known = config | {key: value for key, value in run.info.items() if value is not None}
-    return (
-        Constraint(
-            setting=run.setting,
-            kind=str(known.get("kind", UNKNOWN)),
-            inject=str(known.get("inject", UNKNOWN)),
-            lambda_=_number(known.get("lambda")),
-            filter=str(known.get("filter", UNKNOWN)),
-        ),
-        findings,
-    )
+    @property
+    def name(self) -> str:
+        """The key as a reader is told it."""
+        return "λ" if self.key == "constraint.lambda" else self.key.rpartition(".")[2]
 
 
-def _number(value: object) -> str:
-    """A number, or the text of one, in its shortest form."""
-    try:
-        number = float(value) if isinstance(value, str) else value
-    except ValueError:
-        return UNKNOWN
-    return f"{number:g}" if is_number(number) else UNKNOWN
-
-
-def read_constraint(path: Path) -> tuple[dict[str, Any], tuple[Finding, ...]]:
-    """The block `constraint` of a configuration; the rest, a thousand lines of verl's, is skipped.
-
-    A file that is absent, or broken in that block, gives nothing and a finding.
+def find_ablations(runs: Sequence[Run]) -> tuple[Ablation, ...]:
+    """Every group of configured runs of one setting that differ in one key alone, the kind of
+    constraint apart; those that the paper has come first.
     """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        return {}, (Finding(path, f"cannot be read ({error.strerror}): filter unknown"),)
-    start = lines.index(BLOCK) if BLOCK in lines else len(lines)
-    ends = (i for i, line in enumerate(lines[start + 1 :], start + 1) if line[:1] not in ("", " "))
-    try:
-        text = "\n".join(lines[start : next(ends, len(lines))])
-        # Scalars stay text: YAML 1.1 reads a bare `off` as false.
-        block = yaml.load(text, yaml.BaseLoader)
-    except yaml.YAMLError:
-        block = None
-    content = block.get("constraint") if isinstance(block, dict) else None
-    if not isinstance(content, dict):
-        return {}, (Finding(path, "has no readable block 'constraint': filter unknown"),)
-    return content, ()
+    known = [run for run in runs if run.configuration]
+    families: dict[str, list[list[Run]]] = {}
+    for index, run in enumerate(known):
+        for other in known[:index]:
+            keys = list(differences(other, run)) if run.setting == other.setting else []
+            if len(keys) == 1 and keys[0] != KIND and not _inert(keys[0], run):
+                _join(families.setdefault(keys[0], []), other, run)
+    order = [key for key in WORDS if key in families] + sorted(families.keys() - WORDS)
+    found = [_ablation(key, members, known) for key in order for members in families[key]]
+    return tuple(found[:MOST_ABLATIONS])
 
 
-def find_ablations(runs: Sequence[Run]) -> tuple[tuple[Ablation, ...], tuple[Finding, ...]]:
-    """Every group of dynamic runs that differ in λ alone, or in the filter alone."""
-    known = [(run, *constraint_of(run)) for run in runs]
-    findings = tuple(finding for _, _, found in known for finding in found)
-    dynamic = [(run, constraint) for run, constraint, _ in known if constraint.kind == "dynamic"]
-    plain = [run for run, constraint, _ in known if run.arm == UNCONSTRAINED]
-    ablations: list[Ablation] = []
-    for key, others in (("lambda_", "filter"), ("filter", "lambda_")):
-        alike: dict[tuple[str, ...], list[tuple[Run, Constraint]]] = {}
-        for run, constraint in dynamic:
-            fixed = (constraint.setting, constraint.inject, getattr(constraint, others))
-            alike.setdefault(fixed, []).append((run, constraint))
-        for (setting, inject, other), members in sorted(alike.items()):
-            values = {getattr(constraint, key) for _, constraint in members} - {UNKNOWN}
-            if len(values) > 1:
-                where = _words(setting, inject, others, other)
-                baseline = [run for run in plain if run.setting == setting]
-                groups = _by_value(key, values, members)
-                if baseline:
-                    groups = {UNCONSTRAINED: baseline, **groups}
-                ablations.append(Ablation(key.rstrip("_"), where, groups))
-    return tuple(ablations), findings
+def _inert(key: str, run: Run) -> bool:
+    """Whether the key belongs to a constraint that this run does not have."""
+    kind = run.configuration.get(KIND)
+    if key.startswith("constraint.") and kind == UNCONSTRAINED:
+        return True
+    return key == "constraint.lambda" and kind != "dynamic"
 
 
-def _by_value(
-    key: str, values: Iterable[str], members: Sequence[tuple[Run, Constraint]]
-) -> dict[str, list[Run]]:
-    """Runs by "λ = 0.1", ascending, or by "filter: better"."""
-    ordered = sorted(values, key=float) if key == "lambda_" else sorted(values)
-    form = "λ = {}" if key == "lambda_" else "filter: {}"
-    return {
-        form.format(value): [run for run, item in members if getattr(item, key) == value]
-        for value in ordered
+def _join(families: list[list[Run]], first: Run, second: Run) -> None:
+    """Add two runs that differ in the key alone to the family that holds either, or to a new
+    one; seeds of one value follow, since they differ from the other value in that key alone too.
+    """
+    for family in families:
+        if first in family or second in family:
+            family += [run for run in (first, second) if run not in family]
+            return
+    families.append([first, second])
+
+
+def _ablation(key: str, members: Sequence[Run], runs: Sequence[Run]) -> Ablation:
+    values = sorted({_value(run, key) for run in members}, key=_order)
+    name = "λ = {}" if key == "constraint.lambda" else key.rpartition(".")[2] + ": {}"
+    groups = {
+        name.format(value): [run for run in runs if run in members and _value(run, key) == value]
+        for value in values
     }
+    plain = [run for run in runs if run.arm == UNCONSTRAINED and run not in members]
+    plain = [run for run in plain if comparable(run, members[0])]
+    if plain and key.startswith("constraint."):
+        groups = {UNCONSTRAINED: plain, **groups}
+    return Ablation(key, _words(members[0], key), groups)
 
 
-def _words(setting: str, inject: str, key: str, value: str) -> str:
-    name = "λ" if key == "lambda_" else key
-    return ", ".join([*([setting] if setting else []), f"inject: {inject}", f"{name}: {value}"])
+def _value(run: Run, key: str) -> str:
+    return run.configuration.get(key, "absent")
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), ""
+    except ValueError:
+        return True, 0.0, value
+
+
+def _words(run: Run, key: str) -> str:
+    """Which runs these are: setting and arm, or what the constraint is apart from the key."""
+    parts = [run.setting] if run.setting else []
+    kind = run.configuration.get(KIND, "")
+    others = [name for name in ("inject", "filter", "lambda") if f"constraint.{name}" != key]
+    if kind == "dynamic":
+        parts += [f"{name}: {_value(run, f'constraint.{name}')}" for name in others]
+    else:
+        parts.append(LABELS.get(run.arm, run.arm))
+    return ", ".join(parts).replace("lambda: ", "λ: ")
 
 
 def ablation_sheets(ablations: Sequence[Ablation]) -> tuple[Sheet, ...]:
@@ -137,24 +112,38 @@ def ablation_sheets(ablations: Sequence[Ablation]) -> tuple[Sheet, ...]:
         curves_sheet(
             [run for runs in item.groups.values() for run in runs],
             PANELS,
-            f"ablation-{item.key}-{number}",
-            f"{'λ' if item.key == 'lambda' else 'Filter'} ablation ({item.where})",
-            "Runs that differ in this key alone.",
+            f"ablation-{item.key.rpartition('.')[2]}-{number}",
+            f"{item.name[0].upper()}{item.name[1:]} ablation ({item.where})",
+            f"As the paper's figure 7. Runs whose configurations differ in {item.key} alone.",
             item.groups,
         )
         for number, item in enumerate(ablations, start=1)
     )
 
 
-def absent_ablations(ablations: Sequence[Ablation]) -> tuple[str, ...]:
-    """What a reader is told where there is nothing to draw."""
-    keys = {item.key for item in ablations}
+def absent_ablations(ablations: Sequence[Ablation], runs: Sequence[Run]) -> tuple[str, ...]:
+    """What a reader is told if there is nothing to draw, and what else differs between runs that
+    come closest.
+    """
+    drawn = {item.key for item in ablations}
     return tuple(
-        f"No two of these runs differ in {word} alone: nothing to draw. "
-        f"For it, train with {key}=… at several values."
-        for name, word, key in (
-            ("lambda", "λ", "constraint.lambda"),
-            ("filter", "the filter", "constraint.filter"),
-        )
-        if name not in keys
+        f"No two of these runs differ in {words} alone: nothing to draw. "
+        + (_closest(runs, key) or f"For it, train with {key}=… at several values.")
+        for key, words in WORDS.items()
+        if key not in drawn
     )
+
+
+def _closest(runs: Sequence[Run], key: str) -> str:
+    """The fewest keys that differ beside this one between two dynamic runs."""
+    dynamic = [run for run in runs if run.configuration.get(KIND) == "dynamic"]
+    found: list[list[str]] = [
+        sorted(set(keys) - {key})
+        for index, run in enumerate(dynamic)
+        for other in dynamic[:index]
+        if key in (keys := differences(other, run))
+    ]
+    if not found:
+        return ""
+    closest = min(found, key=lambda keys: len(keys))
+    return f"Those that differ in it also differ in {', '.join(closest)}."

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from recipe.analysis.acting import acting_first, learns_from_refinements
 from recipe.analysis.episodes import Episode, EpisodeDigest, mean_ce
 from recipe.analysis.runs import Run
 
@@ -27,9 +28,10 @@ def choose_episode(runs: Iterable[Run]) -> Choice | None:
     """The clearest episode of all runs; None where no accepted episode has CE on both copied and
     edited tokens.
 
-    The best group that is not empty is taken, and of it the episode with the greatest difference
-    between mean CE on edited and on copied tokens (of equals the first in the order of runs and
-    steps):
+    Only if no run that learns from refinements has one is it taken from an arm that only observes
+    them. The best group that is not empty is taken, and of it the episode with the greatest
+    difference between mean CE on edited and on copied tokens (of equals the first in the order of
+    reports and steps):
     1. a' passes all tests, has at most 240 tokens, and 2 to 16 of them, a quarter at most, are
        edited;
     2. the same edit, whatever the verdict on a';
@@ -37,15 +39,17 @@ def choose_episode(runs: Iterable[Run]) -> Choice | None:
     """
     choices = [
         Choice(run, item)
-        for run in runs
+        for run in acting_first(tuple(runs))
         for item in run.episodes
         if item.accepted and item.ce_copied_count and item.ce_edited_count
     ]
-    return max(
-        choices,
-        key=lambda choice: (-group_of(choice.digest), contrast(choice.digest)),
-        default=None,
-    )
+    return max(choices, key=_clarity, default=None)
+
+
+def _clarity(choice: Choice) -> tuple[bool, int, float]:
+    """Runs that learn from refinements first, whatever an arm shows that only observes them."""
+    acts = learns_from_refinements(choice.run)
+    return acts, -group_of(choice.digest), contrast(choice.digest)
 
 
 def group_of(item: EpisodeDigest) -> int:
@@ -75,5 +79,6 @@ def caption(choice: Choice) -> str:
     )
     return (
         f"Mean CE, copied / edited tokens: {here} here, {all_of_run} over the run's {len(others)} "
-        "accepted episodes. Picked as the clearest, not as typical."
+        "accepted episodes. Chosen as the clearest, not as typical."
+        + ("" if learns_from_refinements(run) else " In this arm refinements are only observed.")
     )

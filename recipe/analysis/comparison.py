@@ -18,6 +18,11 @@ from recipe.analysis.summary import RunSummary
 OVER_NONE = Panel("Reward over “none”", "difference of mean rewards", (REWARD_OVER_NONE,))
 
 
+def answer_sheet(runs: Sequence[Run]) -> Sheet:
+    """The one figure of the first screen: the reward of every arm."""
+    return curves_sheet(runs, (REWARD,), "answer", "Reward")
+
+
 def dynamics_sheet(runs: Sequence[Run]) -> Sheet:
     """The course of the training (paper, figure 4)."""
     return curves_sheet(
@@ -25,8 +30,8 @@ def dynamics_sheet(runs: Sequence[Run]) -> Sheet:
         (REWARD, KL, CROSS_ENTROPY),
         "dynamics",
         "Training dynamics",
-        "KL to the reference is watched, never constrained, except by “static KL”. CE: the "
-        "policy's on accepted refinements, given the problem alone.",
+        "As the paper's figure 4. KL to the reference is watched, never constrained, except by "
+        "“static KL”. CE: the policy's on accepted refinements, given the problem alone.",
     )
 
 
@@ -40,8 +45,8 @@ def comparison_sheet(runs: Sequence[Run], summaries: Mapping[str, Sequence[RunSu
         (VALIDATION, OVER_NONE, IMPROVEMENT),
         "comparison",
         "Against training without the constraint",
-        "“none” is the same algorithm (DAPO, GRPO or PPO) without the constraint. Over “none” its "
-        "own line is zero, and its band is what chance does to seeds.",
+        "As the paper's figure 5. “none” is the same algorithm (DAPO, GRPO or PPO) without the "
+        "constraint. Over “none” its own line is zero, and its band is what chance does to seeds.",
     )
     return Sheet(**{**vars(sheet), "plots": (*sheet.plots, *_ends(summaries))})
 

@@ -12,10 +12,9 @@ from recipe.analysis import names
 from recipe.analysis.curves import curves_sheet
 from recipe.analysis.names import label_of, wrapped_label_of
 from recipe.analysis.panels import Panel
-from recipe.analysis.runs import Run, choose_metric, group_by_arm
+from recipe.analysis.runs import Run, group_by_arm
 from recipe.analysis.sheets import Key, Plot, Sheet, height_for, part_colour
 from recipe.analysis.style import Theme
-from recipe.analysis.summary import ABSENT, Table
 
 STEP = "timing_s/step"
 REST = "everything else"
@@ -57,14 +56,16 @@ COST_PANELS = (TIME_PANEL, WAIT_PANEL, TOKENS_PANEL, SCORED_PANEL, CALLS_PANEL)
 
 
 def seconds_by_part(run: Run) -> dict[str, float]:
-    """Mean seconds of a step by the title of its part, and `REST`; empty without a step time.
+    """Mean seconds of a step by the title of its part, and `REST`; empty without a step time, and
+    without the parts that the run did not time.
 
     Only steps that have a step time count; a timer that is absent at a step is 0 there.
     """
     step = run.metrics.get(STEP)
     if step is None:
         return {}
-    seconds = {part.title: max(0.0, _sum(run, part)) for part in PARTS}
+    timed = [part for part in PARTS if any(f"timing_s/{t}" in run.metrics for t in part.timers)]
+    seconds = {part.title: max(0.0, _sum(run, part)) for part in timed}
     return seconds | {REST: max(0.0, float(step.values.mean()) - math.fsum(seconds.values()))}
 
 
@@ -80,11 +81,6 @@ def _mean_timer(run: Run, timer: str) -> float:
     return float(series.values[np.isin(series.steps, step.steps)].sum()) / len(step.steps)
 
 
-def refines(run: Run) -> bool:
-    """Whether the run asked a refiner, be it only to observe."""
-    return any(name.startswith("refiner/") for name in run.metrics)
-
-
 def mean_by_arm(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float]]:
     """`seconds_by_part` averaged over the runs of each arm; arms without timers are left out."""
     found = {
@@ -93,8 +89,8 @@ def mean_by_arm(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, floa
     }
     return {
         arm: {
-            title: math.fsum(parts[title] for parts in members) / len(members)
-            for title in members[0]
+            title: math.fsum(parts.get(title, 0.0) for parts in members) / len(members)
+            for title in dict.fromkeys(title for parts in members for title in parts)
         }
         for arm, members in found.items()
         if members
@@ -108,7 +104,7 @@ def cost_sheet(runs: Sequence[Run]) -> Sheet:
     titles = [
         title
         for title in (*(part.title for part in PARTS), REST)
-        if any(parts[title] > 0 for parts in by_arm.values())
+        if any(parts.get(title, 0.0) > 0 for parts in by_arm.values())
     ]
     shares = {arm: _shares(parts) for arm, parts in by_arm.items()}
     curves = curves_sheet(runs, COST_PANELS, keep_empty=False)
@@ -119,7 +115,8 @@ def cost_sheet(runs: Sequence[Run]) -> Sheet:
     return Sheet(
         name="cost",
         title="Where the time of a step goes",
-        caption="Means over all steps and seeds; validation and loading are not part of a step.",
+        caption="Means over all steps and seeds; validation and loading are not part of a step. "
+        "With inject: sft the CE on a′ is computed in the update of the actor and not timed apart.",
         plots=(*(bars if by_arm else ()), *curves.plots),
         keys=(*(_key(title) for title in titles), *curves.keys),
         notes=curves.notes,
@@ -128,6 +125,7 @@ def cost_sheet(runs: Sequence[Run]) -> Sheet:
             (arm, label_of(arm), title, parts[title], shares[arm][title])
             for arm, parts in by_arm.items()
             for title in titles
+            if title in parts
         ),
     )
 
@@ -159,7 +157,7 @@ def _bars(
         arms = list(by_arm)[::-1]
         left = np.zeros(len(arms))
         for name in titles:
-            widths = np.array([by_arm[arm][name] for arm in arms])
+            widths = np.array([by_arm[arm].get(name, 0.0) for arm in arms])
             axes.barh(
                 range(len(arms)),
                 widths,
@@ -180,49 +178,9 @@ def _bars(
         + ", ".join(
             f"{name} {parts[name]:.0%}" if percent else f"{name} {parts[name]:.2f} s"
             for name in titles
+            if name in parts
         )
         for arm, parts in by_arm.items()
     )
     height_in = height_for([wrapped_label_of(arm) for arm in by_arm])
     return Plot(title, f"{title} by part. {words}.", draw, height_in)
-
-
-def overhead_table(runs: Sequence[Run]) -> tuple[Table | None, str]:
-    """Median step time of each arm over that of the arm that asks no refiner, and a sentence on it
-    or on why there is none.
-
-    The first step is left out where there are others: it holds what happens once.
-    """
-    metric = choose_metric(runs, names.STEP_TIME_S)
-    groups = {
-        arm: [run for run in members if metric in run.metrics]
-        for arm, members in group_by_arm(runs).items()
-    }
-    without = [arm for arm, members in groups.items() if members and not any(map(refines, members))]
-    if not without:
-        return None, (
-            "Overhead of refining: not to be told from these runs, since each of them asked the "
-            "refiner (an arm without constraint does so too where refiner.observe is on, as in the "
-            "quickstart). scripts/bench/step.py measures it."
-        )
-    medians = {arm: _median_s(members, metric) for arm, members in groups.items() if members}
-    rows = [
-        (label_of(arm), f"{value:.2f}", *(_ratio(arm, base, medians) for base in without))
-        for arm, value in medians.items()
-    ]
-    header = ("arm", "median step (s)", *(f"over {label_of(base)}" for base in without))
-    return Table(header, tuple(rows)), (
-        "Overhead of refining: median step time over that of the runs that asked no refiner."
-    )
-
-
-def _ratio(arm: str, base: str, medians: Mapping[str, float]) -> str:
-    """Only within a setting: another has other sizes."""
-    alike = arm.rpartition("/")[0] == base.rpartition("/")[0] and medians[base] > 0
-    return f"{medians[arm] / medians[base]:.2f}" if alike else ABSENT
-
-
-def _median_s(runs: Sequence[Run], metric: str | None) -> float:
-    series = [run.metrics[metric] for run in runs if metric is not None]
-    values = [item.values[1:] if len(item.values) > 1 else item.values for item in series]
-    return float(np.median(np.concatenate(values)))

@@ -44,7 +44,8 @@ def curves_sheet(
     keep_empty: bool = True,
 ) -> Sheet:
     """All arms, or `groups` where they are given, in all panels; a panel whose metric nobody logged
-    says so, or is named in a note where `keep_empty` is off.
+    says so. With `keep_empty` off such panels, and those that are zero throughout, are only named
+    in a note.
     """
     groups = group_by_arm(runs) if groups is None else groups
     drawn = [(panel, panel_curves(groups, panel)) for panel in panels]
@@ -52,25 +53,28 @@ def curves_sheet(
     some_absent = any(
         curve.counts.min() < curve.counts.max() for _, found in drawn for curve in found
     )
-    empty = [panel.title for panel, found in drawn if not found and not keep_empty]
     notes = _notes(groups, some_absent, max(windows, default=1))
-    if empty:
-        notes.append(f"Not logged: {', '.join(empty)}")
+    if not keep_empty:
+        empty = [panel.title for panel, found in drawn if not found]
+        zero = [panel.title for panel, found in drawn if found and _is_zero(found)]
+        notes += [f"Not logged: {', '.join(empty)}"] if empty else []
+        notes += [f"Zero at all steps: {', '.join(zero)}"] if zero else []
+        drawn = [(panel, found) for panel, found in drawn if found and not _is_zero(found)]
     span = _step_range(runs)
     return Sheet(
         name=name,
         title=title,
         caption=caption,
-        plots=tuple(
-            _plot(panel, found, tuple(groups), span)
-            for panel, found in drawn
-            if found or keep_empty
-        ),
+        plots=tuple(_plot(panel, found, tuple(groups), span) for panel, found in drawn),
         keys=arm_keys(tuple(groups)),
         notes=tuple(notes),
         header=CSV_HEADER,
         rows=tuple(row for panel, found in drawn for curve in found for row in _rows(panel, curve)),
     )
+
+
+def _is_zero(curves: Sequence[Curve]) -> bool:
+    return not any(curve.low.any() or curve.high.any() for curve in curves)
 
 
 def _plot(

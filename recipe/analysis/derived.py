@@ -11,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipe.analysis import names
+from recipe.analysis.acting import reduction_of
+from recipe.analysis.configuration import beyond_the_constraint, differences
 from recipe.analysis.episodes import OUTCOMES
 from recipe.analysis.metrics_file import Series
+from recipe.analysis.names import arm_key
 from recipe.analysis.panels import aggregate
 from recipe.analysis.runs import Run, choose_metric
 
 OUTCOME_SHARE = "derived/outcome/{}"
 AVOIDED_SHARE = "derived/avoided_share"
 REWARD_OVER_NONE = "derived/reward_over_none"
+PENALTY_BY_REDUCTION = "derived/penalty/{}"
 UNCONSTRAINED = "none"
 LOGGED_OUTCOMES = {
     "skipped_perfect": "refiner/skipped_perfect_total",
@@ -31,9 +35,25 @@ def with_derived(runs: Sequence[Run]) -> tuple[Run, ...]:
     """The runs with their derived series; a series that cannot be derived is absent."""
     over_none = reward_over_none(runs)
     return tuple(
-        replace(run, metrics={**run.metrics, **outcome_shares(run), **over_none.get(index, {})})
+        replace(
+            run,
+            metrics={
+                **run.metrics,
+                **outcome_shares(run),
+                **penalty_by_reduction(run),
+                **over_none.get(index, {}),
+            },
+        )
         for index, run in enumerate(runs)
     )
+
+
+def penalty_by_reduction(run: Run) -> dict[str, Series]:
+    """The penalty under a name that says whether it is a sum over tokens or a mean, two quantities
+    that belong on different axes.
+    """
+    found = [run.metrics[name] for name in names.PENALTY if name in run.metrics]
+    return {PENALTY_BY_REDUCTION.format(reduction_of(run)): found[0]} if found else {}
 
 
 def outcome_shares(run: Run) -> dict[str, Series]:
@@ -75,7 +95,8 @@ def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def reward_over_none(runs: Sequence[Run]) -> Mapping[int, dict[str, Series]]:
     """By the run's place in `runs`: its reward minus the mean reward of the unconstrained runs of
-    its setting, at the steps that these have.
+    its setting that are configured as it is apart from the constraint, at the steps that these
+    have.
 
     The unconstrained arm itself is among them: its band shows how much seeds differ by chance.
     """
@@ -83,15 +104,37 @@ def reward_over_none(runs: Sequence[Run]) -> Mapping[int, dict[str, Series]]:
     if metric is None:
         return {}
     found: dict[int, dict[str, Series]] = {}
-    for setting in {run.setting for run in runs}:
-        members = [i for i, run in enumerate(runs) if run.setting == setting]
-        members = [i for i in members if metric in runs[i].metrics]
-        baseline = [runs[i].metrics[metric] for i in members if runs[i].arm == UNCONSTRAINED]
-        if baseline and len(members) > len(baseline):
-            curve = aggregate(UNCONSTRAINED, metric, baseline)
-            mean = Series(curve.steps, curve.mean)
-            found |= {i: _difference(runs[i].metrics[metric], mean) for i in members}
+    plain = [run for run in runs if run.arm == UNCONSTRAINED and metric in run.metrics]
+    curves: dict[str, Series] = {}
+    for index, run in enumerate(runs):
+        baseline = next((other for other in plain if comparable(run, other)), None)
+        if baseline is None or metric not in run.metrics:
+            continue
+        key = arm_key(baseline.setting, UNCONSTRAINED, baseline.variant)
+        if key not in curves:
+            curve = aggregate(UNCONSTRAINED, metric, _seeds_of(baseline, plain, metric))
+            curves[key] = Series(curve.steps, curve.mean)
+        found[index] = _difference(run.metrics[metric], curves[key])
+    if all(runs[index].arm == UNCONSTRAINED for index in found):
+        return {}
     return {index: series for index, series in found.items() if series}
+
+
+def comparable(run: Run, baseline: Run) -> bool:
+    """Whether two runs of one setting differ in nothing but the constraint, as far as is known."""
+    if run.setting != baseline.setting:
+        return False
+    if not run.configuration or not baseline.configuration:
+        return True
+    return not beyond_the_constraint(differences(run, baseline))
+
+
+def _seeds_of(run: Run, runs: Sequence[Run], metric: str) -> list[Series]:
+    return [
+        other.metrics[metric]
+        for other in runs
+        if (other.setting, other.variant) == (run.setting, run.variant)
+    ]
 
 
 def _difference(series: Series, other: Series) -> dict[str, Series]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipe.analysis.acting import acting_first, learns_from_refinements
 from recipe.analysis.choice import Choice, contrast, group_of
 from recipe.analysis.episodes import EpisodeDigest
 from recipe.analysis.output import write_csv
@@ -13,6 +14,7 @@ from recipe.analysis.runs import Run
 MOST_EXAMPLES = 6
 UNHELPFUL = "an edit that did not raise the reward"
 VERBATIM = "a verbatim copy"
+IMPROVES = "an improvement on: "
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,21 @@ class Example:
 def choose_examples(runs: Sequence[Run], most: int = MOST_EXAMPLES) -> list[Example]:
     """Episodes that differ in kind, at most `most`, so that a reader sees more than the best case.
 
-    For each verdict that an accepted refinement mended, the one with the most frequent verdict
-    first, its clearest episode (see `choose_episode`); then the first refinement that did not help,
-    and the first verbatim one. An episode with a problem not shown before is preferred.
+    For each verdict on a that an accepted refinement improved on, the most frequent verdict first,
+    the clearest episode (see `choose_episode`); then the first refinement that did not help, and
+    the first verbatim one. A kind is shown from arms that learn from refinements if they have it.
+    An episode with a problem not shown before is preferred.
     """
     kinds: dict[str, list[Choice]] = {}
-    for run in runs:
+    for run in acting_first(runs):
         for item in run.episodes:
             kinds.setdefault(_kind(item), []).append(Choice(run, item))
-    mended = sorted((kind for kind in kinds if kind.startswith("mends")), key=_by_size(kinds))
+    mended = sorted((kind for kind in kinds if kind.startswith(IMPROVES)), key=_by_size(kinds))
     last = [kind for kind in (UNHELPFUL, VERBATIM) if kind in kinds]
     examples: list[Example] = []
     shown: set[str] = set()
     for kind in [*mended[: most - len(last)], *last]:
-        choice = max(kinds[kind], key=lambda item: _merit(item.digest, shown))
+        choice = max(kinds[kind], key=lambda item: _merit(item, shown))
         shown.add(choice.digest.problem_id)
         examples.append(Example(choice, kind))
     return examples
@@ -49,7 +52,7 @@ def _kind(item: EpisodeDigest) -> str:
     if item.outcome == "verbatim":
         return VERBATIM
     if item.outcome == "improved" and item.accepted:
-        return f"mends: {item.verdict.replace('_', ' ') or 'no verdict'}"
+        return IMPROVES + (item.verdict.replace("_", " ") or "no verdict")
     return UNHELPFUL if item.outcome == "not_improved" else "other"
 
 
@@ -57,10 +60,18 @@ def _by_size(kinds: Mapping[str, Sequence[Choice]]) -> Callable[[str], tuple[int
     return lambda kind: (-len(kinds[kind]), kind)
 
 
-def _merit(item: EpisodeDigest, shown: Container[str]) -> tuple[bool, int, float]:
-    """New problems first, then the groups of `choose_episode`, then the clearest."""
+def _merit(choice: Choice, shown: Container[str]) -> tuple[bool, bool, int, float]:
+    """Arms that learn from refinements first, then new problems, then the groups of
+    `choose_episode`, then the clearest.
+    """
+    item = choice.digest
     clear = bool(item.ce_copied_count and item.ce_edited_count)
-    return item.problem_id not in shown, -group_of(item), contrast(item) if clear else 0.0
+    return (
+        learns_from_refinements(choice.run),
+        item.problem_id not in shown,
+        -group_of(item),
+        contrast(item) if clear else 0.0,
+    )
 
 
 CSV_HEADER = (

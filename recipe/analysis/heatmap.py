@@ -233,7 +233,9 @@ def _draw_colour_bar(figure: Figure, page: Page, exceeded: bool) -> None:
         extend="max" if exceeded else "neither",
     )
     bar.grid(visible=False)
-    bar.set_xlabel("CE of the policy on a′, given the problem alone (nats per token)", fontsize=8)
+    limit = f"; {page.norm.vmax:g} stands for all above it" if exceeded else ""
+    words = f"CE of the policy on a′, given the problem alone (nats per token{limit})"
+    bar.set_xlabel(words, fontsize=8)
     bar.tick_params(labelsize=7.5, length=2)
 
 

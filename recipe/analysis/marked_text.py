@@ -48,6 +48,7 @@ class EpisodeView:
     refined_reward: float
     has_ce: bool
     heat_limit: float
+    exceeds_limit: bool
     omitted: tuple[int, int]
 
 
@@ -71,6 +72,7 @@ def view_of(choice: Choice, why: str = "") -> EpisodeView:
         refined_reward=episode.refined_reward,
         has_ce=episode.ce is not None,
         heat_limit=limit,
+        exceeds_limit=max(episode.ce or (0.0,)) > limit,
         omitted=_omitted(episode),
     )
 

@@ -13,6 +13,7 @@ from recipe.analysis.episodes import is_number, is_step
 from recipe.analysis.printable import printable
 from recipe.analysis.records import Finding, condense, read_jsonl
 
+MOST_NAMES = 3
 VALIDATION = "val-"
 """How the names of verl's validation metrics start."""
 
@@ -106,10 +107,20 @@ def _to_series(
         )
         for name, pairs in points.items()
     }
-    findings = tuple(
-        Finding(
-            path, f"{printable(name)} is not a finite number at {name_steps(steps)}; left out there"
-        )
-        for name, steps in sorted(not_finite.items())
-    )
-    return series, findings
+    return series, _name_not_finite(path, not_finite)
+
+
+def _name_not_finite(path: Path, steps: Mapping[str, Sequence[int]]) -> tuple[Finding, ...]:
+    """One finding for all metrics: a diverged run has hundreds of them."""
+    if not steps:
+        return ()
+    if len(steps) == 1:
+        ((name, at),) = steps.items()
+        message = f"{printable(name)} is not a finite number at {name_steps(at)}; left out there"
+        return (Finding(path, message),)
+    listed = sorted(steps)
+    named = ", ".join(printable(name) for name in listed[:MOST_NAMES])
+    more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
+    anywhere = name_steps({step for found in steps.values() for step in found})
+    message = f"{len(listed)} metrics are not finite numbers at some of {anywhere}; left out there"
+    return (Finding(path, f"{message}: {named}{more}"),)

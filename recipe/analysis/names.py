@@ -69,6 +69,28 @@ ROLLOUT_DISAGREEMENT = ("monitor/rollout_logprob_diff_max", "training/rollout_pr
 pattern, is a difference of probabilities, not of log-probabilities."""
 
 
+VARIANT = " · "
+"""Stands between an arm's name and the values in which a variant of it differs."""
+
+
+def arm_key(setting: str, arm: str, variant: str = "") -> str:
+    """How an arm is called where runs are grouped; its parts are taken apart by `setting_of` and
+    `base_of`.
+    """
+    name = f"{setting}/{arm}" if setting else arm
+    return f"{name}{VARIANT}{variant}" if variant else name
+
+
+def setting_of(key: str) -> str:
+    """The setting of an arm's key, empty where all runs have the same."""
+    return key.partition(VARIANT)[0].rpartition("/")[0]
+
+
+def base_of(key: str) -> str:
+    """The arm's own name, without setting and variant."""
+    return key.partition(VARIANT)[0].rpartition("/")[2]
+
+
 def wrapped_label_of(arm: str) -> str:
     """The name in lines short enough for an axis: an arm of a user's own is named by its keys."""
     return textwrap.fill(label_of(arm), LABEL_COLUMNS)
@@ -76,11 +98,14 @@ def wrapped_label_of(arm: str) -> str:
 
 def label_of(arm: str) -> str:
     """The name a reader sees; unknown arms keep their own, cut where it is too long to draw."""
-    setting, _, name = arm.rpartition("/")
-    label = f"{setting}: {LABELS.get(name, name)}" if setting else LABELS.get(arm, arm)
-    return cut(label)
+    setting, name, variant = setting_of(arm), base_of(arm), arm.partition(VARIANT)[2]
+    label = LABELS.get(name, name)
+    return cut(
+        f"{setting}: {label}" if setting else label, f"{VARIANT}{variant}" if variant else ""
+    )
 
 
-def cut(name: str) -> str:
-    """The name, cut where it is too long to draw."""
-    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
+def cut(name: str, ending: str = "") -> str:
+    """The name with its ending, cut where it is too long to draw."""
+    whole = name + ending
+    return whole if len(whole) <= MAX_LABEL else f"{whole[: MAX_LABEL - 1]}…"

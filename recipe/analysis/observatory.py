@@ -10,14 +10,14 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from recipe.analysis import names
 from recipe.analysis.curves import curves_sheet
-from recipe.analysis.derived import AVOIDED_SHARE, OUTCOME_SHARE
+from recipe.analysis.derived import AVOIDED_SHARE, OUTCOME_SHARE, PENALTY_BY_REDUCTION
 from recipe.analysis.episodes import OUTCOMES
 from recipe.analysis.names import label_of
 from recipe.analysis.panels import COPY_RATIO, ENTROPY, LENGTH, Curve, Panel, aggregate
 from recipe.analysis.runs import Run, group_by_arm
 from recipe.analysis.sheets import Key, Plot, Sheet, part_colour
 from recipe.analysis.style import Theme
-from recipe.analysis.summary import Table
+from recipe.analysis.tables import Table
 
 TITLE_COLUMNS = 36
 OUTCOME_COLOURS = {
@@ -36,7 +36,7 @@ REFINER_PANELS = (
     Panel("Avoided work", "share of rollouts", (AVOIDED_SHARE,), (0, 1), True),
     Panel("CE where a′ copies", "nats per token", names.CE_COPIED, from_zero=True),
     Panel("CE where a′ edits", "nats per token", names.CE_EDITED, from_zero=True),
-    Panel("Mended format", "share of accepted a′", names.FORMAT_FIXES, (0, 1), True),
+    Panel("Format repaired", "share of accepted a′", names.FORMAT_FIXES, (0, 1), True),
     Panel("Failed refinements", "rollouts per step", names.FAILED, from_zero=True),
     Panel("Queue of the refiner", "longest in a step", names.QUEUE_DEPTH, from_zero=True),
     Panel("Servers of the refiner", "alive", names.REPLICAS_ALIVE, from_zero=True),
@@ -44,10 +44,23 @@ REFINER_PANELS = (
 POLICY_PANELS = (
     ENTROPY,
     Panel("Reward spread in a group", "standard deviation", names.GROUP_STD, from_zero=True),
-    Panel("Distinct answers in a group", "share", names.GROUP_DISTINCT, (0, 1), True),
+    Panel("Distinct responses in a group", "share", names.GROUP_DISTINCT, (0, 1), True),
     LENGTH,
     Panel("Gradient norm", "norm", names.GRADIENT_NORM, from_zero=True, may_be_log=True),
-    Panel("Penalty paid", "λ·CE per rollout", names.PENALTY, from_zero=True, may_be_log=True),
+    Panel(
+        "Penalty, summed over tokens",
+        "λ·ΣCE per rollout",
+        (PENALTY_BY_REDUCTION.format("sum"),),
+        from_zero=True,
+        may_be_log=True,
+    ),
+    Panel(
+        "Penalty, mean over tokens",
+        "λ·mean CE per rollout",
+        (PENALTY_BY_REDUCTION.format("mean"),),
+        from_zero=True,
+        may_be_log=True,
+    ),
     Panel("λ", "weight of the constraint", names.LAMBDA, from_zero=True),
     Panel(
         "Actor against rollout engine",
@@ -169,6 +182,7 @@ def verdict_table(runs: Sequence[Run]) -> Table | None:
 
 FAILURES = (
     "too_long",
+    "no_response",
     "truncated",
     "repetitive",
     "empty",

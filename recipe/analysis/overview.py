@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from recipe.analysis.acting import weight_of
 from recipe.analysis.live import has_finished
 from recipe.analysis.names import cut, label_of
 from recipe.analysis.runs import Run, group_by_arm
-from recipe.analysis.summary import ABSENT, Table
+from recipe.analysis.tables import ABSENT, Table
 
 
 def title_of(runs: Sequence[Run]) -> str:
@@ -36,7 +37,7 @@ def _count(number: int, noun: str) -> str:
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """One line a run."""
-    header = ("arm", "setting", "seed", "λ", "steps", "state", "episodes", "commit", "started")
+    header = ("arm", "setting", "seed", "weight", "steps", "state", "episodes", "commit", "started")
     rows = [_row(run) for members in group_by_arm(runs).values() for run in members]
     return Table((*header, "folder"), tuple(rows))
 
@@ -47,7 +48,7 @@ def _row(run: Run) -> tuple[str, ...]:
         label_of(run.arm),
         run.setting or ABSENT,
         _text(run.seed),
-        _text(run.info.get("lambda")),
+        weight_of(run) or ABSENT,
         f"{last} of {run.total_steps}" if run.total_steps is not None else f"{last}",
         "finished" if has_finished(run) else "not finished",
         str(len(run.episodes)),

@@ -4,7 +4,7 @@ The page is one file: figures are inline, there is no script, and its content se
 browser load nothing. What comes from runs is escaped by the template.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,13 +17,17 @@ from recipe.analysis.marked_text import HEAT_LEVELS, EpisodeView, Span
 from recipe.analysis.sheets import Sheet, draw_plot
 from recipe.analysis.sides import signed
 from recipe.analysis.style import DARK, LIGHT, Theme
-from recipe.analysis.summary import Table
 from recipe.analysis.svg import PAGE, inline_svg, marker_svg, theme_variables
+from recipe.analysis.tables import Table
+from recipe.analysis.verdict import Verdict
 
+SIGNED_LEVELS = 10
+"""Levels of a quantity with a sign, on either side of zero."""
 SIGNED_HEAT = 2
 """The level of cross entropy from which a line break is shown by a sign: as `heatmap` does."""
 BREAK = Markup('<span class="break" aria-hidden="true">↵</span>')
 CONTENTS = (
+    ("arms", "Arms in numbers"),
     ("training", "Training"),
     ("cross-entropy", "Cross entropy"),
     ("ablations", "Ablations"),
@@ -44,7 +48,9 @@ class KeyView:
 
 @dataclass(frozen=True)
 class SheetView:
-    """A figure as the template shows it; `plots` are drawn, `files` are names beside the page."""
+    """A figure as the template shows it; `plots` are drawn, `words` say what each shows, `files`
+    are names beside the page.
+    """
 
     name: str
     title: str
@@ -52,6 +58,7 @@ class SheetView:
     keys: tuple[KeyView, ...]
     plots: tuple[Markup, ...]
     notes: tuple[str, ...]
+    words: tuple[str, ...]
     files: tuple[str, ...]
 
 
@@ -62,7 +69,8 @@ class Page:
     title: str
     state: str
     refresh_s: int
-    verdict: Sequence[str]
+    verdict: Verdict
+    answer: SheetView
     summary: Table
     summary_files: Sequence[str]
     findings: Sequence[str]
@@ -76,12 +84,22 @@ class Page:
     examples: Sequence[EpisodeView]
     examples_files: Sequence[str]
     cost: SheetView
-    overhead: Table | None
-    overhead_words: str
+    cost_table: Table
+    cost_words: str
     observatory: Sequence[SheetView]
     verdicts: Table | None
     failures: Table | None
     runs: Table
+
+    @property
+    def examples_table(self) -> Table:
+        """The rewards of the examples, one line each."""
+        header = ("example", "R(a)", "R(a′)", "from")
+        rows = (
+            (view.why, signed(view.reward), signed(view.refined_reward), view.where)
+            for view in self.examples
+        )
+        return Table(header, tuple(rows))
 
     @property
     def contents(self) -> tuple[tuple[str, str], ...]:
@@ -109,26 +127,33 @@ def view_sheet(sheet: Sheet, files: Sequence[str] = ()) -> SheetView:
             for index, plot in enumerate(sheet.plots)
         ),
         notes=tuple(" ".join(note.split()) for note in sheet.notes),
+        words=tuple(plot.alt for plot in sheet.plots),
         files=tuple(files),
     )
 
 
 def render(page: Page) -> bytes:
     """The page in UTF-8; what UTF-8 cannot hold (half of a surrogate pair) becomes "?"."""
-    text = _environment().get_template("report.html.jinja").render(page=page)
+    text = environment().get_template("report.html.jinja").render(page=page)
     return text.encode("utf-8", "replace")
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this package, which escape everything that is not marked as ours."""
     environment = Environment(
         loader=PackageLoader("recipe.analysis"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"signed": signed, "breaks": _breaks}
+    environment.filters |= {"breaks": _breaks, "visible": _visible}
     return environment
+
+
+def _visible(text: str) -> str:
+    """A token with its blanks shown, since it stands alone."""
+    return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
 def _breaks(span: Span) -> Markup:
@@ -139,15 +164,32 @@ def _breaks(span: Span) -> Markup:
     return text.replace("\n", BREAK + "\n")
 
 
-@cache
-def _style_sheet() -> Markup:
-    values: Mapping[str, object] = {
+def style_values() -> dict[str, object]:
+    """What a style sheet is rendered with: the colours of both themes."""
+    return {
         "light": theme_variables(LIGHT),
         "dark": theme_variables(DARK),
         "light_heat": _heat(LIGHT),
         "dark_heat": _heat(DARK),
+        "light_signed": _signed(LIGHT),
+        "dark_signed": _signed(DARK),
     }
-    return Markup(_environment().get_template("report.css.jinja").render(values))
+
+
+@cache
+def _style_sheet() -> Markup:
+    return Markup(environment().get_template("report.css.jinja").render(style_values()))
+
+
+def _signed(theme: Theme) -> list[tuple[str, str, str]]:
+    """Class, background and ink of each level of a quantity with a sign."""
+    found = []
+    for name, end in (("n", theme.arms["dynamic_sft"]), ("p", theme.arms["chord_phi"])):
+        colours = LinearSegmentedColormap.from_list(name, (theme.background, end))
+        for level in range(1, SIGNED_LEVELS + 1):
+            colour = colours(level / SIGNED_LEVELS)
+            found.append((f"{name}{level}", to_hex(colour), readable_ink(colour[:3])))
+    return found
 
 
 def _heat(theme: Theme) -> list[tuple[str, str]]:

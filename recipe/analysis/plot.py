@@ -6,11 +6,13 @@ from pathlib import Path
 
 from recipe.analysis.choice import choose_episode
 from recipe.analysis.cli import add_run_arguments, complain_of_no_run
+from recipe.analysis.configuration import unlike_arms
 from recipe.analysis.curves import write_curves
 from recipe.analysis.heatmap import write_heatmap
 from recipe.analysis.records import Finding
-from recipe.analysis.runs import RunSet, load_runs
-from recipe.analysis.summary import arms_table, summarise, write_summary_csv
+from recipe.analysis.runs import RunSet, group_by_arm, load_runs
+from recipe.analysis.summary import summarise
+from recipe.analysis.tables import arms_table, write_summary_csv
 from recipe.analysis.verdict import write_verdict
 
 NO_EPISODE = "no heat map: no accepted episode has CE on both copied and edited tokens"
@@ -46,7 +48,10 @@ def write_report(found: RunSet, out: Path) -> tuple[str, list[Path]]:
     files written.
     """
     summaries = summarise(found.runs)
-    table, verdict = arms_table(summaries), write_verdict(summaries)
+    table, verdict = (
+        arms_table(summaries),
+        write_verdict(summaries, unlike_arms(group_by_arm(found.runs))),
+    )
     findings = list(found.findings)
     paths = write_curves(found.runs, out)
     choice = choose_episode(found.runs)
@@ -57,11 +62,11 @@ def write_report(found: RunSet, out: Path) -> tuple[str, list[Path]]:
     paths.append(write_summary_csv(summaries, out / "summary.csv"))
     listed = [f"- {finding}" for finding in findings]
     markdown = out / "summary.md"
-    sections = [table.to_markdown(), "\n".join(f"- {sentence}" for sentence in verdict)]
+    sections = [table.to_markdown(), "\n".join(f"- {sentence}" for sentence in verdict.sentences)]
     if listed:
         sections.append("Found in the run folders:\n\n" + "\n".join(listed))
     markdown.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    text = "\n\n".join([table.to_text(), "\n".join(verdict)])
+    text = "\n\n".join([table.to_text(), "\n".join(verdict.sentences)])
     if listed:
         text += "\n\nFound in the run folders\n" + "\n".join(listed)
     return text, [*paths, markdown]

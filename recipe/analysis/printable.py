@@ -3,13 +3,16 @@
 import unicodedata
 
 REPLACEMENT = "\ufffd"
+SHOWN = frozenset("\n\t\u200c\u200d")
+"""Line feed, tab, and the two joiners: scripts and emoji are spelt with them, and they steer
+nothing beyond the signs beside them."""
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 """Unicode categories that steer rather than show: controls, bidirectional marks, surrogates."""
 
 
 def printable(text: str) -> str:
     """The text with every sign replaced that a reader's program would obey instead of showing it;
-    line feeds and tabs stay, carriage returns go.
+    line feeds, tabs and joiners stay, carriage returns go.
     """
     if text.isprintable():
         return text
@@ -17,6 +20,6 @@ def printable(text: str) -> str:
 
 
 def _shown(sign: str) -> str:
-    if sign in "\n\t" or unicodedata.category(sign) not in OBEYED:
+    if sign in SHOWN or unicodedata.category(sign) not in OBEYED:
         return sign
     return "" if sign == "\r" else REPLACEMENT

@@ -14,8 +14,9 @@ from pathlib import Path
 from recipe.analysis.ablation import ablation_sheets, absent_ablations, find_ablations
 from recipe.analysis.choice import Choice, caption, choose_episode
 from recipe.analysis.cli import add_run_arguments, complain_of_no_run
-from recipe.analysis.comparison import comparison_sheet, dynamics_sheet
-from recipe.analysis.cost import cost_sheet, overhead_table
+from recipe.analysis.comparison import answer_sheet, comparison_sheet, dynamics_sheet
+from recipe.analysis.configuration import unlike_arms
+from recipe.analysis.cost import cost_sheet
 from recipe.analysis.derived import with_derived
 from recipe.analysis.examples import Example, choose_examples, write_examples_csv
 from recipe.analysis.heatmap import write_heatmap, write_heatmap_csv
@@ -29,12 +30,15 @@ from recipe.analysis.observatory import (
     verdict_table,
 )
 from recipe.analysis.output import write_whole
+from recipe.analysis.overhead import cost_table
 from recipe.analysis.overview import runs_table, state_of, title_of
 from recipe.analysis.page import Page, SheetView, render, view_sheet
 from recipe.analysis.records import Finding
-from recipe.analysis.runs import Loader, Run, RunSet
+from recipe.analysis.runs import Loader, Run, RunSet, group_by_arm
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
-from recipe.analysis.summary import arms_table, summarise, write_summary_csv
+from recipe.analysis.start import start_sheet
+from recipe.analysis.summary import summarise
+from recipe.analysis.tables import arms_table, write_summary_csv
 from recipe.analysis.verdict import write_verdict
 
 PAGE_NAME = "report.html"
@@ -97,19 +101,21 @@ def write_report(
 
 def _compose(runs: Sequence[Run], desk: Desk, refresh_s: int) -> Page:
     summaries = summarise(runs)
-    ablations, ablation_findings = find_ablations(runs)
-    desk.findings += ablation_findings
+    ablations = find_ablations(runs)
     choice = choose_episode(runs)
     heatmaps = desk.episodes([(choice, "")] if choice else [])
     examples = choose_examples(runs)
     views = desk.episodes((example.choice, example.why) for example in examples)
-    overhead, overhead_words = overhead_table(runs)
+    costs, cost_words = cost_table(runs)
     observatory = [refiner_sheet(runs), outcome_sheet(runs), policy_sheet(runs)]
+    if start := start_sheet(runs):
+        observatory.append(start)
     return Page(
         title=title_of(runs),
         state=state_of(runs, datetime.now(UTC)),
         refresh_s=refresh_s,
-        verdict=write_verdict(summaries),
+        verdict=write_verdict(summaries, unlike_arms(group_by_arm(runs))),
+        answer=view_sheet(answer_sheet(runs)),
         summary=arms_table(summaries),
         summary_files=desk.add([write_summary_csv(summaries, desk.out / "summary.csv")]),
         training=[
@@ -121,12 +127,12 @@ def _compose(runs: Sequence[Run], desk: Desk, refresh_s: int) -> Page:
         heatmap_files=_heatmap_files(choice if heatmaps else None, desk),
         no_heatmap=NO_HEATMAP,
         ablations=[desk.sheet(sheet) for sheet in ablation_sheets(ablations)],
-        absent_ablations=absent_ablations(ablations),
+        absent_ablations=absent_ablations(ablations, runs),
         examples=views,
         examples_files=_examples_files(examples if views else [], desk),
         cost=desk.sheet(cost_sheet(runs)),
-        overhead=overhead,
-        overhead_words=overhead_words,
+        cost_table=costs,
+        cost_words=cost_words,
         observatory=[desk.sheet(sheet) for sheet in observatory],
         verdicts=verdict_table(runs),
         failures=failure_table(runs),

@@ -7,11 +7,17 @@ or broken in it never stops a report: it is worked around and listed in `Run.fin
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from recipe.analysis.configuration import (
+    Configuration,
+    read_configuration,
+    unlike_findings,
+    with_variants,
+)
 from recipe.analysis.digest_reader import DigestReader
 from recipe.analysis.episodes import (
     Episode,
@@ -19,7 +25,7 @@ from recipe.analysis.episodes import (
     read_episode,
 )
 from recipe.analysis.metrics_file import Series, read_metrics
-from recipe.analysis.names import ARM_ORDER
+from recipe.analysis.names import ARM_ORDER, arm_key
 from recipe.analysis.printable import printable
 from recipe.analysis.records import Finding, read_object
 
@@ -30,7 +36,9 @@ RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl"})
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `total_steps` is what was planned, None where unknown."""
+    """One run folder. `total_steps` is what was planned, None where unknown; `variant` names the
+    values in which the run differs from others of its arm, which it is then not averaged with.
+    """
 
     path: Path
     arm: str
@@ -42,6 +50,8 @@ class Run:
     metrics: Mapping[str, Series]
     episodes: tuple[EpisodeDigest, ...]
     findings: tuple[Finding, ...]
+    configuration: Configuration = field(default_factory=dict)
+    variant: str = ""
 
     def read_episode(self, item: EpisodeDigest) -> Episode:
         """The full episode behind one of `self.episodes`."""
@@ -86,6 +96,9 @@ def load_runs(paths: Iterable[Path], readers: Mapping[Path, DigestReader] | None
             folders.setdefault(folder.resolve(), folder)
     runs = tuple(load_run(folder, readers[resolved]) for resolved, folder in folders.items())
     findings.extend(finding for run in runs for finding in run.findings)
+    runs, variant_findings = with_variants(runs)
+    findings.extend(variant_findings)
+    findings.extend(unlike_findings(group_by_arm(runs)))
     findings.extend(compare_runs(runs))
     return RunSet(runs, tuple(findings))
 
@@ -108,6 +121,7 @@ def load_run(path: Path, reader: DigestReader | None = None) -> Run:
     info, info_findings = read_object(path / "run.json")
     steps, metrics, metric_findings = read_metrics(path / "metrics.jsonl")
     episodes, episode_findings = (reader or DigestReader()).read(path / "episodes.jsonl")
+    configuration, configuration_findings = read_configuration(path, info)
     arm, setting, seed = _identify(path, info)
     total_steps = info.get("total_steps")
     planned = total_steps if isinstance(total_steps, int) and total_steps > 0 else None
@@ -128,7 +142,10 @@ def load_run(path: Path, reader: DigestReader | None = None) -> Run:
         steps=steps,
         metrics=metrics,
         episodes=episodes,
-        findings=info_findings + metric_findings + episode_findings + progress,
+        findings=(
+            info_findings + configuration_findings + metric_findings + episode_findings + progress
+        ),
+        configuration=configuration,
     )
 
 
@@ -180,13 +197,21 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs by arm, baselines first; the setting joins the name where the runs have several."""
-    ordered = sorted(runs, key=lambda run: (run.setting, *_rank(run.arm), run.seed or 0))
+    """Runs by arm and variant, baselines first; the setting joins the name where the runs have
+    several.
+    """
+    ordered = sorted(runs, key=_place)
     several = len({run.setting for run in ordered}) > 1
     groups: dict[str, list[Run]] = {}
     for run in ordered:
-        groups.setdefault(f"{run.setting}/{run.arm}" if several else run.arm, []).append(run)
+        key = arm_key(run.setting if several else "", run.arm, run.variant)
+        groups.setdefault(key, []).append(run)
     return groups
+
+
+def _place(run: Run) -> tuple[str, int, str, str, int, str]:
+    """Where a run stands among others, whatever the order in which folders are given."""
+    return (run.setting, *_rank(run.arm), run.variant, run.seed or 0, str(run.path))
 
 
 def _rank(arm: str) -> tuple[int, str]:

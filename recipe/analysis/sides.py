@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.font_manager import get_font
 from recipe.analysis.episodes import Episode
 from recipe.analysis.printable import REPLACEMENT
 from recipe.analysis.token_layout import Layout, lay_out, readable_tokens, window
+from refiner_worker.diff import token_diff
 
 MAX_COLUMNS = 64
 MAX_ROWS = 40
@@ -29,17 +29,14 @@ class Difference:
 
 
 def difference(before: Sequence[str], after: Sequence[str]) -> Difference:
-    """Compare by tokens, longest matching blocks first, as difflib does; an index may be
+    """Compare by tokens, with the alignment that the refiner's own diff uses; an index may be
     len(before), the end of a.
     """
     dropped = [False] * len(before)
     insertions = []
-    for change, start, end, _, _ in SequenceMatcher(
-        None, before, after, autojunk=False
-    ).get_opcodes():
-        if change in ("replace", "delete"):
-            dropped[start:end] = [True] * (end - start)
-        elif change == "insert":
+    for (start, end), _ in token_diff(before, after).hunks:
+        dropped[start:end] = [True] * (end - start)
+        if start == end:
             insertions.append(start)
     return Difference(tuple(dropped), tuple(insertions))
 
@@ -68,7 +65,8 @@ def sides_of(episode: Episode) -> tuple[Side, Side]:
     edited = tuple(not flag for flag in episode.copied)
     before = lay_out(_page_tokens(episode.answer_tokens, episode.answer), MAX_COLUMNS)
     after = lay_out(_page_tokens(episode.refined_tokens, episode.refined), MAX_COLUMNS)
-    marked = tuple(flag or i in change.insertions for i, flag in enumerate(change.dropped))
+    insertions = set(change.insertions)
+    marked = tuple(flag or i in insertions for i, flag in enumerate(change.dropped))
     return (
         Side(title, before, _visible(before, marked), change.dropped, change.insertions, None),
         Side(f"a′, refined: {refined}", after, _visible(after, edited), edited, (), episode.ce),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from recipe.cpu.made_once import made_once, user_cache
 from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import corrupt, fenced
 from recipe.cpu.micro_tasks import Split, Style
@@ -51,17 +51,8 @@ def ensure_reward_model(cache: Path | None = None, fit: HeadFit | None = None) -
     The name carries what it was made from, so that a new tiny model gets a new reward model.
     """
     fit = fit or HeadFit()
-    folder = (cache or _user_cache()) / f"reward-model-{_digest(fit)}"
-    if folder.is_dir():
-        return folder
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save(make(fit), partial)
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was quicker
-        shutil.rmtree(partial)
-    return folder
+    folder = (cache or user_cache()) / f"reward-model-{_digest(fit)}"
+    return made_once(folder, lambda partial: save(make(fit), partial))
 
 
 def load(folder: Path) -> tuple[Qwen2ForSequenceClassification, Qwen2Tokenizer]:
@@ -139,11 +130,6 @@ def save(model: Qwen2ForSequenceClassification, folder: Path) -> None:
     model.save_pretrained(folder)
     for name in _TOKENIZER_FILES:
         shutil.copy(ensure_checkpoint() / name, folder)
-
-
-def _user_cache() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "online-refiner"
 
 
 def _digest(fit: HeadFit) -> str:

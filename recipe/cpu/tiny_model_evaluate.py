@@ -18,7 +18,7 @@ from recipe.cpu.micro_tasks import Split
 from recipe.cpu.tiny_model_examples import TEMPLATE, prompt_ids
 from recipe.data.apps_records import bare_prompt
 from refiner_worker.prompts import load_template, parse_refinement, render
-from reward.extract import extract
+from reward.extract import Extract, extract
 from reward.judge import Judge
 from reward.problem import Problem, parse_problem
 from reward.verdict import JudgeResult, Verdict
@@ -121,7 +121,7 @@ def _answers(
 
 def _judged(judge: Judge, chosen: list[MicroProblem], answers: list[str]) -> Judged:
     pending = [
-        judge.submit(as_judge_problem(problem), extract(answer))
+        judge.submit(as_judge_problem(problem), extract(answer, Extract(judge.config.extract)))
         for problem, answer in zip(chosen, answers, strict=True)
     ]
     return Judged(answers, [future.result() for future in pending])

@@ -9,7 +9,6 @@ the judge runs the reference solutions first (`recipe.data.solution_check`).
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -32,7 +31,10 @@ from recipe.data.files import write_json, write_json_lines, write_parquet
 from recipe.data.rows import Malformed, row_schema
 from recipe.data.solution_check import Checked, CheckOptions, best_constant, check_solutions
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
+from reward import jsontext
 from reward.problem import MalformedProblem, Problem, parse_input_output
+
+SEVERAL_ANSWERS = "several right answers? its reference solutions disagree"
 
 __all__ = [
     "CheckOptions",
@@ -111,7 +113,9 @@ def convert(items: Iterable[Item], split: str, options: PrepareOptions) -> Conve
 
 
 def check(part: Converted, out: Path, options: CheckOptions) -> Converted:
-    """Without the problems whose solutions all fail; a row's solution is the first that passes.
+    """Without the problems whose solutions all fail, or disagree where such are to be dropped.
+
+    A row's solution is the first that passes.
 
     Where the judge itself failed, or there is no solution, nothing is known and the row stays.
     """
@@ -124,6 +128,10 @@ def check(part: Converted, out: Path, options: CheckOptions) -> Converted:
         if found.verdicts and found.accepted is None and not found.judge_failed:
             entry = {"split": part.split, "problem_id": info["problem_id"]}
             quarantined.append({**entry, "reason": found.reason()})
+            continue
+        if options.drop_several_answers and found.several_answers:
+            entry = {"split": part.split, "problem_id": info["problem_id"]}
+            quarantined.append({**entry, "reason": SEVERAL_ANSWERS})
             continue
         solution = info["reference_solution"]
         if found.accepted is not None:
@@ -194,7 +202,7 @@ def _accepted(
 def _describe(part: Converted) -> dict[str, Any]:
     """Counts and lengths (characters) of one split."""
     prompts = [len(row["prompt"][0]["content"]) for row in part.rows]
-    suites = [json.loads(row["reward_model"]["ground_truth"]) for row in part.rows]
+    suites = [jsontext.loads(row["reward_model"]["ground_truth"]) for row in part.rows]
     tests = [len(suite["inputs"]) for suite in suites]
     card = {
         "read": len(part.rows) + len(part.quarantined),
@@ -214,6 +222,7 @@ def _describe(part: Converted) -> dict[str, Any]:
     }
     if part.checked is not None:
         card["solution_check"] = _describe_check(part.checked)
+        card["several_answers"] = _describe_answers(part.checked)
     return card
 
 
@@ -227,6 +236,15 @@ def _describe_constants(accepted: list[Accepted]) -> dict[str, Any]:
         "mean_share_of_tests_passed": round(statistics.fmean(shares.values()), 4),
         "problems_with_half_passed": sum(share >= 0.5 for share in shares.values()),
         "problems_solved": [name for name, share in shares.items() if share == 1],
+    }
+
+
+def _describe_answers(checked: list[Checked]) -> dict[str, Any]:
+    """Problems with several right answers? Those whose reference solutions disagree on a test."""
+    return {
+        "compared": sum(len(one.verdicts) > 1 for one in checked),
+        "flagged": sum(one.several_answers for one in checked),
+        "problems": [one.problem_id for one in checked if one.several_answers],
     }
 
 

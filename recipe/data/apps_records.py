@@ -6,13 +6,13 @@ A raw record has the columns of the Hugging Face edition: `problem_id`, `questio
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from recipe.data.rows import Malformed, is_encodable, readable_name
+from reward import jsontext
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
@@ -44,17 +44,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Suite:
-    """The tests of a problem: standard input and output, or arguments and result of `fn_name`."""
+    """The tests of a problem: standard input and output, or arguments and result of `fn_name`.
+
+    `checker` is the source of a function that says which outputs are right, where many are.
+    """
 
     inputs: list[Any]
     outputs: list[Any]
     fn_name: str | None = None
+    checker: str | None = None
 
     def as_ground_truth(self) -> str:
         fields: dict[str, Any] = {"inputs": self.inputs, "outputs": self.outputs}
         if self.fn_name is not None:
             fields["fn_name"] = self.fn_name
-        return json.dumps(fields)
+        if self.checker is not None:
+            fields["checker"] = self.checker
+        return jsontext.dumps(fields)
 
 
 def to_row(
@@ -75,6 +81,7 @@ def to_row(
             f"the question has {len(question)} characters, over {limits.max_question_chars}"
         )
     suite = parse_suite(record.get("input_output"), limits)
+    suite = replace(suite, checker=_text(record, "checker") or suite.checker)
     starter_code = _text(record, "starter_code").strip("\n")
     ground_truth = suite.as_ground_truth()
     return {
@@ -138,7 +145,7 @@ def parse_suite(value: Any, limits: Limits) -> Suite:
     _check_sizes(inputs, outputs, limits)
     for number, (given, expected) in enumerate(zip(inputs, outputs, strict=True)):
         _check_case(number, given, expected, call_based=fn_name is not None)
-    return Suite(inputs, outputs, fn_name)
+    return Suite(inputs, outputs, fn_name, _text(fields, "checker") or None)
 
 
 def reference_solutions(value: Any, limits: Limits) -> list[str]:
@@ -169,7 +176,7 @@ def _check_sizes(inputs: list[Any], outputs: list[Any], limits: Limits) -> None:
     total = 0
     for number, case in enumerate(zip(inputs, outputs, strict=True)):
         size = sum(
-            len(value) if isinstance(value, str) else len(json.dumps(value)) for value in case
+            len(value) if isinstance(value, str) else len(jsontext.dumps(value)) for value in case
         )
         if size > limits.max_case_chars:
             raise Malformed(f"test {number} has {size} characters, over {limits.max_case_chars}")
@@ -183,7 +190,7 @@ def _parsed(value: Any, column: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return jsontext.loads(value)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{column} is not valid JSON: {error}") from error
 

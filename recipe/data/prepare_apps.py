@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"({counts['call_based']} call-based), {counts['quarantined']} quarantined"
         )
         solved = counts["constant_answers"]["problems_solved"]
+        if several := counts.get("several_answers", {}).get("flagged"):
+            print(f"  {several} may have several right answers: their solutions disagree")
         if solved:
             print(f"  a constant answer passes all tests of {len(solved)} of them (data_card.json)")
     if any(counts["quarantined"] for counts in card.values()):
@@ -82,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
         help="reference solutions of a problem to try until one passes (default 3)",
     )
     parser.add_argument(
+        "--compare-solutions",
+        type=_positive,
+        default=CheckOptions.compare_solutions,
+        help="reference solutions of a problem to run at least, to see whether they disagree: the "
+        "problem may have several right answers then (default 3, at most --max-solutions)",
+    )
+    parser.add_argument(
+        "--drop-several-answers",
+        action="store_true",
+        help="leave out problems whose reference solutions disagree on a test",
+    )
+    parser.add_argument(
         "--timeout-s",
         type=float,
         default=JudgeConfig.timeout_s,
@@ -107,7 +121,12 @@ def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
         max_rows=options.max_rows,
         check=None
         if options.no_check
-        else CheckOptions(JudgeConfig(timeout_s=options.timeout_s), options.max_solutions),
+        else CheckOptions(
+            JudgeConfig(timeout_s=options.timeout_s),
+            options.max_solutions,
+            options.compare_solutions,
+            options.drop_several_answers,
+        ),
     )
 
 

@@ -1,7 +1,10 @@
 """Do reference solutions pass their own tests, and what would a constant answer pass?
 
 APPS was scraped: some of its tests are wrong, and a problem that its own solutions fail teaches the
-policy that right programs are bad. The judge runs each problem's solutions until one is accepted.
+policy that right programs are bad. The judge runs each problem's solutions until one is accepted,
+and a few at least: where one prints what is expected and another, ending well, something else, the
+problem may have several right answers, and exact comparison rejects right programs.
+
 Verdicts are kept in a file beside the data, one line each as soon as it is there, under a digest of
 tests, solution and judge: a preparation that was killed goes on, and a second one judges nothing.
 """
@@ -21,6 +24,7 @@ from threading import Lock
 from tqdm import tqdm
 
 import reward
+from reward import jsontext
 from reward.compare import stdout_equal, values_equal
 from reward.config import JudgeConfig
 from reward.judge import Judge
@@ -29,30 +33,54 @@ from reward.sandbox.wire import Kind
 from reward.verdict import Verdict
 
 CACHE_FILE = "checked.jsonl"
+RIGHT, OTHER, NEITHER = "rx-"
+_LETTERS = {Verdict.ACCEPTED: RIGHT, Verdict.WRONG_ANSWER: OTHER}
 MAX_CONSTANTS = 8
 """Expected outputs tried as the constant answer, the most frequent first."""
-_NOT_IN_DIGEST = ("workers", "pool", "pool_actors", "pool_queue", "recycle_after", "extraction")
+_NOT_IN_DIGEST = ("workers", "pool", "pool_actors", "pool_queue", "recycle_after", "extract")
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How solutions are checked. `max_solutions`: of each problem, in the source's order."""
+    """How solutions are checked.
+
+    Attributes:
+        max_solutions: of each problem, in the source's order, until one passes.
+        compare_solutions: run as many of these at least, to see whether they disagree.
+        drop_several_answers: leave out problems whose solutions disagree.
+    """
 
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     max_solutions: int = 3
+    compare_solutions: int = 3
+    drop_several_answers: bool = False
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The verdicts on a problem's solutions, in order; only the last one may be accepted."""
+    """The verdicts on a problem's solutions, in order.
+
+    Attributes:
+        tests: per solution a letter a test: RIGHT, OTHER where it ended well with another output.
+    """
 
     verdicts: tuple[str, ...]
+    tests: tuple[str, ...] = ()
+    problem_id: str = ""
 
     @property
     def accepted(self) -> int | None:
-        """Which solution is accepted; None where none was."""
-        good = bool(self.verdicts) and self.verdicts[-1] == Verdict.ACCEPTED
-        return len(self.verdicts) - 1 if good else None
+        """Which solution is accepted, the first of several; None where none was."""
+        places = (i for i, verdict in enumerate(self.verdicts) if verdict == Verdict.ACCEPTED)
+        return next(places, None)
+
+    @property
+    def several_answers(self) -> bool:
+        """Whether solutions disagree on a test: one gives what is expected, another does not.
+
+        A solution may be wrong, so this is a question to whoever knows the problem.
+        """
+        return any({RIGHT, OTHER} <= set(column) for column in zip(*self.tests, strict=False))
 
     @property
     def judge_failed(self) -> bool:
@@ -75,16 +103,18 @@ class VerdictFile:
         self._known = dict(_verdicts(content))
         self._torn = bool(content) and not content.endswith(b"\n")
 
-    def get(self, key: str) -> str | None:
+    def get(self, key: str) -> tuple[str, str] | None:
+        """The verdict, and a letter a test."""
         return self._known.get(key)
 
-    def add(self, key: str, problem_id: str, verdict: str) -> None:
+    def add(self, key: str, problem_id: str, verdict: str, tests: str) -> None:
         """Keep a verdict; it survives the end of this process."""
-        line = json.dumps({"key": key, "problem_id": problem_id, "verdict": verdict}) + "\n"
+        record = {"key": key, "problem_id": problem_id, "verdict": verdict, "tests": tests}
+        line = json.dumps(record) + "\n"
         with self._lock, self._path.open("ab") as file:
             file.write(("\n" if self._torn else "").encode() + line.encode())
             self._torn = False
-            self._known[key] = verdict
+            self._known[key] = verdict, tests
 
 
 def check_solutions(
@@ -134,20 +164,29 @@ class _Checker:
 
     def check(self, problem: Problem, solutions: Sequence[str]) -> Checked:
         verdicts: list[str] = []
+        tests: list[str] = []
         for solution in solutions[: self._options.max_solutions]:
-            verdicts.append(self._verdict(problem, solution))
-            if verdicts[-1] == Verdict.ACCEPTED:
+            if Verdict.ACCEPTED in verdicts and len(verdicts) >= self._compared(problem):
                 break
-        return Checked(tuple(verdicts))
+            verdict, letters = self._verdict(problem, solution)
+            verdicts.append(verdict)
+            tests.append(letters)
+        return Checked(tuple(verdicts), tuple(tests), problem.problem_id)
 
-    def _verdict(self, problem: Problem, solution: str) -> str:
+    def _compared(self, problem: Problem) -> int:
+        """Solutions to run at least; a problem's own checker leaves nothing to disagree about."""
+        return 1 if problem.checker else self._options.compare_solutions
+
+    def _verdict(self, problem: Problem, solution: str) -> tuple[str, str]:
         key = digest(problem, solution, self._identity)
-        verdict = self._known.get(key)
-        if verdict is None:
-            verdict = str(self._started().judge(problem, solution).verdict)
-            if verdict != Verdict.INTERNAL_ERROR:
-                self._known.add(key, problem.problem_id, verdict)
-        return verdict
+        known = self._known.get(key)
+        if known is None:
+            result = self._started().judge(problem, solution)
+            letters = "".join(_LETTERS.get(o.verdict, NEITHER) for o in result.outcomes)
+            known = str(result.verdict), letters
+            if result.verdict != Verdict.INTERNAL_ERROR:
+                self._known.add(key, problem.problem_id, *known)
+        return known
 
     def _started(self) -> Judge:
         with self._lock:
@@ -160,7 +199,8 @@ def digest(problem: Problem, solution: str, identity: str) -> str:
     tests = [
         (test.given.decode("utf-8", "surrogateescape"), test.expected) for test in problem.tests
     ]
-    parts = json.dumps([identity, str(problem.kind), problem.entry, tests, solution])
+    kind, entry, checker = str(problem.kind), problem.entry, problem.checker
+    parts = jsontext.dumps([identity, kind, entry, checker, tests, solution])
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -176,8 +216,8 @@ def judge_identity(config: JudgeConfig) -> str:
 def best_constant(problem: Problem) -> int:
     """How many tests a program passes that prints, or returns, the best one constant."""
     expected = [test.expected for test in problem.tests]
-    counts = Counter(json.dumps(value) for value in expected)
-    constants = [json.loads(text) for text, _ in counts.most_common(MAX_CONSTANTS)]
+    counts = Counter(jsontext.dumps(value) for value in expected)
+    constants = [jsontext.loads(text) for text, _ in counts.most_common(MAX_CONSTANTS)]
     equal = values_equal if problem.kind == Kind.CALL else _prints
     return max(sum(equal(value, constant) for value in expected) for constant in constants)
 
@@ -186,10 +226,10 @@ def _prints(expected: str, constant: str) -> bool:
     return stdout_equal(expected, constant.encode("utf-8", "surrogatepass"))
 
 
-def _verdicts(content: bytes) -> Iterator[tuple[str, str]]:
+def _verdicts(content: bytes) -> Iterator[tuple[str, tuple[str, str]]]:
     for line in content.splitlines():
         try:
             record = json.loads(line)
-            yield record["key"], record["verdict"]
+            yield record["key"], (record["verdict"], record["tests"])
         except (ValueError, KeyError, TypeError):
             continue

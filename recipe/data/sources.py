@@ -7,7 +7,6 @@ that would end the preparation at problem 3,000.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+
+from reward import jsontext
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FOLDER_JSON = ("input_output", "solutions")
@@ -131,7 +132,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    return jsontext.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
 
 def _read_jsonl(path: Path) -> Iterator[Item]:
@@ -143,7 +144,7 @@ def _read_jsonl(path: Path) -> Iterator[Item]:
 
 def _read_line(line: bytes, place: str) -> Item:
     try:
-        record = json.loads(line)
+        record = jsontext.loads(line)
     except (ValueError, RecursionError) as error:
         return Unreadable(place, f"not valid JSON: {error}")
     if not isinstance(record, dict):

@@ -1,13 +1,28 @@
 """A model card in Markdown from what a run and its evaluations left behind. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from recipe.evaluation.folder import Record
 from recipe.evaluation.results import Scores
 from recipe.evaluation.tables import scores_table, table, tiers_table
 
 PAPER = "https://arxiv.org/abs/2603.18088"
+MODEL_PATH = "actor_rollout_ref.model.path"
+CITATION = """@misc{onlinerefiner2026,
+  title  = {Enhancing Reinforcement Learning Fine-Tuning with an Online Refiner},
+  author = {Ma and Pu and Liu and Ai},
+  year   = {2026},
+  note   = {arXiv:2603.18088}
+}"""
+DATASETS = {
+    "humaneval": "openai/openai_humaneval",
+    "humaneval_plus": "evalplus/humanevalplus",
+    "mbpp": "google-research-datasets/mbpp",
+    "mbpp_plus": "evalplus/mbppplus",
+}
 METHODS = {
     "none": "no constraint",
     "static_kl": "a static KL constraint to the reference model",
@@ -36,34 +51,65 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def model_card(
-    name: str,
-    step: int,
-    run: Mapping[str, Any],
-    config: Mapping[str, Any],
-    evaluations: Mapping[str, Sequence[Scores]],
-) -> str:
-    """The card of a run's policy after `step` steps.
+@dataclass(frozen=True)
+class Trained:
+    """A policy and where it comes from.
 
-    `evaluations` are the scores by what they are called, this model's first. Paths of the machine
-    that trained it are cut to their last part, and what the run does not say is left out.
+    Attributes:
+        step: of the checkpoint.
+        run, config: the run's run.json and config.yaml; empty if they were not found.
+        license, base_model: the hub's identifiers, if given.
+        template: what the model reads where a user writes `{problem}`.
     """
-    base = str(lookup(config, "actor_rollout_ref.model.path") or "")
-    method = METHODS.get(str(run.get("kind")), "a constraint of another kind")
+
+    step: int
+    run: Mapping[str, Any]
+    config: Mapping[str, Any]
+    license: str | None = None
+    base_model: str | None = None
+    template: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The model it was trained from, as it may be shown."""
+        return self.base_model or _public(str(lookup(self.config, MODEL_PATH) or ""))
+
+    @property
+    def kind(self) -> str:
+        return str(self.run.get("kind"))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The scores of an evaluation and what is recorded of how they came about."""
+
+    scores: Sequence[Scores]
+    record: Record
+
+
+def model_card(name: str, trained: Trained, evaluations: Mapping[str, Evaluated]) -> str:
+    """The card of a policy; `evaluations` by what they are called, this model's first.
+
+    Paths of the machine that trained it are cut to their last part, and what is not known is left
+    out, except the licence, of which the card says so.
+    """
+    method = METHODS.get(trained.kind, "a constraint of another kind")
+    own = next(iter(evaluations.values()), None)
     parts = [
-        _front_matter(base),
+        f"---\n{_metadata(name, trained, own)}---",
         f"# {name}",
-        f"Trained from `{_public(base) or 'a model unknown'}` with {method}, by online-refiner "
+        f"Trained from `{trained.base or 'a model unknown'}` with {method}, by online-refiner "
         f"(after [Enhancing Reinforcement Learning Fine-Tuning with an Online Refiner]({PAPER})).",
+        *_use(name, trained),
         "## Training",
-        _training(step, run, config),
+        _training(trained.step, trained.run, trained.config),
         "## Settings",
-        _settings(str(run.get("kind")), config),
+        _settings(trained.kind, trained.config),
     ]
-    if run.get("versions"):
-        versions = [f"{package} {number}" for package, number in run["versions"].items()]
+    if trained.run.get("versions"):
+        versions = [f"{package} {number}" for package, number in trained.run["versions"].items()]
         parts += ["## Software", ", ".join(versions)]
-    parts += ["## Evaluation", *_evaluation(evaluations)]
+    parts += ["## Evaluation", *_evaluation(evaluations), *_closing(trained)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -81,11 +127,74 @@ def is_hub_name(name: str) -> bool:
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
 
 
-def _front_matter(base: str) -> str:
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if is_hub_name(base):
-        lines.append(f"base_model: {base}")
-    return "\n".join([*lines, "tags: [code, reinforcement-learning, online-refiner]", "---"])
+def _metadata(name: str, trained: Trained, own: Evaluated | None) -> str:
+    """The card's head, in the hub's form."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [EvalResult(**result) for result in _results(own)] if own else []
+    data = ModelCardData(
+        license=trained.license,
+        base_model=trained.base if is_hub_name(trained.base) else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["code", "reinforcement-learning", "online-refiner"],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return str(data.to_yaml()) + "\n"
+
+
+def _results(own: Evaluated) -> list[dict[str, Any]]:
+    """pass@1 of every benchmark of which all problems were evaluated."""
+    return [
+        {
+            "task_type": "text-generation",
+            "dataset_type": DATASETS.get(score.benchmark, score.benchmark),
+            "dataset_name": _dataset(score.benchmark, own.record),
+            "metric_type": "pass@1",
+            "metric_name": f"pass@1, protocol {score.protocol}, {_sampling(own.record)}",
+            "metric_value": round(score.pass_at[1].value, 4),
+        }
+        for score in own.scores
+        if 1 in score.pass_at and score.problems == own.record.size(score.benchmark)
+    ]
+
+
+def _dataset(benchmark: str, record: Record) -> str:
+    split = record.content.get("mbpp_split")
+    return f"{benchmark}, split {split}" if benchmark == "mbpp" and split else benchmark
+
+
+def _use(name: str, trained: Trained) -> list[str]:
+    parts = ["## How to use", f"```bash\nvllm serve {name} --generation-config vllm\n```"]
+    if trained.template:
+        fence = "`" * 4
+        parts += [
+            "The tokenizer's chat template, with the problem as the user's message, gives:",
+            f"{fence}text\n{trained.template}\n{fence}",
+        ]
+    if "apps" in str(lookup(trained.config, "reward.custom_reward_function.path")):
+        parts.append(
+            "It was rewarded for one program a response, in exactly one block fenced as "
+            "`python`; ask for that form."
+        )
+    return parts
+
+
+def _closing(trained: Trained) -> list[str]:
+    """What it is not for, the licence, and what to cite."""
+    limits = (
+        "Reward and evaluation run programs against tests. Neither says anything of readability, "
+        "security, other languages, or tasks without tests, and its programs are untrusted: run "
+        "them in a sandbox. What the base model says wrongly or unfairly, this one may say too."
+    )
+    licence = (
+        f"{trained.license}, as whoever published it says."
+        if trained.license
+        else "Not stated. The licences of base model and training data decide; ask before use."
+    )
+    cite = f"```bibtex\n{CITATION}\n```"
+    return ["## Limits", limits, "## Licence", licence, "## Citation", cite]
 
 
 def _public(path: str) -> str:
@@ -118,13 +227,41 @@ def _settings(kind: str, config: Mapping[str, Any]) -> str:
     return table(["key", "value"], rows) if rows else "The run's configuration was not found."
 
 
-def _evaluation(evaluations: Mapping[str, Sequence[Scores]]) -> list[str]:
+def _evaluation(evaluations: Mapping[str, Evaluated]) -> list[str]:
     if not evaluations:
         return ["Not evaluated."]
     parts = ["Intervals are 95 %. A score belongs to its protocol: the same model differs by far."]
-    for name, scores in evaluations.items():
-        parts += [f"### {name}", scores_table(scores)]
+    for name, one in evaluations.items():
+        parts += [f"### {name}", _conditions(one), scores_table(one.scores)]
         parts += [
-            f"{s.benchmark} by difficulty:\n\n{tiers_table(s.tiers)}" for s in scores if s.tiers
+            f"{s.benchmark} by difficulty:\n\n{tiers_table(s.tiers)}" for s in one.scores if s.tiers
         ]
     return parts
+
+
+def _conditions(one: Evaluated) -> str:
+    """How the scores came about, in one line."""
+    content = one.record.content
+    words = [f"Model `{_public(str(content.get('model')))}`"]
+    words.append(
+        f"weights `{one.record.weights[:12]}`" if one.record.weights else "weights unknown"
+    )
+    words.append(_sampling(one.record))
+    if content.get("max_tokens"):
+        words.append(f"at most {content['max_tokens']} tokens")
+    words += [str(content[key]) for key in ("engine", "scored_at") if content.get(key)]
+    sizes = {s.benchmark: (s.problems, one.record.size(s.benchmark)) for s in one.scores}
+    words += [
+        f"{some} of {every} problems of {benchmark}"
+        + (f" (--limit {content['limit']})" if content.get("limit") else "")
+        for benchmark, (some, every) in sizes.items()
+        if some != every
+    ]
+    return ", ".join(words) + "."
+
+
+def _sampling(record: Record) -> str:
+    temperature, top_p = record.content.get("temperature"), record.content.get("top_p")
+    if not temperature:
+        return "sampling unknown" if temperature is None else "greedy"
+    return f"temperature {temperature}, top-p {top_p}"

@@ -53,6 +53,60 @@ def compare(arms: Evaluations, k: int) -> str:
     return "\n\n".join(found)
 
 
+def check_same_problems(
+    arms: Evaluations, contents: Mapping[str, Mapping[str, str | None]]
+) -> None:
+    """Refuse to put scores over different problems side by side.
+
+    `contents` are the hashes of the benchmarks' problems by arm, None if not recorded.
+
+    Raises:
+        EvaluationError: two arms were evaluated on different problems of a benchmark, or on
+            different editions of it.
+    """
+    for benchmark, protocol in dict.fromkeys(
+        key for evaluated in arms.values() for key in evaluated
+    ):
+        groups = _groups(arms, benchmark, protocol)
+        sizes = {arm: len(group) for arm, group in groups.items()}
+        _check_editions(benchmark, {arm: contents[arm].get(benchmark) for arm in groups})
+        if len({frozenset(group) for group in groups.values()}) > 1:
+            shown = ", ".join(f"{arm} {size}" for arm, size in sizes.items())
+            common = len(set.intersection(*(set(group) for group in groups.values())))
+            raise EvaluationError(
+                f"{benchmark}, {protocol}: not the same problems ({shown}; {common} in common), so "
+                "scores do not compare; evaluate the same problems, or give --common to compare on "
+                "those that all have"
+            )
+
+
+def on_common_problems(arms: Evaluations) -> dict[str, dict[tuple[str, str], list[Judged]]]:
+    """The verdicts on the problems that every arm has that has the benchmark and protocol."""
+    found: dict[str, dict[tuple[str, str], list[Judged]]] = {arm: {} for arm in arms}
+    for key in dict.fromkeys(key for evaluated in arms.values() for key in evaluated):
+        groups = _groups(arms, *key)
+        common = set.intersection(*(set(group) for group in groups.values()))
+        for arm in groups:
+            found[arm][key] = [v for v in arms[arm][key] if v.problem_id in common]
+    return found
+
+
+def _groups(arms: Evaluations, benchmark: str, protocol: str) -> dict[str, dict[str, list[Judged]]]:
+    """Each arm's verdicts by problem, of the arms that have this benchmark and protocol."""
+    key = (benchmark, protocol)
+    return {arm: by_problem(evaluated[key]) for arm, evaluated in arms.items() if key in evaluated}
+
+
+def _check_editions(benchmark: str, hashes: Mapping[str, str | None]) -> None:
+    known = {arm: digest for arm, digest in hashes.items() if digest is not None}
+    if len(set(known.values())) > 1:
+        shown = ", ".join(f"{arm} {_short(digest)}" for arm, digest in known.items())
+        raise EvaluationError(
+            f"{benchmark}: the files hold different problems or tests ({shown}), so scores do not "
+            "compare; evaluate all models with one file"
+        )
+
+
 def unequal(conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line for each condition that is not the same in all arms that have it."""
     keys = dict.fromkeys(key for known in conditions.values() for key in known)

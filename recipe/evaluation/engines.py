@@ -1,22 +1,22 @@
-"""What answers: vLLM in this process, or an endpoint that speaks OpenAI's completions."""
+"""Generation by vLLM in this process, and the tokenizer that every engine renders chats with."""
 
-import json
 import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from recipe.evaluation.errors import EvaluationError
-from recipe.evaluation.generate import Completion, Request, render
+from recipe.evaluation.generate import (
+    NEUTRAL,
+    PROMPT_TOO_LONG,
+    Completion,
+    Request,
+    render,
+)
 from recipe.evaluation.protocols import Prompt
+from recipe.evaluation.weights import weights_sha256
 
 _IN_FLIGHT = 512  # requests given to vLLM at once; it batches of them what fits
-_BACK_OFF_S = 1.0
-_BODY_CHARS = 300
 
 
 def load_tokenizer(model: str) -> Any:
@@ -63,11 +63,20 @@ class VllmEngine:
         self._engine = _vllm_engine(model, tokenizer, options)
         self._max_tokens = int(self._engine.model_config.max_model_len)
 
+    @property
+    def name(self) -> str:
+        import vllm
+
+        return f"vllm {vllm.__version__}"
+
+    def weights(self) -> str | None:
+        return weights_sha256(self._model)
+
     def render(self, prompt: Prompt) -> tuple[str, bool]:
         return render(prompt, self._tokenizer, self._model)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Completion]]:
-        """Answers as they are ready; a prompt that leaves no room for an answer gets none."""
+        """Responses as they are ready; a prompt that leaves no room for a response gets none."""
         waiting = list(enumerate(requests))[::-1]
         running: dict[str, Request] = {}
         while waiting or running:
@@ -76,7 +85,7 @@ class VllmEngine:
                 if self._add(str(number), request):
                     running[str(number)] = request
                 else:
-                    yield request, Completion("", "prompt_too_long", 0)
+                    yield request, PROMPT_TOO_LONG
             for output in self._engine.step() if running else ():
                 if output.finished:
                     yield running.pop(_own_id(output.request_id)), _completion(output)
@@ -94,6 +103,7 @@ class VllmEngine:
             max_tokens=request.max_tokens,
             stop=list(request.stop),
             seed=request.seed,
+            **NEUTRAL,
         )
         self._engine.add_request(number, {"type": "token", "prompt_token_ids": ids}, params)
         return True
@@ -105,8 +115,9 @@ def _own_id(request_id: str) -> str:
 
 
 def _completion(output: Any) -> Completion:
-    answer = output.outputs[0]
-    return Completion(answer.text, str(answer.finish_reason), len(answer.token_ids))
+    response = output.outputs[0]
+    tokens = len(response.token_ids)
+    return Completion(response.text, str(response.finish_reason), tokens)
 
 
 def _vllm_engine(model: str, tokenizer: str | None, options: Mapping[str, Any]) -> Any:
@@ -131,100 +142,3 @@ def _vllm_engine(model: str, tokenizer: str | None, options: Mapping[str, Any]) 
             f"--model {model}, --engine {dict(options)}: vLLM refuses ({error}); use the names and "
             "values of vllm.EngineArgs"
         ) from error
-
-
-class EndpointEngine:
-    """A server with `/v1/completions`, as vLLM, SGLang and llama.cpp have it.
-
-    Chats are rendered here, with the model's own tokenizer, since the completions interface is the
-    only one in which an answer can be begun for the model. The environment's OPENAI_API_KEY is sent
-    where it is set.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        tokenizer: str | None,
-        *,
-        concurrency: int = 16,
-        attempts: int = 4,
-        timeout_s: float = 600.0,
-    ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise EvaluationError(f"--endpoint {url}: not a URL; write http://HOST:PORT/v1")
-        self._url = url.rstrip("/") + "/completions"
-        self._model = model
-        self._tokenizer_name = tokenizer or model
-        self._tokenizer: Any = None
-        self._concurrency, self._attempts, self._timeout_s = concurrency, attempts, timeout_s
-
-    def render(self, prompt: Prompt) -> tuple[str, bool]:
-        if prompt.messages and self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._tokenizer_name)
-        return render(prompt, self._tokenizer, self._tokenizer_name)
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Completion]]:
-        """Answers as they are ready, `concurrency` asked for at once."""
-        waiting = list(requests)[::-1]
-        running: dict[Future[Completion], Request] = {}
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                while waiting or running:
-                    while waiting and len(running) < self._concurrency:
-                        request = waiting.pop()
-                        running[pool.submit(self._ask, request)] = request
-                    for done in wait(running, return_when=FIRST_COMPLETED).done:
-                        yield running.pop(done), done.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _ask(self, request: Request) -> Completion:
-        body = {
-            "model": self._model,
-            "prompt": request.text,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "stop": list(request.stop),
-            "seed": request.seed,
-        }
-        if not request.special_tokens:
-            body["add_special_tokens"] = False
-        answer = self._post(json.dumps(body).encode())
-        try:
-            choice = answer["choices"][0]
-            return Completion(str(choice["text"]), str(choice.get("finish_reason")))
-        except (KeyError, IndexError, TypeError) as error:
-            raise EvaluationError(
-                f"--endpoint {self._url}: an answer without choices[0].text; is this OpenAI's "
-                "completions interface?"
-            ) from error
-
-    def _post(self, body: bytes) -> Any:
-        """The server's answer; asked again where it is busy or out of reach.
-
-        Raises:
-            EvaluationError: it refuses, or does not answer after all attempts.
-        """
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        reason = ""
-        for attempt in range(self._attempts):
-            if attempt:
-                time.sleep(_BACK_OFF_S * 2 ** (attempt - 1))
-            query = urllib.request.Request(self._url, body, headers)
-            try:
-                with urllib.request.urlopen(query, timeout=self._timeout_s) as reply:
-                    return json.load(reply)
-            except urllib.error.HTTPError as error:
-                reason = f"status {error.code}: {error.read().decode(errors='replace')}"
-                if error.code < 500 and error.code not in (408, 429):
-                    break
-            except (OSError, ValueError) as error:
-                reason = str(error)
-        raise EvaluationError(
-            f"--endpoint {self._url}: {reason[:_BODY_CHARS]}; what was generated is saved, run the "
-            "same command again once it answers"
-        )

@@ -4,11 +4,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from recipe.evaluation.errors import EvaluationError, Unanswered
 from recipe.evaluation.files import only_writer
-from recipe.evaluation.folder import Folder
+from recipe.evaluation.folder import Asked, Folder
 from recipe.evaluation.generate import Engine, Sampling, generate_missing, missing
 from recipe.evaluation.judging import judge_missing, judged_in
-from recipe.evaluation.kinds import EvalProblem
+from recipe.evaluation.kinds import Benchmark, EvalProblem, MbppSplit
 from recipe.evaluation.problems import ProblemSet
 from recipe.evaluation.protocols import EvalProtocol, protocols_for
 from recipe.evaluation.results import Scores, score
@@ -18,7 +19,12 @@ from reward.judge import Judge
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for. `limit` takes the first problems of each benchmark only."""
+    """What is asked for.
+
+    Attributes:
+        limit: takes the first problems of each benchmark only.
+        mbpp_split: takes these problems of MBPP only; MBPP+ is always whole, as at evalplus.
+    """
 
     model: str
     sampling: Sampling
@@ -27,18 +33,41 @@ class Plan:
     ks: tuple[int, ...]
     limit: int | None
     judge: JudgeConfig
+    mbpp_split: MbppSplit = MbppSplit.ALL
 
     def parts(self) -> Iterator[tuple[ProblemSet, EvalProtocol, tuple[EvalProblem, ...]]]:
         """Every benchmark under every protocol that applies to it, with the problems taken."""
         for problems in self.sets:
             for protocol in protocols_for(problems.benchmark.family, self.protocols):
-                yield problems, protocol, problems.problems[: self.limit]
+                yield problems, protocol, self._in_split(problems)[: self.limit]
+
+    def asked(self) -> Asked:
+        """What the folder is to remember."""
+        sizes = {str(one.benchmark): len(self._in_split(one)) for one in self.sets}
+        return Asked(self.model, self.sampling, str(self.mbpp_split), self.limit, sizes)
+
+    def _in_split(self, problems: ProblemSet) -> tuple[EvalProblem, ...]:
+        """The problems of a benchmark that are evaluated if there is no limit.
+
+        Raises:
+            EvaluationError: there is none.
+        """
+        found = problems.problems
+        if problems.benchmark == Benchmark.MBPP:
+            found = tuple(p for p in found if self.mbpp_split.has(p.problem_id))
+        if not found:
+            raise EvaluationError(
+                f"--mbpp-split {self.mbpp_split}: {problems.path} has no problem with such a "
+                "number; use all, or the file with that split"
+            )
+        return found
 
 
 def evaluate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> list[Scores]:
     """Carry out `plan` in `folder`, going on where an earlier call stopped."""
     with only_writer(folder.path):
-        folder.remember(plan.model, plan.sampling, plan.sets)
+        folder.remember(plan.asked(), plan.sets)
+        folder.remember_judge(plan.judge)
         for problems in plan.sets:
             if problems.quarantined:
                 _say(
@@ -69,10 +98,17 @@ def _generate(plan: Plan, make_engine: Callable[[], Engine], folder: Folder) -> 
     if not jobs:
         return
     engine = make_engine()
+    folder.remember_engine(engine)
     for wanted, protocol, _, _ in jobs:
         engine.render(protocol.prompt(wanted[0][0]))
+    unanswered = []
     for wanted, protocol, log, title in jobs:
-        generate_missing(wanted, protocol, plan.sampling, engine, log, title)
+        try:
+            generate_missing(wanted, protocol, plan.sampling, engine, log, title)
+        except Unanswered as error:
+            unanswered.append(f"{title}: {error}")
+    if unanswered:
+        raise Unanswered("\n".join(unanswered))
 
 
 def _judge(plan: Plan, folder: Folder) -> list[Scores]:

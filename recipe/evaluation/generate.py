@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -10,14 +10,23 @@ from tqdm import tqdm
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.files import Log
 from recipe.evaluation.kinds import EvalProblem, Family
-from recipe.evaluation.protocols import EvalProtocol, Prompt
+from recipe.evaluation.protocols import EvalProtocol, Prompt, cut
 
 _MARKER = "@@the-answer-goes-on-here@@"
+NEUTRAL: dict[str, float] = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Sampling parameters that no protocol uses, at the values that switch them off. They are always
+given, since a server takes what a request omits from the model's generation_config.json."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. `max_tokens` None means the protocol's own."""
+    """How responses are drawn. `max_tokens` None means the protocol's own."""
 
     samples: int = 1
     temperature: float = 0.0
@@ -32,7 +41,7 @@ class Sampling:
         self._check("max-tokens", self.max_tokens is None or self.max_tokens > 0, "use 1 or more")
         if self.temperature == 0 and self.samples > 1:
             raise EvaluationError(
-                f"--samples {self.samples} with --temperature 0 gives the same answer each time; "
+                f"--samples {self.samples} with --temperature 0 gives the same response each time; "
                 "use --samples 1, or a temperature above 0"
             )
 
@@ -44,7 +53,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to be generated.
+    """One response to be generated.
 
     `special_tokens`: whether the tokenizer adds its own (a beginning of text); a chat template has
     written them already.
@@ -63,15 +72,32 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer. `finish` is the engine's reason, or `prompt_too_long` where it was not asked."""
+    """A response.
+
+    Attributes:
+        finish: the engine's reason, or `prompt_too_long` if it had no room for a response.
+        tokens: how many were generated, None if the engine does not say.
+    """
 
     text: str
     finish: str
     tokens: int | None = None
 
 
+PROMPT_TOO_LONG = Completion("", "prompt_too_long", 0)
+
+
 class Engine(Protocol):
-    """Whatever generates: answers come in the order in which they are ready."""
+    """Whatever generates: responses come in the order in which they are ready."""
+
+    @property
+    def name(self) -> str:
+        """What it is, with its version if that is known."""
+        ...
+
+    def weights(self) -> str | None:
+        """The hash of the model's weights (`weights_sha256`), None if it cannot be had."""
+        ...
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Completion]]: ...
 
@@ -91,8 +117,8 @@ class ChatTokenizer(Protocol):
 def render(prompt: Prompt, tokenizer: ChatTokenizer, model: str) -> tuple[str, bool]:
     """The text of a prompt, ending where the model goes on, as `Engine.render`.
 
-    With an opening, the template is applied to an answer that holds a marker behind it, and the
-    text is cut there, so that it ends in the opening, whatever the template adds to an answer.
+    With an opening, the template is applied to a response that holds a marker behind it, and the
+    text is cut there, so that it ends in the opening, whatever the template adds to a response.
 
     Raises:
         EvaluationError: a chat, and the tokenizer has no chat template.
@@ -108,8 +134,8 @@ def render(prompt: Prompt, tokenizer: ChatTokenizer, model: str) -> tuple[str, b
     if not prompt.opening:
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return str(text), False
-    answer = {"role": "assistant", "content": f"{prompt.opening}{_MARKER}\n```\n"}
-    whole = tokenizer.apply_chat_template([*chat, answer], tokenize=False)
+    response = {"role": "assistant", "content": f"{prompt.opening}{_MARKER}\n```\n"}
+    whole = tokenizer.apply_chat_template([*chat, response], tokenize=False)
     return str(whole).partition(_MARKER)[0], False
 
 
@@ -144,8 +170,9 @@ def generate_missing(
         _request(problem, sample, rendered[problem.problem_id], protocol, sampling)
         for problem, sample in wanted
     ]
-    with tqdm(total=len(requests), desc=f"{title}: writing", unit="answer", disable=None) as bar:
-        for request, completion in engine.generate(requests):
+    with tqdm(total=len(requests), desc=f"{title}: writing", unit="response", disable=None) as bar:
+        for request, whole in engine.generate(requests):
+            completion = trimmed(whole, request.stop)
             log.append(
                 {
                     "problem_id": request.problem_id,
@@ -156,6 +183,12 @@ def generate_missing(
                 }
             )
             bar.update()
+
+
+def trimmed(completion: Completion, stop: tuple[str, ...]) -> Completion:
+    """The response up to the first stop string: an engine may know fewer of them."""
+    text = cut(completion.text, stop)
+    return completion if text == completion.text else replace(completion, text=text, finish="stop")
 
 
 def _request(

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.files import Log
 from recipe.evaluation.kinds import EvalProblem
-from recipe.evaluation.protocols import EvalProtocol
+from recipe.evaluation.protocols import EvalProtocol, program_in
 from recipe.evaluation.sanitise import well_formed
+from reward.extract import Extract
 from reward.judge import Judge
 from reward.verdict import JudgeResult, Verdict
 
@@ -25,11 +26,11 @@ class Judged:
     """One sample's verdict.
 
     Attributes:
-        formed: format, as opposed to skill: a program was found in the answer, it parses, and
+        formed: format, as opposed to skill: a program was found in the response, it parses, and
             defines the entry point with a body. True of every accepted program.
         passed, total: tests.
         score: the tier of `reward.verdict.Tiers`.
-        finish: why the answer ended, as the engine says.
+        finish: why the response ended, as the engine says.
     """
 
     problem_id: str
@@ -68,7 +69,7 @@ def judge_missing(
         for sample in samples
         if sample["problem_id"] in by_id and (sample["problem_id"], sample["sample"]) not in known
     ]
-    failed = 0
+    failed, how = 0, Extract(judge.config.extract)
     waiting: deque[tuple[Mapping[str, Any], str | None, Future[JudgeResult]]] = deque()
     with tqdm(total=len(todo), desc=f"{title}: judging", unit="program", disable=None) as bar:
 
@@ -83,7 +84,7 @@ def judge_missing(
 
         for sample in todo:
             problem = by_id[sample["problem_id"]]
-            program = protocol.program(problem, sample["completion"])
+            program = program_in(protocol, problem, sample["completion"], how)
             waiting.append((sample, program, judge.submit(problem.judged, program)))
             if len(waiting) >= _AHEAD * judge.config.worker_count:
                 failed += save_first()

@@ -34,6 +34,37 @@ class Benchmark(StrEnum):
             raise EvaluationError(f"--benchmark {name!r} is unknown; use one of {known}") from None
 
 
+class MbppSplit(StrEnum):
+    """The splits of MBPP's 974 problems, by number (Austin et al. 2021, arXiv 2108.07732).
+
+    bigcode-evaluation-harness and most papers evaluate the 500 of `test`.
+    """
+
+    ALL = "all"
+    PROMPT = "prompt"
+    TEST = "test"
+    VALIDATION = "validation"
+    TRAIN = "train"
+
+    @property
+    def numbers(self) -> range | None:
+        """Which `task_id` are in it; None if every one is."""
+        return _MBPP_NUMBERS.get(self)
+
+    def has(self, problem_id: str) -> bool:
+        """Whether a problem is in it, by the number at the end of its name."""
+        number = problem_id.rpartition("/")[2]
+        return self.numbers is None or (number.isdecimal() and int(number) in self.numbers)
+
+
+_MBPP_NUMBERS = {
+    MbppSplit.PROMPT: range(1, 11),
+    MbppSplit.TEST: range(11, 511),
+    MbppSplit.VALIDATION: range(511, 601),
+    MbppSplit.TRAIN: range(601, 975),
+}
+
+
 class Family(StrEnum):
     """What decides how a problem is asked: the plus sets are asked like the plain ones."""
 

@@ -3,19 +3,26 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recipe.evaluation.compare import compare, unequal
-from recipe.evaluation.engines import EndpointEngine, VllmEngine
+from recipe.evaluation.compare import (
+    check_same_problems,
+    compare,
+    on_common_problems,
+    unequal,
+)
+from recipe.evaluation.engines import VllmEngine
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
 from recipe.evaluation.folder import Folder
 from recipe.evaluation.generate import Engine, Sampling
-from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.kinds import Benchmark, MbppSplit
+from recipe.evaluation.patience import Patience
 from recipe.evaluation.problems import load_problems
 from recipe.evaluation.protocols import ASKED, protocol_named, protocols_for
-from recipe.evaluation.publish import publish
+from recipe.evaluation.publish import Labels, publish
 from recipe.evaluation.tables import scores_table, tiers_table
 from reward.config import JudgeConfig, JudgeConfigError, parse_settings
 from reward.sandbox.client import SandboxError
@@ -65,6 +72,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.limit is not None and options.limit < 1:
         raise EvaluationError(f"--limit {options.limit}: use 1 or more problems")
     judge = JudgeConfig.from_mapping(parse_settings(options.set))
+    _check_packages(judge)
     paths = [_pair(word, "--benchmark", "NAME=PATH") for word in options.benchmark]
     sets = {}
     for name, path in paths:
@@ -76,7 +84,20 @@ def _plan(options: argparse.Namespace) -> Plan:
                 f"--protocol {' '.join(names)}: does not apply to {name}; use {', '.join(ASKED)}"
             )
         sets[benchmark] = load_problems(benchmark, Path(path).expanduser())
-    return Plan(options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge)
+    split = MbppSplit(options.mbpp_split)
+    return Plan(
+        options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge, split
+    )
+
+
+def _check_packages(judge: JudgeConfig) -> None:
+    """The sandbox leaves out what is not installed, and its programs would then fail."""
+    for name in filter(None, judge.packages.split(",")):
+        if find_spec(name.strip()) is None:
+            raise EvaluationError(
+                f"--set packages={judge.packages}: {name.strip()} is not installed; install it "
+                "beside this package, or leave it out"
+            )
 
 
 def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
@@ -91,8 +112,23 @@ def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
         )
     if options.concurrency < 1:
         raise EvaluationError(f"--concurrency {options.concurrency}: use 1 or more requests")
-    return lambda: EndpointEngine(
-        options.endpoint, options.model, options.tokenizer, concurrency=options.concurrency
+    patience = Patience(options.request_timeout, options.retry_for)
+    return lambda: _endpoint(options, patience)
+
+
+def _endpoint(options: argparse.Namespace, patience: Patience) -> Engine:
+    try:
+        from recipe.evaluation.endpoint import EndpointEngine
+    except ImportError as error:
+        raise EvaluationError(
+            f"--endpoint {options.endpoint}: {error}; pip install online-refiner[evaluation]"
+        ) from error
+    return EndpointEngine(
+        options.endpoint,
+        options.model,
+        options.tokenizer,
+        concurrency=options.concurrency,
+        patience=patience,
     )
 
 
@@ -107,9 +143,13 @@ def _compare(options: argparse.Namespace) -> str:
         if not Path(path).is_dir():
             raise EvaluationError(f"{name}={path}: no such folder; give an evaluation's --out")
     folders = {name: Folder(Path(path)) for name, path in pairs}
-    tables = compare({arm: folder.judged() for arm, folder in folders.items()}, options.pass_at)
-    notes = unequal({arm: folder.conditions() for arm, folder in folders.items()})
-    text = "\n\n".join([*notes, tables])
+    arms = {arm: folder.judged() for arm, folder in folders.items()}
+    records = {arm: folder.record() for arm, folder in folders.items()}
+    if options.common:
+        arms = on_common_problems(arms)
+    check_same_problems(arms, {arm: record.problems() for arm, record in records.items()})
+    notes = unequal({arm: record.conditions() for arm, record in records.items()})
+    text = "\n\n".join([*notes, compare(arms, options.pass_at)])
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
     return text
@@ -118,7 +158,8 @@ def _compare(options: argparse.Namespace) -> str:
 def _publish(options: argparse.Namespace) -> str:
     pairs = [_pair(word, "--evaluation", "NAME=DIR") for word in options.evaluation]
     folders = {name: Path(path) for name, path in pairs}
-    lacking = publish(options.checkpoint, options.out, folders)
+    labels = Labels(options.license, options.base_model)
+    lacking = publish(options.checkpoint, options.out, folders, labels)
     for line in lacking:
         print(f"left out of the card: {line}", file=sys.stderr)
     return f"{options.out} is complete; to publish it: hf upload OWNER/NAME {options.out}"
@@ -141,13 +182,19 @@ def _parser() -> argparse.ArgumentParser:
     beside = commands.add_parser("compare", help="evaluations side by side, with the gains")
     beside.add_argument("folders", nargs="+", metavar="NAME=DIR", help="the first is the base")
     beside.add_argument("--pass-at", type=int, default=1, metavar="K")
+    beside.add_argument("--common", action="store_true",
+                        help="on the problems that all of them have")  # fmt: skip
     beside.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables here too")
     beside.set_defaults(command=_compare)
     merged = commands.add_parser("publish", help="a checkpoint of verl's with a model card")
     merged.add_argument("--checkpoint", required=True, type=Path, metavar="RUN/checkpoints/…")
-    merged.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
+    merged.add_argument("--out", required=True, type=Path, metavar="DIR",
+                        help="new, or what an earlier call made of this checkpoint")  # fmt: skip
     merged.add_argument("--evaluation", nargs="+", default=[], metavar="NAME=DIR",
                         help="evaluations to show, this model's first")  # fmt: skip
+    merged.add_argument("--license", metavar="ID", help="of the model, such as apache-2.0")
+    merged.add_argument("--base-model", metavar="NAME",
+                        help="the base model's name on the hub, if a folder was given")  # fmt: skip
     merged.set_defaults(command=_publish)
     return parser
 
@@ -161,17 +208,23 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--protocol", nargs="+", default=list(ASKED), metavar="NAME",
         help=f"{', '.join(ASKED)} (default: all); apps is always asked as in training")  # fmt: skip
     add("--out", required=True, type=Path, metavar="DIR", help="resumed where it exists")
-    add("--samples", type=int, default=1, help="answers per problem (default 1)")
+    add("--samples", type=int, default=1, help="responses per problem (default 1)")
     add("--temperature", type=float, default=0.0, help="default 0, greedy")
     add("--top-p", type=float, default=1.0)
-    add("--max-tokens", type=int, help="of an answer (default: the protocol's)")
+    add("--max-tokens", type=int, help="of a response (default: the protocol's)")
     add("--pass-at", type=int, nargs="+", default=[1], metavar="K")
     add("--seed", type=int, default=0)
     add("--limit", type=int, metavar="N", help="the first N problems of each file only")
+    add("--mbpp-split", choices=[str(split) for split in MbppSplit], default=str(MbppSplit.ALL),
+        help="by number; test is the 500 that most papers evaluate (default all)")  # fmt: skip
     add("--tokenizer", help="where it is not the model's")
     add("--engine", action="append", default=[], metavar="KEY=VALUE",
         help="an argument of vllm.EngineArgs, such as max_model_len=4096; repeatable")  # fmt: skip
     add("--endpoint", metavar="URL", help="a server's /v1 instead of vLLM in this process")
     add("--concurrency", type=int, default=16, help="requests to the endpoint at once")
+    add("--request-timeout", type=float, default=Patience.attempt_s, metavar="SECONDS",
+        help="for one reply of the endpoint (default %(default)g)")  # fmt: skip
+    add("--retry-for", type=float, default=Patience.total_s, metavar="SECONDS",
+        help="for one response, all attempts together (default %(default)g)")  # fmt: skip
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="a setting of the judge, such as timeout_s=20; repeatable")  # fmt: skip

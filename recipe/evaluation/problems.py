@@ -11,8 +11,9 @@ error.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,17 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """A benchmark's problems in the order of its file. `sha256` is the file's."""
+    """A benchmark's problems in the order of its file.
+
+    Attributes:
+        sha256: the file's.
+        content_sha256: what is asked and tested, whatever the file's form.
+    """
 
     benchmark: Benchmark
     path: Path
     sha256: str
+    content_sha256: str
     problems: tuple[EvalProblem, ...]
     quarantined: tuple[Quarantined, ...]
 
@@ -62,8 +69,23 @@ def load_problems(benchmark: Benchmark, path: Path) -> ProblemSet:
     if not problems:
         why = f"; the first: {quarantined[0].reason}" if quarantined else ""
         raise EvaluationError(f"{key}: no usable problem in {len(quarantined)} records{why}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ProblemSet(benchmark, path, digest, tuple(problems.values()), tuple(quarantined))
+    return ProblemSet(
+        benchmark,
+        path,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        content_sha256(problems.values()),
+        tuple(problems.values()),
+        tuple(quarantined),
+    )
+
+
+def content_sha256(problems: Iterable[EvalProblem]) -> str:
+    """The hash of what is asked and tested; the benchmark's own solutions do not count."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        content = asdict(replace(problem, reference=""))
+        digest.update(json.dumps(content, sort_keys=True, default=repr).encode())
+    return digest.hexdigest()
 
 
 def _convert(family: Family, place: str, record: Mapping[str, Any] | str) -> EvalProblem:

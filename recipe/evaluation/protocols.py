@@ -1,4 +1,4 @@
-"""Protocols: how a problem is put to a model, where its answer ends, and which program it is.
+"""Protocols: how a problem is put to a model, where its response ends, and which program it is.
 
 A score depends on them as much as on the model, so each has a name and is reported by it:
 
@@ -7,8 +7,10 @@ A score depends on them as much as on the model, so each has a name and is repor
   asked by a docstring with one test; the harness strips nothing there.
 - `bigcode_unstripped`: the same with HumanEval's prompt as it stands (the harness's task
   `humaneval-unstripped`).
+- `evalplus_base`: evalplus's protocol for base models: the prompt without white space at either end
+  and a line break, its stop words, and the sanitised program.
 - `chat`: evalplus's protocol for instruction-tuned models: its instruction, its opening of the
-  answer, its stop words, and the sanitised program.
+  response, its stop words, and the sanitised program.
 - `apps`: what a policy was trained on: the prepared row's messages, and the program that the judge
   would extract in training. The only one for APPS (ours).
 """
@@ -19,17 +21,23 @@ from dataclasses import dataclass
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.kinds import EvalProblem, Family, Message
 from recipe.evaluation.sanitise import sanitise
-from reward.extract import extract
+from reward.extract import Extract, extract
 
+# Each begins with those that most often end a response: a server is given the first four.
 BIGCODE_STOP = {
     Family.HUMANEVAL: (
-        "\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>",
+        "\ndef", "\nif", "\n#", "\nprint", "\nclass", "\n@", "\n```", "<file_sep>",
     ),
-    Family.MBPP: ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
+    Family.MBPP: ('\n"""', "\nassert", "\nprint", "\nif", "\nclass", "\n<|/", "\n```"),
 }  # fmt: skip
-CHAT_STOP = (
-    "<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n```\n",
+EVALPLUS_STOP = (
+    "\nif __name__", "\nprint(", "\ndef main(", "<|endoftext|>", "<|endofmask|>", "</s>",
 )  # fmt: skip
+EVALPLUS_BASE_STOP = {
+    Family.HUMANEVAL: ("\ndef ", "\nclass ", "\nassert ", "\nimport ", "\nfrom ", *EVALPLUS_STOP),
+    Family.MBPP: ('\n"""', "\nassert", *EVALPLUS_STOP),
+}
+CHAT_STOP = ("\n```\n", *EVALPLUS_STOP)
 CHAT_INSTRUCTION = (
     "Please provide a self-contained Python script that solves the following problem in a markdown "
     "code block:"
@@ -43,7 +51,7 @@ TRAINED = "apps"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is sent. With `messages` it goes through the chat template, and the answer begins with
+    """What is sent. With `messages` it goes through the chat template, and the response begins with
     `opening`; otherwise `text` is sent as it is.
     """
 
@@ -54,11 +62,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """A named way to ask and to read the answer.
+    """A named way to ask and to read the response.
 
     Attributes:
         prompt: what is sent for a problem.
-        stop: the answer ends before the first of these.
+        stop: the response ends before the first of these.
         program: the program in a completion (without `Prompt.text` and `Prompt.opening`), or None.
         max_tokens: of a completion, where nothing else is asked for.
     """
@@ -68,6 +76,15 @@ class EvalProtocol:
     stop: Callable[[Family], tuple[str, ...]]
     program: Callable[[EvalProblem, str], str | None]
     max_tokens: int
+
+
+def program_in(
+    protocol: EvalProtocol, problem: EvalProblem, completion: str, how: Extract
+) -> str | None:
+    """The program in a completion; as trained, the code block that the judge's `extract` takes."""
+    if protocol.name == TRAINED:
+        return extract(completion, how)
+    return protocol.program(problem, completion)
 
 
 def cut(completion: str, stop: tuple[str, ...]) -> str:
@@ -98,6 +115,19 @@ def _continued(
         return prompt(problem).text + cut(completion, BIGCODE_STOP[problem.family])
 
     return program
+
+
+def _evalplus_base(problem: EvalProblem) -> Prompt:
+    return Prompt(problem.prompt.strip() + "\n")
+
+
+def _evalplus_base_stop(family: Family) -> tuple[str, ...]:
+    return EVALPLUS_BASE_STOP[family]
+
+
+def _continued_and_sanitised(problem: EvalProblem, completion: str) -> str | None:
+    text = cut(completion, EVALPLUS_BASE_STOP[problem.family]).replace("\t", "    ")
+    return sanitise(_evalplus_base(problem).text + text, problem.entry_point)
 
 
 def _chat(problem: EvalProblem) -> Prompt:
@@ -133,6 +163,9 @@ PROTOCOLS = {
         EvalProtocol("bigcode", _stripped, _bigcode_stop, _continued(_stripped), 512),
         EvalProtocol(
             "bigcode_unstripped", _unstripped, _bigcode_stop, _continued(_unstripped), 512
+        ),
+        EvalProtocol(
+            "evalplus_base", _evalplus_base, _evalplus_base_stop, _continued_and_sanitised, 768
         ),
         EvalProtocol("chat", _chat, _chat_stop, _sanitised, 768),
         EvalProtocol(TRAINED, _trained, _no_stop, _declared, 1024),

@@ -36,10 +36,10 @@ class Scores:
     Attributes:
         fewest, most: samples of a problem.
         pass_at: by k.
-        format: share of answers that hold a program, see `Judged.formed`.
+        format: share of responses that hold a program, see `Judged.formed`.
         skill: share of those that are right; None where there is none. pass@1 = format · skill
             where all problems have as many samples.
-        cut_off: share of answers that ended for their length.
+        cut_off: share of responses that ended for their length.
     """
 
     benchmark: str
@@ -87,7 +87,7 @@ def pass_shares(groups: dict[str, list[Judged]], k: int) -> list[float]:
 
 
 def format_shares(groups: dict[str, list[Judged]]) -> list[float]:
-    """The share of answers that hold a program, per problem."""
+    """The share of responses that hold a program, per problem."""
     return [_mean([v.formed for v in group]) for group in groups.values()]
 
 

@@ -9,7 +9,7 @@ import ast
 import warnings
 from collections.abc import Iterator
 
-MAX_CHARS = 100_000  # beyond it nothing is parsed: no answer of a few thousand tokens is so long
+MAX_CHARS = 100_000  # beyond it nothing is parsed: no response of a few thousand tokens is so long
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -84,6 +84,9 @@ def _longest_from(lines: list[str], start: int, beaten: int) -> int:
 
 def _stops_at(source: str) -> int:
     """The line, from 1, at which parsing fails; 0 where it does not."""
+    if "\0" in source:  # for which Python names no line
+        source, _, _ = source.partition("\0")
+        return source.count("\n") + 1
     try:
         with warnings.catch_warnings(action="ignore"):
             ast.parse(source)
@@ -113,17 +116,19 @@ def _kept(region: str, entry_point: str) -> list[tuple[int, int]]:
         if isinstance(node, ast.Import | ast.ImportFrom)
         or any(name in needed and first[name] is node for name in _names(node))
     ]
-    return [(_first_line(node), node.end_lineno or node.lineno) for node in chosen]
+    lines = [(_first_line(node), node.end_lineno or node.lineno) for node in chosen]
+    return list(dict.fromkeys(lines))  # several statements may share a line
 
 
 def _names(node: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement defines. A function that returns nothing is none: it is
-    mostly the prompt's own head, repeated.
+    """The name that a top-level statement defines. A function that returns nothing defines none: it
+    is mostly the prompt's own head, repeated. As at evalplus an assignment defines its first target
+    (`A` of `A = B = 3`), if that is a name.
     """
     if isinstance(node, ast.ClassDef) or (isinstance(node, _Function) and _returns(node)):
         yield node.name
-    elif isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        yield node.targets[0].id
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         yield node.target.id
 
@@ -153,6 +158,9 @@ def _first_line(node: ast.stmt) -> int:
 def _defines(node: ast.stmt, name: str) -> bool:
     if isinstance(node, _Function | ast.ClassDef) and node.name == name:
         return not all(_is_docstring(part) for part in node.body)
+    if isinstance(node, ast.Assign):
+        parts = [part for target in node.targets for part in ast.walk(target)]
+        return any(isinstance(part, ast.Name) and part.id == name for part in parts)
     return name in _names(node) or (
         isinstance(node, ast.Import | ast.ImportFrom)
         and any((alias.asname or alias.name) == name for alias in node.names)

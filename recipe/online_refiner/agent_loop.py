@@ -23,7 +23,8 @@ from recipe.online_refiner.records import Score
 from recipe.online_refiner.refine.feedback import feedback_text
 from recipe.online_refiner.refine.refining import Refining
 from recipe.online_refiner.run.console import show_our_log
-from recipe.online_refiner.servers.engine import end_ids
+from recipe.online_refiner.servers.chat import policy_chat
+from recipe.online_refiner.servers.refiner_engine import end_ids
 from refiner_worker.client import Generator, RefinerClient, RefineTask
 from refiner_worker.engine import sampling_extra
 from refiner_worker.prompts import load_template
@@ -45,12 +46,12 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         refiner = plan.refiner
         client = RefinerClient(
             generator,
-            self.tokenizer,
+            policy_chat(self.config, self.tokenizer, self.model_config.local_path),
             load_template(refiner.template),
             plan.limits,
             refiner.temperature,
             plan.decoding,
-            end_ids=end_ids(refiner.model_path or self.model_config.local_path),
+            end_ids=end_ids(refiner.model_path) if refiner.model_path else (),
             sampling_extra=sampling_extra(plan.engine),
         )
         self._feedback = refiner.feedback

@@ -110,6 +110,17 @@ class Mode(StrEnum):
     SEPARATE_ASYNC = "separate_async"
 
 
+CRITIC_FREE_ESTIMATORS = (
+    *("grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "opo", "gpg"),
+    *("reinforce_plus_plus", "reinforce_plus_plus_baseline"),
+)
+"""verl's estimators that need rewards, masks and groups alone (`algorithm.adv_estimator`)."""
+ESTIMATORS = (
+    *("gae", *CRITIC_FREE_ESTIMATORS, "remax", "gdpo"),
+    *("optimal_token_baseline", "tir_optimal_token_baseline"),
+)
+"""All of verl's estimators."""
+
 ACTOR_POOL = "global_pool"
 """verl's name of the GPUs on which the actor trains."""
 REWARD_POOL = "reward_pool"
@@ -144,3 +155,5 @@ TOKEN_FACTOR = "expert_phi"
 """Setting of a whole batch: whether CHORD's token factor φ is on."""
 CROSS_ENTROPY_METRIC = "refine_ce"
 """Metric of the loss: (number, [c_t in nats]) of each numbered row."""
+CROSS_ENTROPY_PARTITION = "refine_ce"
+"""TransferQueue's partition of rows whose c_t is measured; verl's samples live in `train`."""

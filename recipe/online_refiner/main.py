@@ -1,4 +1,4 @@
-"""Entry point: `python -m recipe.online_refiner.main KEY=VALUE …`, Hydra's way.
+"""Entry point: `python -m recipe.online_refiner.main KEY=VALUE …` (Hydra).
 
 Composes the config, refuses what cannot run before anything is started, writes the run's folder
 and hands over to verl.

@@ -15,7 +15,7 @@ from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.method.registry import constraint_class, own_sections
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.refine.budgets import refine_limits
-from recipe.online_refiner.servers.engine import decoding_choice, engine_name
+from recipe.online_refiner.servers.refiner_engine import decoding_choice, engine_name
 from recipe.online_refiner.settings import Settings, read_settings
 from refiner_worker.choice import Choice
 from reward.traits import traits_of
@@ -30,7 +30,7 @@ def resolve(config: DictConfig) -> RunPlan:
     Every value that the user left open and that several processes read is written into the config,
     `refiner.decoding: auto` among them, so that all of them do the same.
     """
-    _make_absolute(config)
+    _name_own_constraint(config)
     constraint = constraint_class(config)
     settings = read_settings(config, own_sections(constraint))
     needs = constraint.needs(settings)
@@ -53,9 +53,14 @@ def _plan(config: DictConfig, settings: Settings, needs: Needs) -> RunPlan:
     return replace(plan, decoding=decoding_choice(plan)) if plan.refines else plan
 
 
-def _make_absolute(config: DictConfig) -> None:
-    """The file of a constraint of the user's own, for processes with another working directory."""
+def _name_own_constraint(config: DictConfig) -> None:
+    """A constraint of the user's own: an arm named by its class, and its file from any folder.
+
+    Other processes have other working directories, and an arm is part of the run's folder.
+    """
     origin, _, name = str(config.constraint.kind).rpartition(":")
+    if origin and config.run.arm == config.constraint.kind:
+        config.run.arm = name
     if origin.endswith(".py"):
         config.constraint.kind = f"{Path(origin).expanduser().absolute()}:{name}"
 

@@ -59,6 +59,7 @@ from recipe.online_refiner.run.metrics_log import (
 from recipe.online_refiner.run.save_request import is_save_requested, mark_saved
 from recipe.online_refiner.run.start_times import REFINER, TRAINER, StartClock, add_phases
 from recipe.online_refiner.servers.averaging_worker import AveragingWorker
+from recipe.online_refiner.servers.chat import policy_chat
 from recipe.online_refiner.servers.refiner_servers import RefinerServers
 from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.loss import constrained_loss
@@ -239,7 +240,7 @@ class OnlineRefinerTrainer(PPOTrainer):
             mini_batches=len(batch) // a_mini_batch,
             rollouts_a_mini_batch=a_mini_batch,
             trains_actor=self.config.trainer.critic_warmup <= self.global_steps,
-            tokenizer=self.tokenizer,
+            chat=policy_chat(self.config, self.tokenizer),
             max_response_tokens=self.config.data.max_response_length,
         )
 

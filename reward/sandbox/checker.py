@@ -11,26 +11,33 @@ arrays that the candidate changed in place are changed in the checker too.
 """
 
 import builtins
+import contextlib
 import json
 import os
 import socket
 import types
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
-from reward.sandbox import codec, runner, wire
+from reward.sandbox import codec, forms, runner, wire
 from reward.sandbox.preamble import call_namespace
-from reward.sandbox.runner import Record
-from reward.sandbox.wire import PASSED, End
+from reward.sandbox.process import read_all
+from reward.sandbox.record import Record
+from reward.sandbox.wire import DIED, PASSED, End
 
-DIED = "died"
+TEST_MODULE = "test_program"
 
+_STOPS = frozenset({"StopIteration", "StopAsyncIteration"})
 _MUTABLE = (list, dict, set, bytearray, deque)
 
 
-def serve_candidate(source: bytes, sock: socket.socket, record: Record) -> None:
-    """Compile and run the program, then answer calls of its functions; never returns."""
-    code = runner.compile_program(source, record)
+def serve_candidate(content: int, code_bytes: int, sock: socket.socket, record: Record) -> NoReturn:
+    """Compile and run the program, then answer calls of its functions.
+
+    Standard input is empty, as the zygote's own.
+    """
+    code = runner.compile_program(content, code_bytes, record)
+    os.close(content)
     namespace = runner.fresh_main({})
     runner.fresh_streams()
     try:
@@ -39,21 +46,23 @@ def serve_candidate(source: bytes, sock: socket.socket, record: Record) -> None:
         memory = isinstance(error, MemoryError)
         record.end(0, End.MEMORY if memory else End.EXCEPTION, type(error).__name__)
         os._exit(1)
-    wire.send(sock, {"ready": True}, [])
+    wire.send_frame(sock, {"ready": True})
     while True:
         try:
-            header, _ = wire.receive(sock)
+            frame = wire.receive_frame(sock)
         except wire.ConnectionLost:
             os._exit(0)
-        wire.send(sock, _call(namespace, header), [])
+        with contextlib.suppress(OSError):  # a program may have closed its standard error
+            runner.empty(2)
+        wire.send_frame(sock, _call(namespace, frame))
 
 
-def _call(namespace: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
-    name = header["function"]
+def _call(namespace: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
+    name = frame["function"]
     try:
         if name not in namespace:
             raise NameError(f"name {name!r} is not defined")
-        arguments, named = codec.loads(header["arguments"])
+        arguments, named = codec.loads(frame["arguments"])
         result = namespace[name](*arguments, **named)
         return {"result": codec.dumps(result), "arguments": codec.dumps(arguments)}
     except BaseException as error:  # whatever untrusted code raises
@@ -67,46 +76,71 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def run_checker(source: bytes, entry: str, sock: socket.socket, output_fd: int) -> None:
-    """Run the test program against the candidate behind `sock`; never returns.
+def run_checker(content: int, entry: str, sock: socket.socket, output_fd: int) -> NoReturn:
+    """Run the test program against the candidate behind `sock`.
 
     The outcome goes to `output_fd`, which the candidate's process does not have, as JSON: [End.OK,
-    PASSED], [End.OK, what failed], or another `End` where the candidate itself raised or died.
+    PASSED], [End.OK, what failed], another `End` where the candidate itself raised or died, or
+    End.PROBLEM where the test itself is at fault.
     """
-    parts = json.loads(source)
+    parts = json.loads(read_all(content))
+    os.close(content)
     line = Line(sock)
-    namespace = runner.fresh_main(call_namespace())
     runner.fresh_streams()
-    end, detail = End.OK, PASSED
     try:
         line.receive()  # the program has been compiled and run to its end
-        _run_prompt(parts["prompt"], namespace)
-        test = compile(parts["test"], "<test>", "exec")
-        for name in _names(test) - namespace.keys() - vars(builtins).keys() | {entry}:
-            namespace[name] = Candidate(line, name)
-        exec(test, namespace)
-        check = namespace.get("check")
-        if isinstance(check, types.FunctionType):
-            if "check" in _names(check.__code__):  # no test calls itself: the program's is meant
-                namespace["check"] = Candidate(line, "check")
-            check(namespace[entry])
+        end, detail = _run_test(parts["prompt"], parts["test"], entry, line)
     except CandidateDied:
         end, detail = End.EXCEPTION, DIED
     except BaseException as error:  # an assertion, or the test code tripping over a wrong result
-        end, detail = End.OK, type(error).__name__
-        if error is line.raised:
-            end = End.MEMORY if isinstance(error, MemoryError) else End.EXCEPTION
+        end, detail = _failure(error, line)
     os.write(output_fd, json.dumps([end, detail]).encode())
     os._exit(0)
 
 
-def _run_prompt(prompt: str, namespace: dict[str, Any]) -> None:
-    """Define what the prompt defines beside the function to complete: helpers and imports."""
-    try:
-        code = compile(prompt, "<prompt>", "exec")
-    except SyntaxError:
-        return  # the prompt stops inside a statement, and so defines nothing
+def _run_test(prompt: str, test: str, entry: str, line: "Line") -> tuple[End, str]:
+    namespace = runner.fresh_main(call_namespace(), TEST_MODULE)
+    _run_prompt(prompt, namespace)
+    code = compile(test, "<test>", "exec")
+    names = names_in(code)
+    line.expects_stop = not _STOPS.isdisjoint(names)
+    for name in names - namespace.keys() - vars(builtins).keys() | {entry}:
+        namespace[name] = Candidate(line, name)
+    forms.silence_main(names)
     exec(code, namespace)
+    check = namespace.get("check")
+    if isinstance(check, types.FunctionType):
+        if "check" in names_in(check.__code__):  # no test calls itself: the program's is meant
+            namespace["check"] = Candidate(line, "check")
+        check(namespace[entry])
+    else:
+        forms.run(namespace)
+    if line.calls == 0:
+        return End.PROBLEM, "the test never calls the program"
+    return End.OK, PASSED
+
+
+def _failure(error: BaseException, line: "Line") -> tuple[End, str]:
+    """What a test that ended by `error` says."""
+    name = type(error).__name__
+    if error is line.raised:
+        return (End.MEMORY if isinstance(error, MemoryError) else End.EXCEPTION), name
+    if isinstance(error, ImportError | forms.NotATest):
+        return End.PROBLEM, f"the test cannot be run: {name}: {error}"[:200]
+    return End.OK, name
+
+
+def _run_prompt(prompt: str, namespace: dict[str, Any]) -> None:
+    """Define what the prompt defines beside the function to complete: helpers and imports.
+
+    A prompt that stops inside a statement is run up to the last line where it does not.
+    """
+    lines = prompt.splitlines(keepends=True)
+    for count in range(len(lines), 0, -1):
+        with contextlib.suppress(SyntaxError):
+            code = compile("".join(lines[:count]), "<prompt>", "exec")
+            exec(code, namespace)
+            return
 
 
 class CandidateDied(BaseException):
@@ -118,17 +152,20 @@ class Line:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.calls = 0
         self.raised: BaseException | None = None
+        self.expects_stop = False
 
     def receive(self) -> dict[str, Any]:
         try:
-            return wire.receive(self.sock)[0]
+            return wire.receive_frame(self.sock)
         except wire.ConnectionLost as error:
             raise CandidateDied from error
 
-    def ask(self, header: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
+        self.calls += 1
         try:
-            wire.send(self.sock, header, [])
+            wire.send_frame(self.sock, frame)
         except OSError as error:
             raise CandidateDied from error
         return self.receive()
@@ -145,21 +182,28 @@ class Candidate:
         sent = codec.dumps((arguments, named))
         reply = self._line.ask({"function": self._name, "arguments": sent})
         if "error" in reply:
-            self._line.raised = _exception(str(reply["error"]), str(reply.get("text", "")))
+            name, text = str(reply["error"]), str(reply.get("text", ""))
+            self._line.raised = _exception(name, text, self._line.expects_stop)
             raise self._line.raised
         _write_back(arguments, codec.loads(reply["arguments"]))
         return codec.loads(reply["result"])
 
 
-def _names(code: types.CodeType) -> set[str]:
+def names_in(code: types.CodeType) -> set[str]:
     """All names that `code` and the functions in it look up."""
     inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
+    return set(code.co_names).union(*map(names_in, inner))
 
 
-def _exception(name: str, text: str) -> BaseException:
-    """The built-in exception of that name, for tests that expect one, else a RuntimeError."""
+def _exception(name: str, text: str, expects_stop: bool) -> BaseException:
+    """The built-in exception of that name, for tests that expect one, else a RuntimeError.
+
+    What ends an iteration is an ordinary error (as in PEP 479): raised by a call inside a test's
+    loop or `all(...)`, it would end that as if all had been well. Tests that name it expect it.
+    """
     kind = getattr(builtins, name, None)
+    if name in _STOPS and not expects_stop:
+        kind = None
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(text)

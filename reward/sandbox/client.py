@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from reward.sandbox import wire
-from reward.sandbox.wire import ConnectionLost, End, Level, Request, RunResult
+from reward.sandbox.results import Remains, RunResult, Score, results, scores
+from reward.sandbox.wire import ConnectionLost, Death, End, Kind, Level, Request
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = f"import sys; sys.path.insert(0, {_ROOT!r}); from reward.sandbox.zygote import main; main()"
@@ -67,6 +69,7 @@ class ZygoteClient:
         packages: Iterable[str] = ("numpy",),
     ) -> None:
         self.requests = 0
+        self.broken = ""
         self.level = Level.NONE
         folders = package_folders(packages)
         hello = self._start(max_level, folders)
@@ -84,7 +87,7 @@ class ZygoteClient:
             )
 
     def _start(self, max_level: Level, folders: dict[str, str]) -> dict:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         options = json.dumps({"max_level": int(max_level), "packages": folders})
         self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
         with theirs:
@@ -100,35 +103,65 @@ class ZygoteClient:
             )
         self._sock = ours
         try:
-            return wire.receive(ours, time.monotonic() + _START_DEADLINE_S)[0]
+            return wire.receive_message(ours, time.monotonic() + _START_DEADLINE_S)[0]
         except ConnectionLost as error:
             message = self._last_words()
             self.close()
             raise SandboxError(f"the sandbox did not start ({error}): {message}") from error
 
-    def run(self, request: Request) -> dict[int, RunResult]:
-        """Run a request; the results by position of the input.
+    def run(self, request: Request) -> list[RunResult]:
+        """Run a program on the inputs of a request; how each ended.
 
         Raises:
             SandboxError: the zygote died or did not answer; it is closed and of no more use.
         """
+        remains = self._ask(request)
+        if remains is None:
+            return [RunResult(End.BROKEN, self.broken, 0.0, b"")] * len(request.inputs)
+        return results(request.kind, remains, request.limits)
+
+    def score(self, request: Request, count: int) -> list[Score]:
+        """What a problem's own checker says of the `count` cases in the only input.
+
+        Raises:
+            SandboxError: as `run`.
+        """
+        remains = self._ask(request)
+        if remains is None:
+            return [Score(None, End.BROKEN, self.broken)] * count
+        return scores(remains, request.limits, count)
+
+    def _ask(self, request: Request) -> Remains | None:
+        """What a request left; None where the zygote could not carry it out (`broken` says why)."""
         self.requests += 1
-        groups = len(request.groups)
-        limits = request.limits
-        deadline_s = time.monotonic() + _SLACK_S + groups * (8 * limits.wall_s + 1)
-        max_bytes = sum(map(len, request.groups)) * (limits.output_bytes + 1)
+        deadline_s = time.monotonic() + _SLACK_S + request.limits.total_s
         try:
-            self._sock.settimeout(_SLACK_S + limits.wall_s)
-            wire.send(self._sock, *request.frame())
-            header, blobs = wire.receive(self._sock, deadline_s, max_bytes)
+            self._sock.settimeout(_SLACK_S)
+            self._send(request)
+            header, fds = wire.receive_message(self._sock, deadline_s)
         except (ConnectionLost, OSError) as error:
             message = self._last_words()
             self.close()
             raise SandboxError(f"a zygote failed ({error}): {message}") from error
-        return {
-            index: RunResult(End(end), detail, cpu_s, output)
-            for (index, end, detail, cpu_s), output in zip(header["results"], blobs, strict=True)
-        }
+        if "broken" in header:
+            self.broken = str(header["broken"])
+            return None
+        return _remains(header, *fds)
+
+    def _send(self, request: Request) -> None:
+        """Send the request; a test program in a message of its own (see `Executor._check`)."""
+        apart = request.kind == Kind.CHECK
+        contents = [[request.code, *([] if apart else request.inputs)]]
+        header = request.header()
+        if apart:
+            header["sizes"][1:] = [0]
+            contents.append(request.inputs)
+        for number, parts in enumerate(contents):
+            fd = wire.memory_file(parts)
+            try:
+                wire.send_message(self._sock, {} if number else header, [fd])
+            finally:
+                os.close(fd)
 
     @property
     def pid(self) -> int:
@@ -166,3 +199,12 @@ class ZygoteClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _remains(header: dict[str, Any], result: int) -> Remains:
+    try:
+        content = os.pread(result, os.fstat(result).st_size, 0)
+    finally:
+        os.close(result)
+    deaths = [Death(*fields) for fields in header["deaths"]]
+    return Remains(deaths, header["outputs"], header["sink"], content)

@@ -1,138 +1,102 @@
 """Forks, feeds, times and reaps the processes of one request. Runs in the zygote.
 
-The processes it forks lock themselves in before they compile anything. What they report through
-shared memory is believed only where it lowers the verdict.
+The processes it forks lock themselves in before they compile anything. The executor handles files
+of code, inputs and outputs by their descriptors and reads none of them: the next program is forked
+from this memory.
 """
 
 import contextlib
-import json
 import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 
-from reward.sandbox import checker, isolation, runner, wire
+from reward.sandbox import checker, isolation, runner, scorer, threads, wire
 from reward.sandbox.process import (
-    Death,
     Files,
+    Page,
+    close_but,
     cpu_seconds,
     death_of,
     end_orphans,
-    keep_only,
+    gather,
     memory_files,
     time_left,
 )
-from reward.sandbox.wire import End, Kind, Limits, Request, RunResult
-
-# What a process may say of a test by the phase it says it is in.
-_RECORDED = {
-    runner.PHASE_COMPILING: (End.NOT_RUN, End.COMPILE),
-    runner.PHASE_RUNNING: (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY),
-    runner.PHASE_DONE: (End.NOT_RUN, End.OK, End.EXCEPTION, End.MEMORY),
-}
+from reward.sandbox.wire import Death, Kind, Limits, Order
 
 
 class Executor:
     """Answers requests, one at a time."""
 
-    def __init__(self, sock: socket.socket, walls: isolation.Walls, record: runner.Record) -> None:
+    def __init__(self, sock: socket.socket, walls: isolation.Walls, page: Page) -> None:
         self.sock = sock
         self.walls = walls
-        self.record = record
+        self.page = page
         self.ready = os.pipe()
         os.set_blocking(self.ready[0], False)
 
-    def answer(self, request: Request) -> None:
-        """Run all groups of a request and send the results."""
-        results: list[tuple[int, RunResult]] = []
-        for group in request.groups:
-            results += zip(group, self._run_group(request, group), strict=True)
-        header = {"results": [[i, int(r.end), r.detail, r.cpu_s] for i, r in results]}
-        wire.send(self.sock, header, [r.output for _, r in results])
-
-    def _run_group(self, request: Request, group: list[int]) -> list[RunResult]:
-        """Run one group in one process; an infrastructure failure is End.BROKEN for all of it."""
-        self.record.clear()
-        run = self._check if request.kind == Kind.CHECK else self._program
+    def answer(self, order: Order) -> None:
+        """Carry out an order and send what is left of it; where that fails, the reason."""
+        self.page.record.clear()
         try:
-            with memory_files([request.inputs[index] for index in group]) as files:
-                return run(request, files)
+            with memory_files(order) as files:
+                deaths = self._run(order, files)
+                outputs = [output for _, output in files.pairs]
+                if order.kind == Kind.RUN:
+                    outputs.append(files.sink)
+                result, sizes = gather(self.page, outputs, order.limits.output_bytes)
+                sink = os.fstat(files.sink).st_size
         except OSError as error:
-            return [RunResult(End.BROKEN, str(error), 0.0, b"")] * len(group)
+            wire.send_message(self.sock, {"broken": str(error)})
+            return
+        header = {"deaths": [astuple(d) for d in deaths], "outputs": sizes, "sink": sink}
+        try:
+            wire.send_message(self.sock, header, [result])
+        finally:
+            os.close(result)
 
-    def _program(self, request: Request, files: Files) -> list[RunResult]:
+    def _run(self, order: Order, files: Files) -> list[Death]:
+        if order.kind == Kind.CHECK:
+            return self._check(order, files)
+        record = self.page.record
+
         def body() -> None:
-            runner.run_group(
-                request.kind, request.code, request.entry, files.pairs, files.sink, self.record
-            )
+            if order.kind == Kind.SCORE:
+                scorer.score_cases(order, files.pairs, files.sink)
+            runner.run_group(order, files.pairs, files.sink, record)
 
-        (death,) = self._supervise([self._fork(request.limits, files.sink, body)], request.limits)
-        return [
-            self._result(position, fd, files.sink, request.limits, death)
-            for position, (_, fd) in enumerate(files.pairs)
-        ]
+        return self._supervise([self._fork(order.limits, files.sink, body)], order.limits)
 
-    def _result(
-        self, position: int, output_fd: int, sink: int, limits: Limits, death: Death
-    ) -> RunResult:
-        phase = self.record.phase
-        end, detail = self.record.read(position)
-        if not death.isolated:
-            end, detail = End.BROKEN, f"isolation failed, exit status {death.exit_code}"
-        elif end == End.NOT_RUN and position == self.record.position and phase < runner.PHASE_DONE:
-            end, detail = death.explain(phase)
-        elif end not in _RECORDED.get(phase, ()):
-            end = End.EXCEPTION  # forged
-        size = os.fstat(output_fd).st_size
-        if end != End.NOT_RUN and max(size, os.fstat(sink).st_size) >= limits.output_bytes:
-            end, detail = End.OUTPUT, f"more than {limits.output_bytes} bytes written"
-        output = os.pread(output_fd, size, 0) if end == End.OK else b""
-        return RunResult(End(end), detail, death.cpu_s, output)
+    def _check(self, order: Order, files: Files) -> list[Death]:
+        """The candidate and the test program, each in a process of its own.
 
-    def _check(self, request: Request, files: Files) -> list[RunResult]:
-        """One test program and the candidate, each in a process of its own."""
-        ((input_fd, output_fd),) = files.pairs
+        The test comes in a second message, for which this process asks only when the candidate's
+        has been forked: so that has never had the test, not even as a descriptor.
+        """
+        ((_, output_fd),) = files.pairs
         ends = socket.socketpair()
 
         def serve() -> None:
-            os.dup2(input_fd, 0)
-            (fd,) = keep_only(ends[0].detach())
+            content, fd = close_but(order.content, ends[0].detach())
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
-            checker.serve_candidate(request.code, sock, self.record)
-
-        def check() -> None:
-            fd, output = keep_only(ends[1].detach(), output_fd)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
-            checker.run_checker(request.inputs[0], request.entry, sock, output)
+            checker.serve_candidate(content, order.code_bytes, sock, self.page.record)
 
         with ends[0], ends[1]:
-            candidate = self._fork(request.limits, files.sink, serve)
-            test = self._fork(request.limits, files.sink, check)
-        deaths = self._supervise([test, candidate], request.limits)
-        end, detail = self._check_end(os.pread(output_fd, 4096, 0), *deaths)
-        output = detail.encode() if end == End.OK else b""
-        return [RunResult(end, detail, deaths[0].cpu_s + deaths[1].cpu_s, output)]
+            candidate = self._fork(order.limits, files.sink, serve)
+            _, (test_fd,) = wire.receive_message(self.sock)
 
-    def _check_end(self, outcome: bytes, test: Death, candidate: Death) -> tuple[End, str]:
-        recorded, why = self.record.read(0)
-        if not candidate.isolated:
-            return End.BROKEN, "isolation failed"
-        if self.record.phase <= runner.PHASE_COMPILING:
-            return End.COMPILE, why or candidate.explain(runner.PHASE_COMPILING)[1]
-        if candidate.over_cpu or test.over_cpu:
-            return End.TIME, ""
-        if not outcome:
-            return test.explain(runner.PHASE_RUNNING)
-        number, detail = json.loads(outcome)
-        if number != End.EXCEPTION or detail != checker.DIED:
-            return End(number), detail
-        if recorded in (End.EXCEPTION, End.MEMORY):
-            return End(recorded), why
-        end, detail = candidate.explain(runner.PHASE_RUNNING)
-        return (End.EXCEPTION if end == End.OK else end), detail
+            def check() -> None:
+                test_content, output, fd = close_but(test_fd, output_fd, ends[1].detach())
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
+                checker.run_checker(test_content, order.entry, sock, output)
+
+            test = self._fork(order.limits, files.sink, check)
+            os.close(test_fd)
+        return self._supervise([test, candidate], order.limits)
 
     def _fork(self, limits: Limits, sink: int, body: Callable[[], None]) -> int:
         """The process ID of a confined child that runs `body`, which never returns."""
@@ -142,7 +106,9 @@ class Executor:
         try:
             isolation.die_with_parent()
             self.sock.close()
+            os.close(self.page.fd)
             os.dup2(sink, 2)
+            threads.clamp_stack_sizes(limits.memory_bytes)
             isolation.confine(self.walls, limits, limits.cpu_s)
             os.write(self.ready[1], b"i")
             os.close(self.ready[0])

@@ -2,9 +2,6 @@
 
 Everything here shares an interpreter with untrusted code and is believed in nothing that could
 raise a score: a program can forge how a test ended, but not outputs that it does not know.
-Record layout (one shared page, zeroed by the zygote): byte 0 phase, byte 1 unused, bytes 2-3 the
-position of the running test within its group, then per position one `End` byte and DETAIL_BYTES
-of text.
 """
 
 import _thread
@@ -12,119 +9,77 @@ import atexit
 import contextlib
 import gc
 import json
-import mmap
 import os
-import struct
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from reward.sandbox.codec import result_json
 from reward.sandbox.preamble import call_namespace
-from reward.sandbox.wire import End, Kind
+from reward.sandbox.process import read_all
+from reward.sandbox.record import PHASE_COMPILING, PHASE_DONE, PHASE_RUNNING, Record
+from reward.sandbox.wire import End, Kind, Order
 
-DETAIL_BYTES = 47
-SLOT_BYTES = 1 + DETAIL_BYTES
-HEADER_BYTES = 4
-PHASE_COMPILING, PHASE_RUNNING, PHASE_DONE = range(1, 4)
-MAX_GROUP = 32
-RECORD_BYTES = HEADER_BYTES + MAX_GROUP * SLOT_BYTES
+PROGRAM_FILE = "/program.py"
 
 _NEWLINES = {"r": None, "w": "\n"}
 
 
-class Record:
-    """The shared page through which a program's process says how far it is."""
-
-    def __init__(self, page: mmap.mmap) -> None:
-        self.page = page
-
-    def clear(self) -> None:
-        self.page[:RECORD_BYTES] = bytes(RECORD_BYTES)
-
-    @property
-    def phase(self) -> int:
-        return self.page[0]
-
-    @phase.setter
-    def phase(self, value: int) -> None:
-        self.page[0] = value
-
-    @property
-    def position(self) -> int:
-        return struct.unpack_from("<H", self.page, 2)[0]
-
-    @position.setter
-    def position(self, value: int) -> None:
-        struct.pack_into("<H", self.page, 2, value)
-
-    def end(self, position: int, end: End, detail: str = "") -> None:
-        start = HEADER_BYTES + position * SLOT_BYTES
-        text = detail.encode("utf-8", "replace")[:DETAIL_BYTES].ljust(DETAIL_BYTES, b"\0")
-        self.page[start : start + SLOT_BYTES] = bytes([end]) + text
-
-    def read(self, position: int) -> tuple[int, str]:
-        start = HEADER_BYTES + position * SLOT_BYTES
-        slot = self.page[start : start + SLOT_BYTES]
-        return slot[0], slot[1:].rstrip(b"\0").decode("utf-8", "replace")
-
-
-def run_group(
-    kind: Kind, source: bytes, entry: str, files: list[tuple[int, int]], sink: int, record: Record
-) -> None:
-    """Compile `source` and run it once per (input fd, output fd) of `files`; never returns.
+def run_group(order: Order, files: list[tuple[int, int]], sink: int, record: Record) -> NoReturn:
+    """Compile the program and run it once per (input fd, output fd) of `files`.
 
     With several files the run stops, without a verdict for what is left, as soon as a test leaves
     something behind (threads) that would disturb the next.
     """
-    record.phase = PHASE_COMPILING
-    try:
-        code = compile(source.decode("utf-8", "surrogatepass"), "<program>", "exec")
-    except MemoryError:
-        record.end(0, End.COMPILE, "MemoryError")
-        os._exit(1)
-    except (
-        Exception
-    ) as error:  # SyntaxError, ValueError (null bytes), RecursionError, OverflowError
-        record.end(0, End.COMPILE, type(error).__name__)
-        os._exit(1)
-    del source
-    record.phase = PHASE_RUNNING
-    run = _run_stdio if kind == Kind.STDIO else _run_call
+    code = compile_program(order.content, order.code_bytes, record)
+    run = _RUNS[order.kind]
+    called = order.kind == Kind.CALL
     alone = len(files) == 1
     for position, (input_fd, output_fd) in enumerate(files):
-        record.position = position
+        record.move_to(position)
         os.dup2(input_fd, 0)
-        os.dup2(output_fd if kind == Kind.STDIO else sink, 1)
+        os.dup2(sink if called else output_fd, 1)
         if alone:
-            output_fd = _keep_only(output_fd, kind)
-        end, detail = run(code, entry, output_fd, alone or position == 0)
+            output_fd = _close_others(output_fd if called else 1)
+        end, detail = run(code, order.entry, output_fd, alone or position == 0)
+        if not alone and (noise := os.fstat(sink).st_size) > 0:
+            empty(sink)
+            if noise >= order.limits.output_bytes:
+                end, detail = End.OUTPUT, "too much written beside the output"
         record.end(position, end, detail)
         if end == End.MEMORY or _thread._count() > 0:
             break
-    record.phase = PHASE_DONE
+    record.enter(PHASE_DONE)
     os._exit(0)
 
 
-def compile_program(source: bytes, record: Record) -> types.CodeType:
-    """The compiled program; ends the process where it does not compile."""
-    record.phase = PHASE_COMPILING
+def compile_program(content: int, code_bytes: int, record: Record) -> types.CodeType:
+    """The compiled program, whose source the file starts with; else ends the process."""
+    record.enter(PHASE_COMPILING)
     try:
-        code = compile(source.decode("utf-8", "surrogatepass"), "<program>", "exec")
+        source = os.pread(content, code_bytes, 0).decode("utf-8", "surrogatepass")
+        code = compile(source, "<program>", "exec")
     except Exception as error:  # SyntaxError, ValueError (null bytes), MemoryError, RecursionError
         record.end(0, End.COMPILE, type(error).__name__)
         os._exit(1)
-    record.phase = PHASE_RUNNING
+    record.enter(PHASE_RUNNING)
     return code
 
 
-def _keep_only(output_fd: int, kind: Kind) -> int:
+def empty(sink: int) -> None:
+    """Forget what earlier tests wrote beside their outputs: the limit is each test's own."""
+    os.ftruncate(sink, 0)
+    os.lseek(sink, 0, os.SEEK_SET)
+
+
+def _close_others(output_fd: int) -> int:
     """Close all descriptors but 0 to 2 and, for a result, one more, whose number is returned."""
-    if kind == Kind.STDIO:
+    if output_fd <= 2:
         os.closerange(3, 1024)
-        return 1
+        return output_fd
     os.dup2(output_fd, 3)
     os.closerange(4, 1024)
     return 3
@@ -134,9 +89,22 @@ def _run_stdio(code: types.CodeType, entry: str, output_fd: int, thorough: bool)
     return _guarded(lambda namespace: exec(code, namespace), {}, thorough)
 
 
+def _run_traced(
+    code: types.CodeType, entry: str, output_fd: int, thorough: bool
+) -> tuple[End, str]:
+    def body(namespace: dict[str, Any]) -> None:
+        try:
+            exec(code, namespace)
+        except Exception as error:
+            own = error.__traceback__.tb_next if error.__traceback__ else None
+            traceback.print_exception(type(error), error, own)
+            raise
+
+    return _guarded(body, {}, thorough)
+
+
 def _run_call(code: types.CodeType, entry: str, output_fd: int, thorough: bool) -> tuple[End, str]:
-    arguments = json.loads(_read_all(0))
-    os.lseek(0, 0, os.SEEK_SET)
+    arguments = json.loads(read_all(0))
 
     def body(namespace: dict[str, Any]) -> None:
         exec(code, namespace)
@@ -146,6 +114,9 @@ def _run_call(code: types.CodeType, entry: str, output_fd: int, thorough: bool) 
         os.pwrite(output_fd, encoded, 0)
 
     return _guarded(body, call_namespace(), thorough)
+
+
+_RUNS = {Kind.STDIO: _run_stdio, Kind.RUN: _run_traced, Kind.CALL: _run_call}
 
 
 def _callable(namespace: dict[str, Any], entry: str) -> Callable[..., Any]:
@@ -180,22 +151,34 @@ def _guarded(
     except BaseException as error:  # whatever untrusted code raises
         end, detail = End.EXCEPTION, type(error).__name__
     try:
-        _flush(streams)
-        namespace.clear()
-        if thorough:
-            gc.collect()
+        _finish(namespace, streams, thorough)
     except BaseException as error:  # a replaced or closed stdout; __del__ of untrusted objects
         if end == End.OK:
             end, detail = End.EXCEPTION, type(error).__name__
     return end, detail
 
 
-def fresh_main(names: dict[str, Any]) -> dict[str, Any]:
-    """The namespace of a new `__main__` that holds `names`."""
-    module = types.ModuleType("__main__")
+def _finish(namespace: dict[str, Any], streams: list[Any], thorough: bool) -> None:
+    """End as the interpreter does: flush, destroy what the program made, flush what that printed.
+
+    The latest names go first, so that destructors still find the modules and classes they use.
+    """
+    _flush(streams)
+    sys.stdout = streams[0]
+    while namespace:
+        namespace.popitem()
+    if thorough:
+        gc.collect()
+    if not streams[0].closed:
+        streams[0].flush()
+
+
+def fresh_main(names: dict[str, Any], name: str = "__main__") -> dict[str, Any]:
+    """The namespace of a new main module that holds `names`."""
+    module = types.ModuleType(name)
     module.__dict__.update(names)
-    module.__dict__["__builtins__"] = __builtins__
-    sys.modules["__main__"] = module
+    module.__dict__.update(__builtins__=__builtins__, __file__=PROGRAM_FILE, __cached__=None)
+    sys.modules[name] = module
     return module.__dict__
 
 
@@ -229,7 +212,3 @@ def _join_threads() -> None:
     for thread in threading.enumerate():
         if thread is not current and not thread.daemon:
             thread.join()
-
-
-def _read_all(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,20 @@ class AllowIf:
     whole: bool = False
 
 
-Rule = Allow | Refuse | AllowIf
+@dataclass(frozen=True)
+class ReadLimit:
+    """Let limits be read (no new one given), and answer success, without any effect, where one of
+    `pretended` is to be set; else answer EPERM.
+
+    Contest programs raise the limit of their stack, which is high enough here.
+    """
+
+    limit: int
+    new: int
+    pretended: tuple[int, ...]
+
+
+Rule = Allow | Refuse | AllowIf | ReadLimit
 
 # name: (x86_64, aarch64); None where the architecture lacks it.
 _PLAIN: dict[str, tuple[int | None, int | None]] = {
@@ -106,8 +120,7 @@ _RULED: dict[str, tuple[int | None, int | None, Rule]] = {
     # Threads, never processes. clone3 hides its flags in memory: ENOSYS makes libc use clone.
     "clone": (56, 220, AllowIf(0, (_CLONE_THREAD,), mask=_CLONE_THREAD)),
     "clone3": (435, 435, Refuse(errno.ENOSYS)),
-    # Reading limits is fine, setting them is not; pid 0 is the caller.
-    "prlimit64": (302, 261, AllowIf(2, (0,), whole=True)),
+    "prlimit64": (302, 261, ReadLimit(limit=1, new=2, pretended=(resource.RLIMIT_STACK,))),
     # No F_SETOWN, F_SETSIG (signals to others), F_SETPIPE_SZ, F_ADD_SEALS.
     "fcntl": (72, 25, AllowIf(1, (*range(8), _F_DUPFD_CLOEXEC, _F_GET_SEALS, _F_GETPIPE_SZ))),
     "ioctl": (16, 29, AllowIf(1, (_TCGETS, _FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX))),
@@ -206,6 +219,8 @@ def _leaf(rule: Rule) -> list[bytes]:
         return [_insn(_RET, _ALLOW)]
     if isinstance(rule, Refuse):
         return [_insn(_RET, _ERRNO | rule.error)]
+    if isinstance(rule, ReadLimit):
+        return _limit_leaf(rule)
     low = _ARGS_OFFSET + 8 * rule.argument
     refuse = _insn(_RET, _ERRNO | errno.EPERM)
     code = []
@@ -217,3 +232,18 @@ def _leaf(rule: Rule) -> list[bytes]:
     for value in rule.values:
         code += [_insn(_JEQ, value, jf=1), _insn(_RET, _ALLOW)]
     return [*code, refuse]
+
+
+def _limit_leaf(rule: ReadLimit) -> list[bytes]:
+    new, limit = (_ARGS_OFFSET + 8 * argument for argument in (rule.new, rule.limit))
+    code = [
+        _insn(_LD_ABS, new + 4),
+        _insn(_JEQ, 0, jf=3),
+        _insn(_LD_ABS, new),
+        _insn(_JEQ, 0, jf=1),
+        _insn(_RET, _ALLOW),
+        _insn(_LD_ABS, limit),
+    ]
+    for value in rule.pretended:
+        code += [_insn(_JEQ, value, jf=1), _insn(_RET, _ERRNO)]
+    return [*code, _insn(_RET, _ERRNO | errno.EPERM)]

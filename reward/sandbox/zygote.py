@@ -2,9 +2,9 @@
 
     judge ──socket──> zygote ──fork──> program's process (confined, then compiles and runs)
 
-The zygote imports what contest programs import, once; feeds inputs and collects outputs through
-memory files; enforces time; and says how each test's run ended. At Level.FULL it is process 1 of
-its PID namespace, below a launcher that only waits.
+The zygote imports what contest programs import, once; passes inputs and outputs on as memory
+files, of which it reads none; enforces time; and says how each process ended. At Level.FULL it is
+process 1 of its PID namespace, below a launcher that only waits.
 
 Run as `python -S -s -c BOOT <socket fd> <JSON options>`; see `client.py`.
 """
@@ -16,7 +16,6 @@ import gc
 import importlib
 import importlib.util
 import json
-import mmap
 import os
 import resource
 import site
@@ -27,9 +26,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from reward.sandbox import isolation, runner, wire
+from reward.sandbox import isolation, wire
 from reward.sandbox.executor import Executor
-from reward.sandbox.wire import Level, Request
+from reward.sandbox.process import Page
+from reward.sandbox.wire import Level, Order
 
 _STACK_BYTES = 512 << 20
 _THREAD_STACK_BYTES = 16 << 20
@@ -54,7 +54,7 @@ def main() -> None:
             isolation.enter_namespaces()
             namespaced = True
         except OSError as error:
-            wire.send(sock, {"retry_without_namespaces": str(error)}, [])
+            wire.send_message(sock, {"retry_without_namespaces": str(error)})
             return
     if namespaced:
         _become_process_one(sock)
@@ -92,19 +92,22 @@ def _serve(sock: socket.socket, options: dict[str, Any], namespaced: bool) -> No
     _import_packages(options["packages"])
     for name in _WARM:
         importlib.import_module(name)
-    page = mmap.mmap(-1, mmap.PAGESIZE)
+    page = Page.create()
     walls = isolation.prepare(namespaced, options["packages"], Level(options["max_level"]))
     _forget_ourselves()
     gc.collect()
     gc.freeze()
-    executor = Executor(sock, walls, runner.Record(page))
-    wire.send(sock, {"level": int(walls.level)}, [])
+    executor = Executor(sock, walls, page)
+    wire.send_message(sock, {"level": int(walls.level)})
     while True:
         try:
-            header, blobs = wire.receive(sock)
+            header, (content,) = wire.receive_message(sock)
         except wire.ConnectionLost:
             return
-        executor.answer(Request.parse(header, blobs))
+        try:
+            executor.answer(Order.parse(header, content))
+        finally:
+            os.close(content)
 
 
 class PackageFinder:

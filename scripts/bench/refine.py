@@ -68,7 +68,7 @@ from refiner_worker.engine import (
 )
 from refiner_worker.local_vllm import LocalVllm
 from refiner_worker.prompts import load_template, render
-from reward.extract import extract
+from reward.extract import Extract, extract
 from reward.judge import Judge
 from reward.verdict import Verdict
 
@@ -287,7 +287,7 @@ async def _wrong_samples(
     samples = await asyncio.gather(*(policy.plain(p, MAX_ANSWER_TOKENS) for p in prompts))
     answers = [tokenizer.decode(s.token_ids, skip_special_tokens=True) for s in samples]
     pending = [
-        judge.submit(as_judge_problem(problem), extract(answer))
+        judge.submit(as_judge_problem(problem), extract(answer, Extract(judge.config.extract)))
         for (problem, _), answer in zip(asked, answers, strict=True)
     ]
     return [

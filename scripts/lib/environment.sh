@@ -242,7 +242,7 @@ install_packages() {
     install_tools
     say "[2/4] installing PyTorch (CPU build, about 200 MB)"
     install_torch
-    say "[3/4] installing $(grep -c '==' "$lock") pinned packages, about 500 MB and 2 to 7 minutes"
+    say "[3/4] installing $(grep -c '==' "$lock") pinned packages, about 600 MB and 2 to 7 minutes"
     install_lock
     say "      compiling them"
     compile_packages

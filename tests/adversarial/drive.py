@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from reward.judge import Judge  # noqa: E402
 from reward.problem import parse_problem  # noqa: E402
 
 _PR_SET_CHILD_SUBREAPER = 36
+_LOOKS, _PAUSE_S = 20, 0.01
 _WATCHED = ("/tmp", "/var/tmp", "/dev/shm", "/")
 _RIGHT = "a, b = map(int, input().split())\nprint(a + b)\n"
 
@@ -47,7 +49,7 @@ def main() -> None:
         for case in order["cases"]:
             result = judge.judge(problems[case["problem"]], case["code"])
             after = judge.judge(problems["sum"], _RIGHT)
-            residue = _residue(before, _surroundings(mark)) + victim.damage()
+            residue = _settled_residue(before, mark) + victim.damage()
             before = _surroundings(mark)
             line = {
                 "name": case["name"],
@@ -92,6 +94,16 @@ def _surroundings(mark: str) -> dict[str, Any]:
         "files": sorted(f"{d}/{n}" for d in _WATCHED for n in os.listdir(d) if n.startswith(mark)),
         "sysv": [_lines(f"/proc/sysvipc/{kind}") for kind in ("shm", "msg", "sem")],
     }
+
+
+def _settled_residue(before: dict[str, Any], mark: str) -> list[str]:
+    """What has stayed; a zygote closes its own copies of the files only after it has answered."""
+    for _ in range(_LOOKS):
+        residue = _residue(before, _surroundings(mark))
+        if not residue:
+            break
+        time.sleep(_PAUSE_S)
+    return residue
 
 
 def _residue(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -131,8 +131,8 @@ class Browser:
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def open(self, page: Path, look: Look) -> None:
-        """Load a file and wait until it is laid out."""
+    def open(self, page: Path | str, look: Look) -> None:
+        """Load a file or an address and wait until it is laid out."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=look.width,
@@ -142,9 +142,29 @@ class Browser:
         )
         features = [{"name": "prefers-color-scheme", "value": look.scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
-        self.send("Page.navigate", url=page.resolve().as_uri())
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self.send("Page.navigate", url=address)
+        self.wait_for_load()
+
+    def wait_for_load(self) -> None:
+        """Wait until the page that is on its way is laid out."""
         while self._receive().get("method") != "Page.loadEventFired":
             pass
+
+    def press(self, key: str, loads: bool = False) -> None:
+        """Press and release a key; wait for the page that it leads to where `loads`."""
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "ArrowLeft": 37}.get(key, 0)
+        event = {"key": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **event)
+        if loads:
+            self.wait_for_load()
+
+    def do(self, script: str) -> None:
+        """Run a script that leads to another page, and wait for it."""
+        self.send("Runtime.evaluate", expression=script)
+        self.wait_for_load()
 
     def value(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""

@@ -41,6 +41,7 @@ FILES_BY_LENGTH = (
     "test_decoding_engine.py",
     "test_update.py",
     "test_experiments.py",
+    "test_pretrained_model.py",
 )
 # After all others, when the machine is least busy: `ray start` gives up where it is slow.
 LAST_FILE = "test_launch.py"

@@ -23,6 +23,7 @@ from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
 from refiner_worker.acceptance import Law
 from refiner_worker.blocks import plan_blocks
+from refiner_worker.chat import Chat
 from refiner_worker.client import RefineLimits, RefinerClient, RefineTask
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.engine import Decoded, Engine, sampling_extra, server_overrides
@@ -129,14 +130,14 @@ async def refine_by_blocks(engine: LocalVllm, tokenizer: Any, count: int) -> lis
     """Answers refined in blocks: how each ended, and its calls against the blocks of the plan."""
     limits = RefineLimits(240, MAX_TOKENS, 60.0, 64, block_tokens=BLOCK_TOKENS)
     template = RefineTemplate("blocks", 1, None, "{problem}\n{before}fix:\n{answer}")
-    client = RefinerClient(engine, tokenizer, template, limits, 0.0)
+    client = RefinerClient(engine, Chat.of(tokenizer), template, limits, 0.0)
     rng = random.Random(1)
     tasks = []
     for problem in islice(problems(Split.TEST, 1), count):
         answer = tokenizer.encode(fenced(problem.task.program(Style.draw(rng))))
         tasks.append(RefineTask(policy_messages(problem.task, rng), answer))
     done = await asyncio.gather(*(client.refine(task) for task in tasks))
-    ends_line = AnswerReader(tokenizer, template).ends_line
+    ends_line = AnswerReader(Chat.of(tokenizer), template).ends_line
     return [
         {
             "outcome": str(one.outcome),

@@ -65,8 +65,10 @@ def verdicts_on(
     [
         (Benchmark.HUMANEVAL, "bigcode"),
         (Benchmark.HUMANEVAL, "bigcode_unstripped"),
+        (Benchmark.HUMANEVAL, "evalplus_base"),
         (Benchmark.HUMANEVAL, "chat"),
         (Benchmark.MBPP, "bigcode"),  # and bigcode_unstripped, which asks MBPP the same way
+        (Benchmark.MBPP, "evalplus_base"),
         (Benchmark.MBPP, "chat"),
     ],
 )

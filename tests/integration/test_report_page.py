@@ -16,7 +16,7 @@ import pytest
 from matplotlib.image import imread
 
 HERE = Path(__file__).resolve().parent
-BENCH = HERE.parents[1] / "scripts" / "bench_report.py"
+BENCH = HERE.parents[1] / "scripts" / "bench" / "report.py"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LOOKS = ("1280-light", "1280-dark", "390-light", "390-dark")
 ARMS = ("none", "dynamic_sft", "algorithm_ppo_constraint.inject_reward_constraint.lambda_0.1")

@@ -45,7 +45,14 @@ ARROWS = {
 WITHOUT_VERL_OR_RAY = ("choices", "records", "plan", "settings", "experiments",
                        "method", "refine", "resolve",
                        "preflight", "run", "contract")  # fmt: skip
-STANDARD_LIBRARY_ONLY = ("reward.verdict", "reward.extract", "reward.compare", "reward.sandbox")
+STANDARD_LIBRARY_ONLY = (
+    "reward.assertions",
+    "reward.compare",
+    "reward.extract",
+    "reward.jsontext",
+    "reward.sandbox",
+    "reward.verdict",
+)
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {

@@ -13,6 +13,7 @@ from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Step
 from recipe.online_refiner.records import Refinement, Rollout
+from refiner_worker.chat import Chat
 
 TOTAL_STEPS = 10
 
@@ -55,7 +56,7 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         mini_batches=2,
         rollouts_a_mini_batch=2,
         trains_actor=True,
-        tokenizer=tokenizer,
+        chat=Chat.of(tokenizer),
         max_response_tokens=64,
     )
 

@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
 
 from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Step
 from recipe.online_refiner.method.extra_rows import extra_row_faults
 from recipe.online_refiner.method.maths import expert_weights
 from recipe.online_refiner.method.schedules import chord_mu
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
-from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.settings import Section, Settings
+from refiner_worker.chat import Chat
 
 
 class ChordSettings(Section):
@@ -69,9 +68,7 @@ class Chord(Constraint):
 
     def additions(self, step: Step) -> Additions:
         share = self._share(step)
-        rows = demonstration_rows(
-            step.rollouts, step.tokenizer, share, step.mini_batches, step.max_response_tokens
-        )
+        rows = demonstration_rows(step, share)
         return Additions(rows, policy_share=1.0 - share, token_factor=self._own.phi)
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
@@ -89,38 +86,31 @@ class Chord(Constraint):
         return chord_mu(step.number, own.warmup_steps, own.decay_steps, own.peak, own.valley)
 
 
-def demonstration_rows(
-    rollouts: Sequence[Rollout],
-    tokenizer: PreTrainedTokenizerBase,
-    share: float,
-    mini_batches: int,
-    max_tokens: int,
-) -> list[ExtraRow]:
-    """One weighted demonstration for each prompt of the batch that has one within `max_tokens`.
+def demonstration_rows(step: Step, share: float) -> list[ExtraRow]:
+    """One weighted demonstration for each prompt of the step that has one that is short enough.
 
     Args:
-        share: μ of this step. mini_batches: over which the demonstrations are dealt out.
+        share: μ of this step.
     """
-    by_prompt = {rollout.uid: rollout for rollout in rollouts if rollout.reference}
+    by_prompt = {rollout.uid: rollout for rollout in step.rollouts if rollout.reference}
     found = [
         (rollout.prompt_ids, ids)
         for rollout in by_prompt.values()
-        if len(ids := _token_ids(rollout.reference, tokenizer)) <= max_tokens
+        if len(ids := _token_ids(rollout.reference, step.chat)) <= step.max_response_tokens
     ]
     if not found:
         return []
     mask_RU = pad_sequence([torch.ones(len(ids)) for _, ids in found], batch_first=True)
-    weights_RU = expert_weights(mask_RU, share, mini_batches)
+    weights_RU = expert_weights(mask_RU, share, step.mini_batches)
     return [
         ExtraRow(prompt_ids, ids, weights[: len(ids)])
         for (prompt_ids, ids), weights in zip(found, weights_RU, strict=True)
     ]
 
 
-def _token_ids(program: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _token_ids(program: str, chat: Chat) -> list[int]:
     """The program as the policy would have written it, its end token included."""
-    text = f"```python\n{program.strip()}\n```"
-    return [*tokenizer.encode(text, add_special_tokens=False), int(tokenizer.eos_token_id)]
+    return chat.response_ids(f"```python\n{program.strip()}\n```")
 
 
 def _has_references(path: str) -> bool:

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedTokenizerBase
 
 from recipe.online_refiner.choices import Conditioning, Place
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout, Rollout
 from recipe.online_refiner.settings import Section, Settings
+from refiner_worker.chat import Chat
 
 
 @dataclass
@@ -34,7 +34,8 @@ class Step:
             before `Constraint.penalty`, or by the update itself.
         mini_batches: of the actor's update. rollouts_a_mini_batch: policy rows in each.
         trains_actor: False while only the critic is warmed up.
-        tokenizer: the policy's. max_response_tokens: longest response that is trained on.
+        chat: how the policy's responses are written.
+        max_response_tokens: longest response that is trained on.
     """
 
     number: int
@@ -44,7 +45,7 @@ class Step:
     mini_batches: int
     rollouts_a_mini_batch: int
     trains_actor: bool
-    tokenizer: PreTrainedTokenizerBase
+    chat: Chat
     max_response_tokens: int
 
 

@@ -12,24 +12,11 @@ from dataclasses import replace
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import Accumulate, Place
+from recipe.online_refiner.choices import CRITIC_FREE_ESTIMATORS, Accumulate, Place
 from recipe.online_refiner.method.constraint import Penalty, Step
 from recipe.online_refiner.method.dynamic import Dynamic
 from recipe.online_refiner.method.maths import return_to_go
 from recipe.online_refiner.plan import RunPlan
-
-ESTIMATORS = (
-    "grpo",
-    "grpo_vectorized",
-    "grpo_passk",
-    "rloo",
-    "rloo_vectorized",
-    "reinforce_plus_plus",
-    "reinforce_plus_plus_baseline",
-    "opo",
-    "gpg",
-)
-"""verl's estimators that need rewards, masks and groups alone."""
 
 
 class DynamicAdvantage(Dynamic):
@@ -39,12 +26,12 @@ class DynamicAdvantage(Dynamic):
     def faults(cls, plan: RunPlan) -> Iterator[str]:
         yield from super().faults(plan)
         estimator = str(plan.config.algorithm.adv_estimator)
-        if estimator not in ESTIMATORS:
+        if estimator not in CRITIC_FREE_ESTIMATORS:
             critic = " (with a critic it must enter before the values are fitted)"
             yield (
                 f"algorithm.adv_estimator={estimator!r}: the penalty cannot be taken from its "
                 f"advantages{critic if estimator == 'gae' else ''}. Fix: one of "
-                f"{', '.join(ESTIMATORS)}; or constraint.inject=reward or sft"
+                f"{', '.join(CRITIC_FREE_ESTIMATORS)}; or constraint.inject=reward or sft"
             )
 
     def penalty(self, step: Step) -> Penalty | None:

@@ -3,7 +3,8 @@
 Shapes, right-padded, masks of the same shape with 1 on real tokens:
     B rows; T tokens of the rollout a; U tokens of the refined response a'.
     log_probs_BU, ce_BU: of the policy on a', in one of the two readings below.
-    mask_BU: the tokens of a' that carry the constraint. response_mask_BT: the tokens of a.
+    mask_BU: the token mask, 1 on the tokens of a' that the constraint is on.
+    response_mask_BT: the tokens of a.
 
 Notation and sources: c_t = -log π_θ(a'_t | s0, a_<t) if the policy feeds itself (most likely the
 paper's), -log π_θ(a'_t | s0, a'_<t) if it is teacher-forced; m = 1[R(a') > R(a)]; the penalty is
@@ -30,10 +31,10 @@ def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
 
 
 def token_mask(copied: list[int], divergence: int, which: Tokens) -> list[int]:
-    """Flags over the U tokens of a' that carry the constraint, from its diff against a.
+    """The token mask: flags over the U tokens of a', from its diff against a.
 
     Args:
-        copied: 1 where the token stands in a at the aligned place.
+        copied: 1 if the token stands in a at the aligned place.
         divergence: index of the first token of a' that differs from a at the same index.
         which: the selection; `after_divergence` and `first_edit` both include the token at
             `divergence`; `aligned` takes all, and `states.states_of` says which have a state.
@@ -48,19 +49,19 @@ def token_mask(copied: list[int], divergence: int, which: Tokens) -> list[int]:
 
 
 def reduced(ce_BU: torch.Tensor, mask_BU: torch.Tensor, how: Reduce) -> torch.Tensor:
-    """The mass per token: c_t for `sum`, c_t / |tokens| for `mean`; 0 rows stay 0. (B, U)."""
+    """Cross entropy per token: c_t for `sum`, c_t / |tokens| for `mean`; 0 rows stay 0. (B, U)."""
     if how is Reduce.SUM:
         return ce_BU
     return ce_BU / mask_BU.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def aligned(
-    mass_BU: torch.Tensor,
+    values_BU: torch.Tensor,
     response_mask_BT: torch.Tensor,
     how: Align,
     sources_BU2: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Lay the mass on a' over the tokens of a, conserving each row's sum. Shape (B, T). Ours.
+    """Lay values on a' over the tokens of a, conserving each row's sum. Shape (B, T). Ours.
 
     `position` puts c_t on step t while t < min(T, U) and the rest on a's last token; `last` puts
     all of it there; `edit` spreads c_t evenly over the tokens of a that a'_t copies or replaces,
@@ -68,18 +69,18 @@ def aligned(
     tokens gets nothing.
 
     Args:
-        sources_BU2: `edit` only: half-open ranges of steps of a; anything off the mass.
+        sources_BU2: `edit` only: half-open ranges of steps of a; anything where the value is 0.
     """
-    mask = response_mask_BT.to(mass_BU.dtype)
+    mask = response_mask_BT.to(values_BU.dtype)
     step_BT = (response_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
     placed_BT = torch.zeros_like(mask)
     if how is Align.POSITION:
-        placed_BT = _at_steps(mass_BU, step_BT) * mask
+        placed_BT = _at_steps(values_BU, step_BT) * mask
     elif how is Align.EDIT:
         if sources_BU2 is None:
             raise ValueError("align=edit needs the sources of the diff between a and a'")
-        placed_BT = _at_steps(_spread(mass_BU, sources_BU2, mask.shape[1]), step_BT) * mask
-    rest_B = mass_BU.sum(dim=1) - placed_BT.sum(dim=1)
+        placed_BT = _at_steps(_spread(values_BU, sources_BU2, mask.shape[1]), step_BT) * mask
+    rest_B = values_BU.sum(dim=1) - placed_BT.sum(dim=1)
     last_B = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1)
     has_tokens_B = mask.any(dim=1).to(mask.dtype)
     return placed_BT.scatter_add(1, last_B.unsqueeze(1), (rest_B * has_tokens_B).unsqueeze(1))
@@ -109,17 +110,19 @@ def _at_steps(values_BS: torch.Tensor, step_BT: torch.Tensor) -> torch.Tensor:
     return picked_BT.masked_fill(beyond_BT, 0.0)
 
 
-def _spread(mass_BU: torch.Tensor, sources_BU2: torch.Tensor, steps: int) -> torch.Tensor:
-    """Each mass in equal shares over its range of steps. Shape (B, steps).
+def _spread(values_BU: torch.Tensor, sources_BU2: torch.Tensor, steps: int) -> torch.Tensor:
+    """Each value in equal shares over its range of steps. Shape (B, steps).
 
     Summed as differences at the ranges' ends, in float64 so that what cancels leaves nothing.
     """
     start_BU, end_BU = sources_BU2.clamp(max=steps).unbind(dim=-1)
-    share_BU = mass_BU.double() / (end_BU - start_BU).clamp(min=1)
+    share_BU = values_BU.double() / (end_BU - start_BU).clamp(min=1)
     share_BU = torch.where(end_BU > start_BU, share_BU, 0.0)
-    ends_BS = torch.zeros(mass_BU.shape[0], steps + 1, dtype=torch.float64, device=mass_BU.device)
+    ends_BS = torch.zeros(
+        values_BU.shape[0], steps + 1, dtype=torch.float64, device=values_BU.device
+    )
     ends_BS.scatter_add_(1, start_BU, share_BU).scatter_add_(1, end_BU, -share_BU)
-    return ends_BS.cumsum(dim=1)[:, :steps].to(mass_BU.dtype)
+    return ends_BS.cumsum(dim=1)[:, :steps].to(values_BU.dtype)
 
 
 def penalised(
@@ -133,23 +136,23 @@ def sft_weights(mask_BU: torch.Tensor, lambda_: float, rows: int, how: Reduce) -
     """Weights w so that Σ_rows Σ_t w_t·c_t = λ · (1/rows) · Σ_i m_i · reduce_t(c_t). (B, U).
 
     Args:
-        mask_BU: the tokens of the kept a' that carry the constraint.
+        mask_BU: the token mask of the accepted a'.
         lambda_: λ of this step.
-        rows: rollouts of the mini-batch, kept or not, so that the term vanishes with the share of
-            kept rows (ours).
-        how: `mean` also divides each row by its number of carrying tokens.
+        rows: rollouts of the mini-batch, accepted or not, so that the term vanishes with the share
+            of accepted rows (ours).
+        how: `mean` also divides each row by the number of tokens in its mask.
     """
     return reduced(mask_BU.float(), mask_BU, how) * (lambda_ / rows)
 
 
 def expert_weights(mask_RU: torch.Tensor, share: float, mini_batches: int) -> torch.Tensor:
-    """CHORD's weights on expert answers: Σ_t w_t·c_t over a mini-batch is μ·mean(c_t). (R, U).
+    """CHORD's weights on demonstrations: Σ_t w_t·c_t over a mini-batch is μ·mean(c_t). (R, U).
 
-    Each expert answer counts the same, however long, and R of them are dealt out over the step's
+    Each demonstration counts the same, however long, and R of them are dealt out over the step's
     mini-batches (arXiv 2508.11408 averages over a batch of experts; the dealing is ours).
 
     Args:
-        mask_RU: the tokens of the step's R expert answers. share: μ of this step.
+        mask_RU: the tokens of the step's R demonstrations. share: μ of this step.
     """
     rows = mask_RU.shape[0]
     return reduced(mask_RU.float(), mask_RU, Reduce.MEAN) * (share * mini_batches / rows)
@@ -179,7 +182,7 @@ def kl_estimate(
 def neutral_rewards(rows: Sequence[tuple[str, float, bool]]) -> list[float]:
     """For each (group, reward, judged) row the mean reward of its group's judged rows.
 
-    A group without any judged row gets 0 throughout: equal rewards carry no advantage. Putting the
+    A group without any judged row gets 0 throughout: equal rewards give no advantage. Putting the
     mean in place of a missing reward leaves the group's baseline as the judged rows set it (ours).
     """
     judged: dict[str, list[float]] = {}

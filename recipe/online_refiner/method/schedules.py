@@ -26,13 +26,13 @@ def lambda_at(step: int, total_steps: int, start: float, end: float, schedule: S
     return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
-def adaptive_lambda(ratio: float, ceiling: float, floor: float, target: float) -> float:
-    """λ = floor + (ceiling - floor)·min(1, ratio/target): all of it while the refiner helps.
+def adaptive_lambda(ratio: float, upper: float, lower: float, target: float) -> float:
+    """λ = lower + (upper - lower)·min(1, ratio/target): the upper while the refiner helps.
 
     Args:
-        ratio: the improvement ratio, smoothed, in [0, 1]. target: from where on λ is the ceiling.
+        ratio: the improvement ratio, smoothed, in [0, 1]. target: at and above it λ is `upper`.
     """
-    return floor + (ceiling - floor) * min(1.0, ratio / target)
+    return lower + (upper - lower) * min(1.0, ratio / target)
 
 
 def smoothed(previous: float | None, value: float) -> float:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator
 
+from recipe.online_refiner.choices import ESTIMATORS
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.gpu_rules import split_of
 
-ESTIMATORS = (
-    *("gae", "grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "remax"),
-    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "opo", "gpg"),
-    *("gdpo", "optimal_token_baseline", "tir_optimal_token_baseline"),
-)
-"""verl's values of `algorithm.adv_estimator`."""
-
 
 def check_estimator(plan: RunPlan) -> Iterator[str]:
-    """verl looks the name up in the first step; a module of the user's may register others."""
+    """The estimator's name is not a misspelt one of verl's; a module of the user's may add others.
+
+    verl looks it up in the first step.
+    """
     name = str(plan.config.algorithm.adv_estimator)
-    if name not in ESTIMATORS and not os.environ.get("VERL_USE_EXTERNAL_MODULES"):
-        near = [one for one in ESTIMATORS if name.endswith(f"_{one}")]
-        near += difflib.get_close_matches(name, ESTIMATORS, n=1)
-        options = f"algorithm.adv_estimator={near[0]}" if near else ", ".join(ESTIMATORS)
-        yield f"algorithm.adv_estimator={name!r}: verl has no such estimator. Fix: {options}"
+    if name in ESTIMATORS:
+        return
+    meant = name.removeprefix("refined_")  # as it was once registered here
+    for near in difflib.get_close_matches(meant, ESTIMATORS, n=1, cutoff=0.8):
+        yield (
+            f"algorithm.adv_estimator={name!r}: verl has no such estimator. Fix: "
+            f"algorithm.adv_estimator={near}"
+        )
 
 
 def check_mini_batches(plan: RunPlan) -> Iterator[str]:
@@ -52,6 +51,7 @@ def check_mini_batches(plan: RunPlan) -> Iterator[str]:
 
 
 def check_micro_batches(plan: RunPlan) -> Iterator[str]:
+    """A micro-batch has a size, and holds one row of full length."""
     actor = plan.config.actor_rollout_ref.actor
     longest = plan.config.data.max_prompt_length + plan.config.data.max_response_length
     if not actor.use_dynamic_bsz:
@@ -73,6 +73,7 @@ def check_micro_batches(plan: RunPlan) -> Iterator[str]:
 
 
 def check_groups(plan: RunPlan) -> Iterator[str]:
+    """Groups have two rollouts where they are compared, and dynamic sampling can end."""
     estimator = str(plan.config.algorithm.adv_estimator)
     rollouts = plan.config.actor_rollout_ref.rollout.n
     if estimator == "grpo" and rollouts < 2:
@@ -114,6 +115,7 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
 
 
 def check_steps(plan: RunPlan) -> Iterator[str]:
+    """Something is trained."""
     for key in ("total_epochs", "total_training_steps"):
         value = plan.config.trainer[key]
         if value is not None and value < 1:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig
 
 from recipe.online_refiner.plan import RunPlan, paths_of
 from recipe.online_refiner.preflight.sizes import check_shapes
+from recipe.online_refiner.preflight.turn_rules import sense_faults, turn_faults
+from recipe.online_refiner.servers.chat import policy_chat, policy_tokenizer, tokenizer_path
+from refiner_worker.chat import Chat
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 MAX_ROWS_MEASURED = 2000
@@ -87,54 +90,57 @@ def _is_unreadable(plan: RunPlan) -> bool:
     return any(fault for rule in rules for fault in rule(plan))
 
 
-def tokenizer_of(plan: RunPlan) -> PreTrainedTokenizerBase | None:
-    """The policy's, with the chat template of the config; None if it cannot write a prompt."""
+def chat_of(plan: RunPlan) -> Chat | None:
+    """How the policy's chats are written; None if `check_prompts` says why that is unknown."""
     if _is_unreadable(plan):
         return None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_path(plan))
+        tokenizer = policy_tokenizer(plan.config)
+        return None if tokenizer.chat_template is None else policy_chat(plan.config, tokenizer)
     except (OSError, ValueError):  # transformers has no class of its own for these
         return None
-    own_template = plan.config.actor_rollout_ref.model.get("custom_chat_template")
-    if own_template is not None:
-        tokenizer.chat_template = own_template
-    return None if tokenizer.chat_template is None else tokenizer
 
 
 def check_prompts(plan: RunPlan) -> Iterator[str]:
-    """The tokenizer can be read and writes prompts, which are not too long."""
+    """The tokenizer can be read, writes prompts that are not too long, and ends turns."""
     if _is_unreadable(plan):
         return
-    path = _tokenizer_path(plan)
+    model = f"actor_rollout_ref.model.path={tokenizer_path(plan.config)!r}"
     try:
-        AutoTokenizer.from_pretrained(path)
+        tokenizer = policy_tokenizer(plan.config)
     except (OSError, ValueError) as error:
         yield (
-            f"actor_rollout_ref.model.path={path!r}: its tokenizer could not be read "
+            f"{model}: its tokenizer could not be read "
             f"({str(error).splitlines()[0][:120]}). Fix: check the name, or download it first"
         )
         return
-    tokenizer = tokenizer_of(plan)
-    if tokenizer is None:
+    if tokenizer.chat_template is None:
         yield (
-            f"actor_rollout_ref.model.path={path!r}: its tokenizer has no chat template, by which "
-            "prompts are written. Fix: take an instruct model, or set "
-            "actor_rollout_ref.model.custom_chat_template"
+            f"{model}: its tokenizer has no chat template, by which prompts are written. Fix: "
+            "take an instruct model, or set actor_rollout_ref.model.custom_chat_template"
         )
         return
-    yield from _check_lengths(plan, tokenizer)
+    refused = list(sense_faults(plan))
+    if refused:
+        yield from refused
+        return
+    try:
+        chat = policy_chat(plan.config, tokenizer)
+    except ValueError as error:
+        yield (
+            f"{model}: {error}, so no response would end. Fix: set eos_token in "
+            "tokenizer_config.json"
+        )
+        return
+    yield from turn_faults(plan, chat)
+    yield from _check_lengths(plan, chat)
 
 
-def _tokenizer_path(plan: RunPlan) -> str:
-    model = plan.config.actor_rollout_ref.model
-    return str(model.tokenizer_path or model.path)
-
-
-def _check_lengths(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+def _check_lengths(plan: RunPlan, chat: Chat) -> Iterator[str]:
     limit = plan.config.data.max_prompt_length
     for key in ("train_files", "val_files"):
         for path in paths_of(plan.config.data[key]):
-            lengths = _longest_prompts(path, tokenizer)
+            lengths = _longest_prompts(path, chat)
             over = sum(length > limit for length in lengths)
             if over and not plan.config.data.filter_overlong_prompts:
                 yield (
@@ -144,14 +150,11 @@ def _check_lengths(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> Iterato
                 )
 
 
-def _longest_prompts(path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _longest_prompts(path: str, chat: Chat) -> list[int]:
     prompts = pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()
     prompts.sort(key=lambda messages: -sum(len(message["content"]) for message in messages))
-    texts = [
-        tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        for messages in prompts[:MAX_ROWS_MEASURED]
-    ]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    texts = [chat.prompt(messages) for messages in prompts[:MAX_ROWS_MEASURED]]
+    return [len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def check_context(plan: RunPlan) -> Iterator[str]:
@@ -159,7 +162,7 @@ def check_context(plan: RunPlan) -> Iterator[str]:
     if _is_unreadable(plan):
         return
     path = plan.settings.refiner.model_path or plan.config.actor_rollout_ref.model.path
-    context = AutoConfig.from_pretrained(path).max_position_embeddings
+    context = AutoConfig.from_pretrained(path).get_text_config().max_position_embeddings
     needed = plan.config.data.max_prompt_length + plan.config.data.max_response_length
     if needed > context:
         yield (

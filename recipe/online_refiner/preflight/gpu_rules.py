@@ -7,7 +7,7 @@ from typing import Any
 
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.servers.engine import refiner_rollout
+from recipe.online_refiner.servers.refiner_engine import refiner_rollout
 from refiner_worker.engine import REPLICA_SPLITS, replica_gpus
 
 
@@ -25,6 +25,7 @@ def split_of(plan: RunPlan) -> int:
 
 
 def check_gpus(plan: RunPlan) -> Iterator[str]:
+    """The pools have no more GPUs than the machine."""
     machine = plan.config.get("machine")
     if machine is None or plan.config.trainer.device == "cpu":
         return
@@ -40,6 +41,7 @@ def check_gpus(plan: RunPlan) -> Iterator[str]:
 
 
 def check_splits(plan: RunPlan) -> Iterator[str]:
+    """Copies of a model divide the GPUs of their pool."""
     gpus, split = plan.trainer_gpus, split_of(plan)
     if gpus % split:
         key = (

@@ -136,7 +136,7 @@ def activation_bytes(shape: ModelShape, tokens: int, tensor_parallel: int = 1) -
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerShare:
     """An inference server's share of each of its GPUs."""
 
     share_bytes: int
@@ -146,12 +146,12 @@ class Server:
 
 def server(
     shape: ModelShape, gpu_bytes: int, utilization: float, tensor_parallel: int = 1
-) -> Server:
+) -> ServerShare:
     """Weights and cache within `utilization` of the GPU; `cache_tokens` may be negative."""
     share = int(gpu_bytes * utilization)
     weights = 2 * shape.parameters // tensor_parallel
     cache = share - weights - SERVER_WORKSPACE_BYTES
-    return Server(share, weights, cache * tensor_parallel // shape.cache_bytes_per_token)
+    return ServerShare(share, weights, cache * tensor_parallel // shape.cache_bytes_per_token)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Peaks:
 def peaks(
     models: Mapping[str, TrainedModel],
     activations: Mapping[str, int],
-    servers: Mapping[str, Server],
+    servers: Mapping[str, ServerShare],
 ) -> Peaks:
     """The most a trainer GPU holds while rollouts are made, and while a model is at work.
 

@@ -48,6 +48,7 @@ from recipe.online_refiner.preflight.reward_rules import (
 )
 from recipe.online_refiner.preflight.sizes import check_disk, check_memory, check_shapes
 from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
+from recipe.online_refiner.preflight.turn_rules import turn_warnings
 
 Rule = Callable[[RunPlan], Iterator[str]]
 
@@ -119,6 +120,7 @@ def faults_of(plan: RunPlan) -> list[str]:
 def warnings_on(plan: RunPlan) -> Iterator[str]:
     """What will run, and may surprise."""
     yield from constraint_class(plan.config).warnings(plan)
+    yield from turn_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "

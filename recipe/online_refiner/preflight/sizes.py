@@ -20,7 +20,7 @@ from recipe.online_refiner.preflight.memory import (
     GIB,
     ModelShape,
     Peaks,
-    Server,
+    ServerShare,
     Sharding,
     TrainedModel,
     activation_bytes,
@@ -30,7 +30,7 @@ from recipe.online_refiner.preflight.memory import (
     server,
     trained,
 )
-from recipe.online_refiner.servers.engine import refiner_rollout
+from recipe.online_refiner.servers.refiner_engine import refiner_rollout
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Sizes:
 
     gpu_bytes: int
     peaks: Peaks
-    servers: dict[str, Server]
+    servers: dict[str, ServerShare]
 
 
 def read_shapes(plan: RunPlan) -> tuple[Shapes, list[str]]:
@@ -146,7 +146,7 @@ def _sharding(plan: RunPlan, key: str) -> Sharding:
     )
 
 
-def _servers(plan: RunPlan, shapes: Shapes, gpu_bytes: int) -> dict[str, Server]:
+def _servers(plan: RunPlan, shapes: Shapes, gpu_bytes: int) -> dict[str, ServerShare]:
     rollout = plan.config.actor_rollout_ref.rollout
     found = {}
     if shapes.policy is not None:
@@ -160,7 +160,7 @@ def _servers(plan: RunPlan, shapes: Shapes, gpu_bytes: int) -> dict[str, Server]
     return found
 
 
-def _server(shape: ModelShape, gpu_bytes: int, rollout: DictConfig) -> Server:
+def _server(shape: ModelShape, gpu_bytes: int, rollout: DictConfig) -> ServerShare:
     utilization, split = rollout.gpu_memory_utilization, rollout.tensor_model_parallel_size
     return server(shape, gpu_bytes, utilization, split)
 
@@ -210,7 +210,7 @@ _ROLLOUT_KEYS = {
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes of one checkpoint, of all that are kept, and what is free where they go."""
+    """Bytes of one checkpoint, of all that stay on the disk, and what is free where they go."""
 
     one: int
     kept: int

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.preflight.data_rules import tokenizer_of
+from recipe.online_refiner.preflight.data_rules import chat_of
 from refiner_worker.prompts import BEFORE, FEEDBACK, RefineTemplate, load_template, render
 from reward.traits import traits_of
 
@@ -70,14 +70,13 @@ def _check_feedback(plan: RunPlan) -> Iterator[str]:
 
 def check_template_budget(plan: RunPlan) -> Iterator[str]:
     """The template's own words leave room for a problem and a response."""
-    tokenizer = tokenizer_of(plan)
-    if not plan.refines or tokenizer is None or any(check_template(plan)):
+    chat = chat_of(plan)
+    if not plan.refines or chat is None or any(check_template(plan)):
         return
     messages = render(
         load_template(plan.settings.refiner.template), [{"role": "user", "content": ""}], ""
     )
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    words = len(tokenizer.encode(text, add_special_tokens=False))
+    words = len(chat.prompt_ids(messages))
     limit = plan.limits.max_prompt_tokens
     if words >= limit:
         yield (

@@ -21,17 +21,16 @@ def read_rollouts(batch: KVBatchMeta) -> list[Rollout]:
     keys = _real_keys(batch)
     fields = ["uid", "prompts", "responses", "response_mask", "extra_fields", "extra_info"]
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-    columns = zip(
-        keys,
-        list(data["uid"]),
-        data["prompts"].unbind(),
-        data["responses"].unbind(),
-        data["response_mask"].unbind(),
-        list(data["extra_fields"]),
-        list(data["extra_info"]),
-        strict=True,
-    )
-    return [_rollout(*column) for column in columns]
+    rows = zip(*(_column(data[name]) for name in fields), strict=True)
+    return [
+        _rollout(key, dict(zip(fields, row, strict=True)))
+        for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def _column(values: Any) -> list[Any]:
+    """The rows' values: tensors of a nested one, or the objects of a list."""
+    return list(values.unbind()) if isinstance(values, torch.Tensor) else list(values)
 
 
 def stand_in_for_reference(batch: KVBatchMeta) -> None:
@@ -73,27 +72,19 @@ def _real_keys(batch: KVBatchMeta) -> list[str]:
     ]
 
 
-def _rollout(
-    key: str,
-    uid: str,
-    prompt_ids: torch.Tensor,
-    response_ids: torch.Tensor,
-    response_mask: torch.Tensor,
-    extra_fields: Mapping[str, Any],
-    extra_info: Mapping[str, Any],
-) -> Rollout:
-    extras = extra_fields["reward_extra_info"]
-    refinement = extra_fields.get(REFINEMENT_KEY)
+def _rollout(key: str, row: Mapping[str, Any]) -> Rollout:
+    extras, info = row["extra_fields"]["reward_extra_info"], row["extra_info"]
+    refinement = row["extra_fields"].get(REFINEMENT_KEY)
     return Rollout(
         key=key,
-        uid=uid,
-        problem_id=str(extra_info.get("problem_id", extra_info.get("index", ""))),
-        prompt_ids=tuple(prompt_ids.tolist()),
-        response_ids=tuple(response_ids.tolist()),
-        response_mask=tuple(response_mask.tolist()),
+        uid=row["uid"],
+        problem_id=str(info.get("problem_id", info.get("index", ""))),
+        prompt_ids=tuple(row["prompts"].tolist()),
+        response_ids=tuple(row["responses"].tolist()),
+        response_mask=tuple(row["response_mask"].tolist()),
         reward=float(extras.get("score", 0.0)),
         judged=not extras.get(JUDGE_FAILED_KEY, 0),
-        reference=str(extra_info.get("reference_solution") or ""),
+        reference=str(info.get("reference_solution") or ""),
         refinement=None if refinement is None else Refinement.from_row(refinement),
     )
 

@@ -1,6 +1,6 @@
 """What the refiner is told of a rollout beside its text (`refiner.feedback`).
 
-The paper's refiner sees the problem and the answer alone; what the judge said is an ablation, ours.
+The paper's refiner sees problem and response alone; what the judge found is an ablation, ours.
 It reaches the refiner's prompt only: the policy is trained on s0, which has none of it.
 """
 

@@ -25,7 +25,7 @@ def refinement_metrics(found: Sequence[Refinement]) -> dict[str, float]:
     """Counts and means of one step's refinements, over the rollouts that were up for refinement.
 
     `constraint/improvement_ratio` is the paper's: the share of all rollouts with R(a') > R(a).
-    `refiner/failed_total` is the sum of one counter for each way to fail.
+    `refiner/failed_total` is the sum of one counter for each kind of failure.
     """
     if not found:
         return {}
@@ -91,9 +91,9 @@ def group_metrics(rows: Sequence[Rollout]) -> dict[str, float]:
     """What the prompt groups of a batch say, over their judged rollouts.
 
     `monitor/group_reward_std`: mean over groups of the population standard deviation of the
-    unshaped rewards. `monitor/group_distinct_ratio`: mean over groups of distinct answers /
-    answers. `constraint/kept_by_refinement_total`: groups of equal rewards, which carry no policy
-    gradient, with an accepted refinement, which carries the constraint.
+    unshaped rewards. `monitor/group_distinct_ratio`: mean over groups of distinct responses
+    / responses. `constraint/kept_by_refinement_total`: groups of equal rewards, which give no
+    policy gradient, with an accepted refinement, on which the constraint is.
     """
     groups: dict[str, list[Rollout]] = {}
     for row in rows:
@@ -108,12 +108,12 @@ def group_metrics(rows: Sequence[Rollout]) -> dict[str, float]:
             [len({row.response_ids for row in group}) / len(group) for group in groups.values()]
         ),
         "constraint/kept_by_refinement_total": float(
-            sum(stds[uid] == 0 and _carries(group) for uid, group in groups.items())
+            sum(stds[uid] == 0 and _is_refined(group) for uid, group in groups.items())
         ),
     }
 
 
-def _carries(group: Sequence[Rollout]) -> bool:
+def _is_refined(group: Sequence[Rollout]) -> bool:
     return len(group) > 1 and any(
         row.refinement is not None and row.refinement.accepted for row in group
     )

@@ -56,7 +56,7 @@ class RefinerServers:
             pools[REFINER_POOL] = [pool.n_gpus_per_node] * pool.nnodes
 
     def prepare_policy_servers(self) -> None:
-        """Before the policy's servers are made: let them answer on their base weights if asked."""
+        """Before the policy's servers are made: let them also serve their base weights if asked."""
         if self._plan.shares_base:
             # Imports the engine, which most placements leave to the servers' processes.
             from refiner_worker.shared_base import share_base_weights
@@ -155,7 +155,7 @@ class RefinerServers:
         if self.must_stop:
             raise RefinerLostError(
                 f"refiner.on_failure='stop', and servers of the refiner died: {self._lost_total}. "
-                "Fix: look for 'refiner server' in the log, mend the cause, and start the same "
+                "Fix: look for 'refiner server' in the log, remove the cause, and start the same "
                 "command again, which resumes from the checkpoint that was just saved; or set "
                 "refiner.on_failure=continue to go on unconstrained until a server is back"
             )

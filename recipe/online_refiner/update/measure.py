@@ -8,13 +8,11 @@ from typing import Any
 import transfer_queue as tq
 from verl.workers.utils.padding import response_from_nested
 
+from recipe.online_refiner.choices import CROSS_ENTROPY_PARTITION
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.queue.rollouts import ranks_of, temporary_rows
 from recipe.online_refiner.records import RefinedRollout
 from recipe.online_refiner.update.rows import response_row, rounded_up
-
-PARTITION = "refine_ce"
-"""TransferQueue's partition of these rows; verl's samples live in `train`."""
 
 
 def measure(
@@ -35,7 +33,7 @@ def measure(
     count = rounded_up(len(rows), ranks_of(worker_group) * micro_batch_size)
     shortest = min(rows, key=lambda row: len(row["input_ids"]))
     rows += [shortest] * (count - len(rows))
-    with temporary_rows(rows, PARTITION) as batch:
+    with temporary_rows(rows, CROSS_ENTROPY_PARTITION) as batch:
         batch.extra_info = {
             "calculate_entropy": False,
             "compute_loss": False,

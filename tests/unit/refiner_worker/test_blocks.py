@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from refiner_worker.blocks import fit_seams, plan_blocks
+from refiner_worker.chat import Chat
 from refiner_worker.client import Outcome, RefineLimits, RefinerClient, RefinerReply, RefineTask
 from refiner_worker.prompts import RefineTemplate
 
@@ -123,7 +124,7 @@ def refine(
 ) -> RefinerReply:
     async def call() -> RefinerReply:
         engine = generator or Limited(editor)
-        client = RefinerClient(engine, tokenizer, TEMPLATE, limits, 0.0)
+        client = RefinerClient(engine, Chat.of(tokenizer), TEMPLATE, limits, 0.0)
         ids = [*encode(tokenizer, answer), tokenizer.eos_token_id]
         return await client.refine(RefineTask(MESSAGES, ids))
 

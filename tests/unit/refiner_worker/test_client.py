@@ -9,6 +9,7 @@ from scripted_engine import Distribution, FakeGenerator, TableGenerator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from refiner_worker.chat import Chat
 from refiner_worker.client import (
     Generator,
     Outcome,
@@ -60,7 +61,7 @@ def refine(
     decoding: str = "plain",
 ) -> RefinerReply:
     async def call() -> RefinerReply:
-        client = RefinerClient(generator, tokenizer, template, limits, 0.0, decoding)
+        client = RefinerClient(generator, Chat.of(tokenizer), template, limits, 0.0, decoding)
         return await client.refine(RefineTask(MESSAGES, answer))
 
     return asyncio.run(call())
@@ -153,7 +154,7 @@ def test_the_steps_deadline_ends_a_refinement_before_its_own_and_is_told_apart(
 ) -> None:
     async def call() -> RefinerReply:
         generator = FakeGenerator(lambda prompt: encode("ac"), gate=asyncio.Event())
-        client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
+        client = RefinerClient(generator, Chat.of(tokenizer), TEMPLATE, LIMITS, temperature=0.0)
         until_s = asyncio.get_running_loop().time() + 0.05
         return await client.refine(RefineTask(MESSAGES, encode("ab"), until_s=until_s))
 
@@ -168,7 +169,7 @@ def test_an_answer_in_letters_of_neither_prompt_nor_rollout_is_told_apart(
     assert got == RefinerReply(Outcome.WRONG_SCRIPT, generated_tokens=7, engine_calls=1)
 
 
-def test_another_end_token_of_the_model_ends_an_answer_too(
+def test_another_end_token_of_the_refiner_ends_an_answer_too_which_then_ends_as_the_policys_do(
     tokenizer: PreTrainedTokenizerFast, encode: Encode
 ) -> None:
     """The output fills the limit of 8 tokens, and its last one is such an end token."""
@@ -177,11 +178,11 @@ def test_another_end_token_of_the_model_ends_an_answer_too(
 
     async def call() -> RefinerReply:
         engine = FakeGenerator(lambda prompt: output)
-        client = RefinerClient(engine, tokenizer, TEMPLATE, LIMITS, 0.0, end_ids=stop)
+        client = RefinerClient(engine, Chat.of(tokenizer), TEMPLATE, LIMITS, 0.0, end_ids=stop)
         return await client.refine(RefineTask(MESSAGES, encode("ab")))
 
     got = asyncio.run(call())
-    assert (got.outcome, got.token_ids) == (Outcome.REFINED, tuple(output))
+    assert (got.outcome, got.token_ids) == (Outcome.REFINED, tuple(encode("abcdefg")))
 
 
 def test_the_refiner_is_told_what_its_template_shows_and_each_request_carries_the_extra(
@@ -192,7 +193,7 @@ def test_the_refiner_is_told_what_its_template_shows_and_each_request_carries_th
 
     async def call() -> RefinerReply:
         client = RefinerClient(
-            engine, tokenizer, template, LIMITS, 0.0, sampling_extra={"detokenize": False}
+            engine, Chat.of(tokenizer), template, LIMITS, 0.0, sampling_extra={"detokenize": False}
         )
         return await client.refine(RefineTask(MESSAGES, encode("ab"), feedback="1 of 2"))
 
@@ -208,7 +209,7 @@ def test_no_more_than_the_allowed_number_are_under_way(
     async def call() -> FakeGenerator:
         gate = asyncio.Event()
         generator = FakeGenerator(lambda prompt: encode("ac"), gate=gate)
-        client = RefinerClient(generator, tokenizer, TEMPLATE, LIMITS, temperature=0.0)
+        client = RefinerClient(generator, Chat.of(tokenizer), TEMPLATE, LIMITS, temperature=0.0)
         tasks = [
             asyncio.create_task(client.refine(RefineTask(MESSAGES, encode("ab")))) for _ in range(5)
         ]
@@ -275,4 +276,6 @@ def test_the_deadline_holds_for_all_calls_of_one_refinement(
 
 def test_an_unknown_decoding_lists_the_known_ones(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match=r"'fast'.*auto, plain, verify, ngram, copy"):
-        RefinerClient(FakeGenerator(list), tokenizer, TEMPLATE, LIMITS, 0.0, decoding="fast")
+        RefinerClient(
+            FakeGenerator(list), Chat.of(tokenizer), TEMPLATE, LIMITS, 0.0, decoding="fast"
+        )

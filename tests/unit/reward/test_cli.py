@@ -1,6 +1,8 @@
 """`python -m reward.judge`: every program gets its line, and what cannot be judged says why."""
 
+import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +103,79 @@ def test_wrong_arguments_are_refused(
     arguments = [*_arguments(tmp_path), "--out", str(tmp_path / "V.jsonl"), *extra]
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+NINES = "9" * 9131
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_integers_of_any_sensible_length_are_judged(tmp_path: Path, as_text: bool) -> None:
+    cases = f'{{"fn_name": "f", "inputs": [[9131], [{NINES}]], "outputs": [{NINES}, 1]}}'
+    cases = json.dumps(cases) if as_text else cases
+    problems, programs, out = tmp_path / "P", tmp_path / "G", tmp_path / "V"
+    problems.write_text(f'{{"problem_id": "n", "input_output": {cases}}}')
+    right = "def f(n): return 10**n - 1 if n == 9131 else n // n"
+    _write(programs, [{"problem_id": "n", "code": code} for code in (right, "def f(n): return n")])
+    files = ["--problems", str(problems), "--programs", str(programs), "--out", str(out)]
+    assert main([*files, "--set", "workers=1"]) == 0
+    verdicts = [json.loads(line)["verdict"] for line in out.read_text().splitlines()]
+    assert verdicts == ["accepted", "wrong_answer"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
+        ("9" * 200_001, "an integer of 200001 digits"),
+        ("-" + "9" * 1_000_000, "an integer of 1000001 digits"),
+    ],
+)
+def test_a_line_that_cannot_be_read_costs_only_itself(
+    tmp_path: Path, value: str, reason: str
+) -> None:
+    arguments, out = _arguments(tmp_path), tmp_path / "V.jsonl"
+    for name in ("P.jsonl", "G.jsonl"):
+        path = tmp_path / name
+        path.write_text(f'{{"problem_id": "deep", "input_output": {value}}}\n' + path.read_text())
+    assert main([*arguments, "--out", str(out)]) == 0
+    first, second, *_ = map(json.loads, out.read_text().splitlines())
+    assert (first["problem_id"], first["verdict"]) == ("deep", "internal_error")
+    assert reason in first["detail"]
+    assert second["verdict"] == "accepted"
+
+
+def _broken_gzip(content: bytes, damage: str) -> bytes:
+    packed = gzip.compress(content * 1000)
+    match damage:
+        case "truncated":
+            return packed[: len(packed) // 2]
+        case "corrupt":
+            return packed[:20] + bytes(byte ^ 0xFF for byte in packed[20:40]) + packed[40:]
+        case "wrong checksum":
+            return packed[:-8] + b"\0" * 8
+        case _:
+            return content
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupt", "wrong checksum", "no gzip"])
+def test_a_damaged_file_is_refused_with_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    arguments = _arguments(tmp_path)
+    damaged = tmp_path / "G.jsonl.gz"
+    damaged.write_bytes(_broken_gzip(os.urandom(50).hex().encode() + b"\n", damage))
+    arguments[3] = str(damaged)
+    assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and str(damaged) in message
+
+
+@pytest.mark.parametrize("raw", [b'{"problem_id": "\xff"}', b"\xfe\xff\x00{", b"\x80abc"])
+def test_a_file_that_is_no_text_is_refused_with_the_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], raw: bytes
+) -> None:
+    arguments = _arguments(tmp_path)
+    (tmp_path / "P.jsonl").write_bytes(b'{"problem_id": "a"}\n' + raw)
+    assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
+    assert "P.jsonl:2: not " in capsys.readouterr().err

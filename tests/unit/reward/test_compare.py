@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from reward.compare import normalise, parse_integer, result_equal, stdout_equal, token_equal
+from reward.compare import normalise, result_equal, stdout_equal, word_equal
+from reward.jsontext import integer
 
 EQUAL_TOKENS = [
     ("7", "7"),
-    ("7", "+7"),
-    ("7", "007"),
-    ("-0", "0"),
-    ("9" * 30, "0" + "9" * 30),
+    ("-7", "-7"),
+    ("00000101", "00000101"),
+    ("+5", "+5"),
+    ("007.50", "007.50"),
     ("0.5", ".5"),
     ("0.5", "0.5000004"),
     ("1e6", "1000000"),
@@ -36,22 +37,33 @@ UNEQUAL_TOKENS = [
     ("1", "1_0"),
     ("1", "\u0661"),  # a digit that is not ASCII
     ("0.5", "0x.8p0"),
+    # Bit strings, codes and signs are text.
+    ("00000101", "101"),
+    ("101", "00000101"),
+    ("5", "+5"),
+    ("+5", "5"),
+    ("-0", "0"),
+    ("9" * 30, "0" + "9" * 30),
+    ("0.5", "+0.5"),
+    ("0.5", "00.5"),
+    ("007.50", "7.5"),
+    ("000.5", ".5"),
 ]
 
 
 @pytest.mark.parametrize(("expected", "got"), EQUAL_TOKENS)
 def test_tokens_that_are_equal(expected: str, got: str) -> None:
-    assert token_equal(expected, got)
+    assert word_equal(expected.encode(), got.encode())
 
 
 @pytest.mark.parametrize(("expected", "got"), UNEQUAL_TOKENS)
 def test_tokens_that_differ(expected: str, got: str) -> None:
-    assert not token_equal(expected, got)
+    assert not word_equal(expected.encode(), got.encode())
 
 
 @pytest.mark.parametrize(("expected", "got"), [pair for pair in UNEQUAL_TOKENS if pair[0] != "7"])
 def test_unequal_tokens_differ_both_ways(expected: str, got: str) -> None:
-    assert not token_equal(got, expected)
+    assert not word_equal(got.encode(), expected.encode())
 
 
 EQUAL_OUTPUTS = [
@@ -61,6 +73,8 @@ EQUAL_OUTPUTS = [
     ("1\n2", "\n\n1\n\n2\n"),
     ("", "\n \n"),
     ("a\tb", "a b"),
+    ("a b", "a\v\fb\t"),
+    ("a\u00a0b", "a\u00a0b"),
 ]
 UNEQUAL_OUTPUTS = [
     ("1\n2", "2\n1"),  # order of lines
@@ -71,6 +85,15 @@ UNEQUAL_OUTPUTS = [
     ("1 2", "1"),
     ("1", ""),
     ("ab", "a b"),
+    # Blanks that only Unicode knows are text, within words, around them, and as ends of lines.
+    ("a b", "a\u00a0b"),
+    ("a", "a\u00a0"),
+    ("a b", "a\x1fb"),
+    ("a", "\x1ca"),
+    ("a\nb", "a\u2028b"),
+    ("a\nb", "a\x85b"),
+    ("a b", "a\u3000b"),
+    ("a\n", "a\n\u2028"),
 ]
 
 
@@ -145,11 +168,14 @@ def test_what_is_not_json_differs() -> None:
     assert not result_equal("\ud800", b"\xff")
 
 
-def test_integers_too_long_to_convert_are_compared_by_their_digits() -> None:
-    expected = parse_integer("9" * 5000)
+def test_long_integers_are_compared_as_integers() -> None:
+    expected = integer("9" * 5000)
     assert result_equal(expected, b"9" * 5000)
     assert not result_equal(expected, b"9" * 5001)
     assert not result_equal(expected, b"9" * 4999 + b"8")
+    assert not result_equal(expected, b'"' + b"9" * 5000 + b'"')  # text is no number
+    assert result_equal(-expected, b"-" + b"9" * 5000)
+    assert result_equal([[expected]], b"[[" + b"9" * 5000 + b"]]")
 
 
 def _expected(value: Any) -> Any:

@@ -19,7 +19,10 @@ from reward.config import JudgeConfig, JudgeConfigError
         ({"min_level": 4}, ("min_level=4", "0, 1, 2 or 3")),
         ({"min_level": 3, "max_level": 1}, ("min_level=3", "max_level")),
         ({"audit_fraction": 1.5}, ("audit_fraction=1.5", "0 to 1")),
-        ({"extraction": "first"}, ("extraction='first'", "fenced, last, bare")),
+        (
+            {"extract": "fenced"},
+            ("extract='fenced'", "only, first, last, longest, class_or_def, bare"),
+        ),
     ],
 )
 def test_wrong_settings_name_key_value_and_fix(

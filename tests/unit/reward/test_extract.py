@@ -1,57 +1,119 @@
-"""From an answer to the one program it declares."""
+"""From a response to the one program it shows."""
 
 import pytest
 
-from reward.extract import Extraction, extract
+from reward.extract import Extract, extract, python_blocks
 
 CODE = "print(1)\n"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         "```python\nprint(1)\n```",
         "Sure:\n```Python\nprint(1)\n```\nDone.",
-        "```py\r\nprint(1)\n```",
+        "```py\r\nprint(1)\r\n```\r\n",
         "```python3\nprint(1)\n```",
+        "```python3.11\nprint(1)\n```",
+        "```PY3\nprint(1)\n```",
+        "``` python\nprint(1)\n```",
+        "```{.python}\nprint(1)\n```",
         "````python\nprint(1)\n````",
+        "```python\nprint(1)\n`````",
+        "~~~python\nprint(1)\n~~~",
+        "~~~~ python title=`a`\nprint(1)\n~~~~~",
         '```python title="a.py"\nprint(1)\n```',
         "```\nnot this\n```\n```python\nprint(1)\n```\n```text\n1\n```",
-        "  ```python\nprint(1)\n  ```  ",
+        "  ```python\n  print(1)\n  ```  ",
+        "1. First:\n\n    ```python\n    print(1)\n    ```\n",
+        "- a\n\n\t```python\n\tprint(1)\n\t```\n",
+        "    ```python\n    print(1)\n```",
+        "```python\nprint(1)```",
+        "```python\nprint(1) ```  \nThat is all.",
+        "~~~python\nprint(1)~~~\n",
+        "Mind the <!-- mark.\n```python\nprint(1)\n```",
+        "<!-- a note --> Here:\n```python\nprint(1)\n```",
+        "<!--\n```python\nprint(2)\n```\n-->\n```python\nprint(1)\n```",
     ],
 )
-def test_one_declared_block_is_the_program(answer: str) -> None:
-    assert extract(answer) == CODE
+@pytest.mark.parametrize("how", [how for how in Extract if how != Extract.BARE])
+def test_one_declared_block_is_the_program(response: str, how: Extract) -> None:
+    assert extract(response, how) == CODE
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    ("response", "why"),
     [
         ("", "nothing"),
         ("print(1)", "no fence"),
         ("```\nprint(1)\n```", "no language declared"),
         ("```pythonic\nprint(1)\n```", "another language"),
+        ("```python-repl\n>>> print(1)\n```", "a session is no program"),
         ("```python\nprint(1)\n", "cut off"),
         ("```python\nprint(1)\n``", "fence too short"),
         ("````python\nprint(1)\n```", "closing fence shorter than the opening one"),
-        ("```python\nprint(1)\n```\n```python\nprint(2)\n```", "two programs"),
+        ("```python\nprint(1)\n~~~", "closing fence of the other kind"),
         ("text ```python\nprint(1)\n```", "fence inside a line"),
+        ("<!-- ```python\nprint(1)\n``` -->", "a comment is not shown"),
+        ("<!--\n```python\nprint(1)\n```\n-->", "a comment is not shown"),
+        ("<!-- b\n```python\nprint(1)\n```\n", "a comment that never closes hides the rest"),
+        ("<style>\n```python\nprint(1)\n```\n</style>", "a style sheet is not shown"),
+        ("  <SCRIPT x>\n```python\nprint(1)\n```\n", "a script is not shown"),
+        ("<?x\n```python\nprint(1)\n```\n?>", "an instruction is not shown"),
+        ("````markdown\n```python\nprint(1)\n```\n````", "an example in another block"),
+        ("~~~text\n```python\nprint(1)\n```\n~~~", "an example in another block"),
     ],
 )
-def test_anything_else_is_no_program(answer: str, why: str) -> None:
-    assert extract(answer) is None, why
+@pytest.mark.parametrize("how", [how for how in Extract if how != Extract.BARE])
+def test_what_shows_no_program_has_none(response: str, why: str, how: Extract) -> None:
+    assert extract(response, how) is None, why
+
+
+SEVERAL = (
+    "```python\nfirst = 1\n```\n```python\ndef solve():\n    return 'the longest block'\n```\n"
+    "Or:\n~~~py\ndef f(): 2\n~~~\nUse:\n```python\nprint(f())\n```"
+)
+
+
+@pytest.mark.parametrize(
+    ("how", "program"),
+    [
+        (Extract.ONLY, None),
+        (Extract.FIRST, "first = 1\n"),
+        (Extract.LAST, "print(f())\n"),
+        (Extract.LONGEST, "def solve():\n    return 'the longest block'\n"),
+        (Extract.CLASS_OR_DEF, "def f(): 2\n"),
+        (Extract.BARE, SEVERAL),
+    ],
+)
+def test_of_several_blocks_the_chosen_one_is_taken(how: Extract, program: str | None) -> None:
+    assert extract(SEVERAL, how) == program
+
+
+def test_without_a_definition_the_last_block_is_taken() -> None:
+    response = "```python\nx = 1\n```\n```python\nprint(1)\n```"
+    assert extract(response, Extract.CLASS_OR_DEF) == CODE
+
+
+def test_of_equally_long_blocks_the_last_is_taken() -> None:
+    response = "```python\nprint(2)\n```\n```python\nprint(1)\n```"
+    assert extract(response, Extract.LONGEST) == CODE
 
 
 def test_a_shorter_fence_inside_a_longer_one_is_code() -> None:
-    answer = '````python\ns = """\n```\n"""\n````'
-    assert extract(answer) == 's = """\n```\n"""\n'
+    response = '````python\ns = """\n```\n"""\n````'
+    assert extract(response) == 's = """\n```\n"""\n'
 
 
-def test_the_last_block_may_be_asked_for() -> None:
-    answer = "```python\nprint(2)\n```\n```python\nprint(1)\n```"
-    assert extract(answer, Extraction.LAST) == CODE
-    assert extract("no code", Extraction.LAST) is None
+def test_a_block_that_closes_behind_code_does_not_swallow_the_next() -> None:
+    response = "```python\nprint(2)```\nOutput:\n```\n2\n```\n```python\nprint(1)\n```"
+    assert python_blocks(response) == ["print(2)\n", CODE]
+
+
+def test_only_the_fences_indentation_is_taken_off() -> None:
+    response = "1. So:\n    ```python\n    if 1:\n        print(1)\n  x = 2\n    ```"
+    assert extract(response) == "if 1:\n    print(1)\nx = 2\n"
 
 
 def test_bare_text_is_taken_as_it_is() -> None:
-    assert extract("x = 1", Extraction.BARE) == "x = 1"
+    assert extract("x = 1", Extract.BARE) == "x = 1"

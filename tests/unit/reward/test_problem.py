@@ -46,7 +46,7 @@ def test_humaneval_records_are_recognised() -> None:
         "task_id": "H/0",
         "prompt": "def f(x):\n",
         "entry_point": "f",
-        "test": "def check(c): 1",
+        "test": "def check(c): assert c(1)",
     }
     problem = parse_problem(record)
     assert (problem.problem_id, problem.kind, problem.entry) == ("H/0", Kind.CHECK, "f")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reward.sandbox import seccomp
-from reward.sandbox.seccomp import Allow, AllowIf, Refuse
+from reward.sandbox.seccomp import Allow, AllowIf, ReadLimit, Refuse
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -57,6 +57,8 @@ def test_every_number_gets_what_the_table_says(machine: str) -> None:
                 assert answer == 0x00050000 | error
             case AllowIf(values=values):
                 assert answer == (ALLOW if 0 in values else PERMISSION_DENIED)
+            case ReadLimit():
+                assert answer == ALLOW
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
@@ -83,6 +85,16 @@ def test_limits_may_be_read_not_set() -> None:
     assert run(program, 302, arch, (0, 7, 0, 1)) == ALLOW
     assert run(program, 302, arch, (0, 7, 1, 0)) == PERMISSION_DENIED
     assert run(program, 302, arch, (0, 7, 1 << 32, 0)) == PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(("machine", "prlimit"), [("x86_64", 302), ("aarch64", 261)])
+def test_setting_the_stacks_limit_seems_to_succeed(machine: str, prlimit: int) -> None:
+    program, arch = seccomp.assemble(machine), ARCHITECTURES[machine]
+    success = 0x00050000  # an error of number zero: the call is not made and returns 0
+    for new in (1, 1 << 32, (1 << 32) + 1):
+        assert run(program, prlimit, arch, (0, 3, new, 0)) == success
+        for other in (0, 1, 2, 4, 6, 7, 9):
+            assert run(program, prlimit, arch, (0, other, new, 0)) == PERMISSION_DENIED
 
 
 def test_without_landlock_files_open_for_reading_only() -> None:

@@ -16,7 +16,7 @@ from recipe.acceptance.machine import (
     process_memory_bytes,
     versions,
 )
-from recipe.acceptance.training import _watched
+from recipe.acceptance.memory_watch import watched
 
 SMI = """#!/bin/sh
 case "$*" in
@@ -67,7 +67,7 @@ def test_the_cpu_is_taken_where_it_is_asked_for_or_no_gpu_answers(
 
 def test_memory_is_sampled_until_the_block_ends(with_gpu: Callable[[str], None]) -> None:
     with_gpu("3")
-    with _watched(found("cuda"), os.getpid()) as samples:
+    with watched(found("cuda"), os.getpid()) as samples:
         while len(samples) < 4:
             time.sleep(0.01)
     count = len(samples)

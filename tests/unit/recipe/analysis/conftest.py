@@ -118,6 +118,33 @@ def metrics_at(course: Course, step: int, total: int, rng: random.Random) -> dic
     return metrics
 
 
+def configuration(arm: str, seed: int, total: int) -> str:
+    """A `config.yaml` in the form of verl's, shortened."""
+    kind, _, inject = arm.partition("_")
+    kind, inject = (kind, inject) if kind == "dynamic" else (arm, "sft")
+    return f"""\
+actor_rollout_ref:
+  actor:
+    optim:
+      lr: 1.0e-06
+    data_loader_seed: ${{run.seed}}
+data:
+  train_batch_size: 8
+  val_max_samples: 64
+trainer:
+  total_training_steps: {total}
+constraint:
+  kind: {kind}
+  inject: {inject}
+  lambda: 1.0
+  filter: better
+  static_kl:
+    coef: 0.05
+run:
+  seed: {seed}
+"""
+
+
 def write_run(
     root: Path,
     course: Course,
@@ -140,6 +167,7 @@ def write_run(
     (folder / "run.json").write_text(
         json.dumps(info | {"sandbox_level": 2, "versions": {"verl": "0.9.1"}})
     )
+    (folder / "config.yaml").write_text(configuration(course.arm, seed, total))
     course = replace(course, reward_end=course.reward_end + rng.gauss(0, 0.08))
     with (folder / "metrics.jsonl").open("w") as file:
         for step in range(1, steps + 1):

@@ -1,12 +1,14 @@
 """Time shares and overhead, against sums done by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recipe.analysis.cost import REST, cost_sheet, overhead_table, seconds_by_part
+from recipe.analysis.cost import REST, cost_sheet, seconds_by_part
 from recipe.analysis.metrics_file import Series
+from recipe.analysis.overhead import cost_table, policy_tokens
 from recipe.analysis.runs import Run
 
 
@@ -63,13 +65,41 @@ def test_overhead_is_over_the_arm_that_asks_no_refiner_without_the_first_step() 
         timed("none", {"step": (99.0, 4.0, 4.0)}),
         timed("dynamic_sft", {"step": (99.0, 5.0, 5.0)}, refines=True),
     ]
-    table, _ = overhead_table(runs)
-    assert table is not None
-    assert table.header[-1] == "over none"
-    assert table.rows == (("none", "4.00", "1.00"), ("dynamic (sft)", "5.00", "1.25"))
+    table, words = cost_table(runs)
+    assert "asked no refiner" in words
+    assert table.header[-2:] == ("median step (s)", "over none")
+    ends = [(row[0], *row[-2:]) for row in table.rows]
+    assert ends == [("none", "4.00", "1.00"), ("dynamic (sft)", "5.00", "1.25")]
 
 
 def test_where_every_arm_asks_the_refiner_no_overhead_is_claimed() -> None:
     runs = [timed("none", {"step": (4.0, 4.0)}, refines=True)]
-    table, words = overhead_table(runs)
-    assert table is None and "refiner.observe" in words
+    table, words = cost_table(runs)
+    assert table.header[-1] == "median step (s)" and "refiner.observe" in words
+
+
+def test_tokens_and_gpu_hours_are_those_of_the_log() -> None:
+    run = timed("dynamic_sft", {"step": (1800.0, 1800.0)}, refines=True)
+    logged = {
+        "perf/total_num_tokens": (900.0, 1100.0),
+        "response_length/mean": (60.0, 80.0),
+        "prompt_length/mean": (30.0, 30.0),
+        "refiner/generated_tokens_total": (10.0, 30.0),
+    }
+    series = {name: Series(np.array([1, 2]), np.array(v)) for name, v in logged.items()}
+    keys = {
+        **{"trainer.n_gpus_per_node": "8", "trainer.nnodes": "2", "refiner.placement": "pool"},
+        **{"refiner.pool.n_gpus_per_node": "4", "refiner.pool.nnodes": "1"},
+    }
+    run = replace(run, metrics={**run.metrics, **series}, configuration=keys)
+    assert policy_tokens(run) == pytest.approx(600 + 800)
+    ((_, policy, decoded, scored, hours, gpu_hours, _),) = cost_table([run])[0].rows
+    assert (policy, decoded, scored, hours, gpu_hours) == ("1,400", "40", "-", "1.00", "20.00")
+
+
+def test_a_part_that_was_not_timed_is_absent_and_not_zero() -> None:
+    rows = {row[2] for row in cost_sheet([
+        timed("dynamic_sft", {"step": (4.0,), "update_actor": (2.0,)}),
+        timed("dynamic_advantage", {"step": (4.0,), "constraint_ce": (1.0,), "adv": (2.0,)}),
+    ]).rows if row[0] == "dynamic_sft"}  # fmt: skip
+    assert "CE on a′" not in rows and "update of the actor" in rows

@@ -16,8 +16,9 @@ from recipe.analysis.derived import (
 )
 from recipe.analysis.episodes import OUTCOMES, EpisodeDigest
 from recipe.analysis.metrics_file import Series
-from recipe.analysis.observatory import failure_table, outcome_sheet, verdict_table
+from recipe.analysis.observatory import FAILURES, failure_table, outcome_sheet, verdict_table
 from recipe.analysis.runs import Run
+from refiner_worker.outcome import Outcome
 
 REWARD = "critic/score/mean"
 
@@ -145,3 +146,7 @@ def test_verdicts_are_counted_from_a_to_its_refinement_without_verbatim_ones() -
     assert table is not None
     assert table.header == ("a ↓   a′ →", "accepted", "wrong answer", "all")
     assert table.rows == (("wrong answer", "2", "1", "3"),)
+
+
+def test_each_failure_that_the_refiner_counts_has_a_row() -> None:
+    assert set(FAILURES) == {str(one) for one in Outcome if one.failed} | {"unjudged"}

@@ -3,10 +3,11 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recipe.analysis.choice import choose_episode
+from recipe.analysis.choice import caption, choose_episode
 from recipe.analysis.examples import choose_examples, write_examples_csv
 from recipe.analysis.marked_text import HEAT_LEVELS, Span, view_of
 from recipe.analysis.runs import Run, load_run
@@ -49,13 +50,40 @@ def test_examples_are_one_of_each_kind_the_frequent_ones_first(
     )
     examples = choose_examples([run])
     assert [(item.why, item.choice.digest.problem_id) for item in examples] == [
-        ("mends: wrong answer", "2"),
-        ("mends: runtime error", "1"),
+        ("an improvement on: wrong answer", "2"),
+        ("an improvement on: runtime error", "1"),
         ("an edit that did not raise the reward", "4"),
         ("a verbatim copy", "5"),
     ]
     first, *others = choose_examples([run], most=3)
-    assert first.why == "mends: wrong answer" and len(others) == 2
+    assert first.why == "an improvement on: wrong answer" and len(others) == 2
+
+
+def test_an_arm_that_learns_from_refinements_is_shown_before_one_that_observes_them(
+    tmp_path: Path, new_episode: MakeEpisode
+) -> None:
+    """Whatever the order of folders, and however much clearer the other arm's episode is."""
+    runs = []
+    for arm, kind, ce in (("a", "none", 9.0), ("z", "dynamic", 1.0)):
+        (tmp_path / arm).mkdir()
+        run = run_with(tmp_path / arm, new_episode(**short(ce=[0.0, ce])))
+        runs.append(replace(run, arm=arm, info={"kind": kind}))
+    for order in (runs, runs[::-1]):
+        choice = choose_episode(order)
+        assert choice is not None and choice.run.arm == "z"
+        assert "only observed" not in caption(choice)
+        assert choose_examples(order)[0].choice.run.arm == "z"
+    alone = choose_episode(runs[:1])
+    assert alone is not None and "refinements are only observed" in caption(alone)
+
+
+def test_a_scale_says_that_it_ends_below_the_largest_value(
+    tmp_path: Path, new_episode: MakeEpisode
+) -> None:
+    for ce, exceeds in ((9.0, False), (12.0, True)):
+        run = run_with(tmp_path, new_episode(**short(ce=[0.0, ce])))
+        choice = choose_episode([run])
+        assert choice is not None and view_of(choice).exceeds_limit is exceeds
 
 
 def test_a_problem_is_shown_once_where_there_are_others(

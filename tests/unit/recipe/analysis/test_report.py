@@ -199,7 +199,7 @@ def test_what_a_model_wrote_is_shown_and_never_obeyed(abused: tuple[Path, list[s
         "hostile/episodes.jsonl: line 2: not a JSON object; ignored",
         "hostile/episodes.jsonl: line 3: episode without step, accepted and verbatim; ignored",
         "hostile: has reached step 1 of 9; its figures speak of those steps",
-        "hostile/config.yaml: has no readable block 'constraint': filter unknown",
+        "hostile/config.yaml: is not readable YAML: configuration unknown",
         "odd/episodes.jsonl: line 1: copied does not fit the refined tokens; CE not used",
         "all runs: they end at different steps (1, 3)",
     ],

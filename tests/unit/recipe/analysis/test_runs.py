@@ -234,3 +234,14 @@ def test_an_episode_without_its_flags_is_left_out_and_named(
 )
 def test_steps_are_named_as_ranges(steps: list[int], words: str) -> None:
     assert name_steps(steps) == words
+
+
+def test_metrics_that_are_not_finite_are_one_remark_however_many(tmp_path: Path) -> None:
+    """A diverged run has hundreds of them."""
+    data = {"critic/score/mean": 0.1} | {f"actor/m{i:03}": float("nan") for i in range(200)}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 3, "data": data}) + "\n")
+    (finding,) = [f for f in load_run(tmp_path).findings if "finite" in f.message]
+    assert finding.message == (
+        "200 metrics are not finite numbers at some of step 3; left out there: "
+        "actor/m000, actor/m001, actor/m002 and 197 more"
+    )

@@ -79,7 +79,7 @@ def test_an_absent_checkpoint_names_what_is_missing_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tiny_model.resources, "files", lambda package: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors.*make_tiny_model\.py --out"):
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors.*make_tiny_model --out"):
         ensure_checkpoint()
 
 

@@ -41,7 +41,7 @@ BROKEN_LINES = [
     ("nonsense", "not valid JSON"),
     ('{"problem_id": 1', "not valid JSON"),
     ("[" * 50_000, "not valid JSON"),
-    ('{"n": 1' + "0" * 5000 + "}", "not valid JSON"),
+    ('{"n": 1' + "0" * 200_000 + "}", "not valid JSON"),
     ("[1]", "not an object but list"),
     ('"text"', "not an object but str"),
     ("null", "not an object but NoneType"),

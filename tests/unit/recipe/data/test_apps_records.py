@@ -126,7 +126,10 @@ SMALL = Limits(max_question_chars=50, max_case_chars=40, max_suite_chars=60)
         ({"input_output": ""}, "not valid JSON"),
         ({"input_output": "{"}, "not valid JSON"),
         ({"input_output": "[" * 100_000}, "not valid JSON"),
-        ({"input_output": '{"inputs": [1' + "0" * 5000 + '], "outputs": [1]}'}, "not valid JSON"),
+        (
+            {"input_output": '{"inputs": [1' + "0" * 200_000 + '], "outputs": [1]}'},
+            "not valid JSON",
+        ),
         ({"input_output": "[]"}, "value of type list, not an object"),
         ({"input_output": {}}, "no list `inputs` (found nothing)"),
         ({"input_output": {"inputs": ["a"]}}, "no list `outputs`"),

@@ -183,7 +183,7 @@ def test_a_torn_line_is_judged_again_and_the_others_are_not(tmp_path: Path) -> N
     card = prepare(source, tmp_path / "out", options=ONE_WORKER)["train"]
     assert card["solution_check"]["accepted"] == 3
     known = VerdictFile(path)
-    assert [known.get(key) for key in before] == ["accepted"] * 3
+    assert [known.get(key) for key in before] == [("accepted", "rr")] * 3
     # Two whole ones, the torn one, the new one.
     assert len(path.read_bytes().splitlines()) == 4
 

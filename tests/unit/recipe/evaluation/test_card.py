@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
-from recipe.evaluation.card import is_hub_name, lookup, model_card
+from recipe.evaluation.card import Evaluated, Trained, is_hub_name, lookup, model_card
 from recipe.evaluation.errors import EvaluationError
+from recipe.evaluation.folder import Record
 from recipe.evaluation.judging import Judged
 from recipe.evaluation.publish import publish
 from recipe.evaluation.results import score
@@ -33,11 +35,35 @@ CONFIG = {
 }
 
 
-def test_the_card_states_method_data_seed_scores_and_commit() -> None:
+RECORD = {
+    "model": "/home/someone/models/tuned",
+    "weights_sha256": "0123456789abcdef",
+    "engine": "vllm 0.28.0",
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "max_tokens": None,
+    "limit": None,
+    "scored_at": "2026-01-03T00:00:00+00:00",
+    "mbpp_split": "test",
+    "benchmarks": {
+        "humaneval": {"problems": 1, "in_split": 1},
+        "mbpp": {"problems": 974, "in_split": 500},
+    },
+}
+
+
+def trained(step: int = 1, run: Any = RUN, config: Any = CONFIG, **more: Any) -> Trained:
+    return Trained(step, run, config, **more)
+
+
+def evaluated(*keys: tuple[str, str], **record: Any) -> Evaluated:
+    """One problem a benchmark and protocol, solved."""
     verdict = Judged("a", 0, True, "accepted", 1, 1, 1.0)
-    card = model_card(
-        "tuned", 100, RUN, CONFIG, {"tuned": [score("humaneval", "chat", [verdict], (1,))]}
-    )
+    return Evaluated([score(*key, [verdict], (1,)) for key in keys], Record(RECORD | record))
+
+
+def test_the_card_states_method_data_seed_scores_and_commit() -> None:
+    card = model_card("tuned", trained(100), {"tuned": evaluated(("humaneval", "chat"))})
     assert "base_model: Qwen/Qwen2.5-Coder-1.5B-Instruct\n" in card.split("---")[1]
     rows = {
         tuple(c.strip() for c in row.split("|")[1:-1]) for row in card.splitlines() if "|" in row
@@ -62,23 +88,76 @@ def test_the_card_states_method_data_seed_scores_and_commit() -> None:
 def test_only_the_settings_that_the_kind_of_constraint_reads_are_shown(
     kind: str, shown: str, hidden: str
 ) -> None:
-    card = model_card("tuned", 1, RUN | {"kind": kind}, CONFIG, {})
+    card = model_card("tuned", trained(run=RUN | {"kind": kind}), {})
     assert shown in card
-    assert hidden not in card.partition("## Settings")[2]
+    settings = card.partition("## Settings")[2].partition("## Software")[0]
+    assert hidden not in settings
 
 
 def test_paths_of_the_training_machine_stay_private() -> None:
     config = CONFIG | {"actor_rollout_ref": {"model": {"path": "/home/someone/models/base"}}}
-    card = model_card("tuned", 1, RUN, config, {})
+    card = model_card("tuned", trained(config=config), {})
     assert "someone" not in card
     assert "base_model" not in card
     assert "`base`" in card and "train.parquet" in card
 
 
 def test_a_card_of_nothing_says_so() -> None:
-    card = model_card("tuned", 7, {}, {}, {})
+    card = model_card("tuned", trained(7, {}, {}), {})
     assert "The run's configuration was not found." in card
     assert "Not evaluated." in card
+    assert "Not stated. The licences of base model and training data decide" in card
+
+
+def test_the_hub_reads_the_cards_head() -> None:
+    own = evaluated(("humaneval", "chat"), ("humaneval", "bigcode"), ("mbpp", "chat"), limit=1)
+    other = evaluated(("humaneval", "chat"))
+    card = model_card("tuned", trained(license="apache-2.0"), {"tuned": own, "base": other})
+    data: Any = ModelCard(card).data
+    assert (data.license, data.base_model) == ("apache-2.0", "Qwen/Qwen2.5-Coder-1.5B-Instruct")
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
+    # This model's alone, and of MBPP, of which 1 of 500 problems was evaluated, nothing.
+    assert data.model_name == "tuned"
+    assert [(r.dataset_type, r.metric_name, r.metric_value) for r in data.eval_results] == [
+        ("openai/openai_humaneval", "pass@1, protocol chat, greedy", 1.0),
+        ("openai/openai_humaneval", "pass@1, protocol bigcode, greedy", 1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            {},
+            "Model `tuned`, weights `0123456789ab`, greedy, vllm 0.28.0, "
+            "2026-01-03T00:00:00+00:00.",
+        ),
+        (
+            {"temperature": 0.8, "top_p": 0.95, "max_tokens": 256, "weights_sha256": None},
+            "Model `tuned`, weights unknown, temperature 0.8, top-p 0.95, at most 256 tokens, "
+            "vllm 0.28.0, 2026-01-03T00:00:00+00:00.",
+        ),
+        (
+            {"limit": 1, "benchmarks": {"humaneval": {"in_split": 164}}},
+            "Model `tuned`, weights `0123456789ab`, greedy, vllm 0.28.0, "
+            "2026-01-03T00:00:00+00:00, 1 of 164 problems of humaneval (--limit 1).",
+        ),
+    ],
+)
+def test_how_scores_came_about_stands_above_them(record: dict[str, Any], expected: str) -> None:
+    one = evaluated(("humaneval", "chat"), **record)
+    assert expected in model_card("tuned", trained(), {"tuned": one}).splitlines()
+
+
+def test_the_card_says_how_to_ask_what_not_to_trust_and_what_to_cite() -> None:
+    config = CONFIG | {"reward": {"custom_reward_function": {"path": "pkg://reward.apps"}}}
+    card = model_card("tuned", trained(config=config, template="<user>{problem}\n<bot>"), {})
+    assert "vllm serve tuned --generation-config vllm" in card
+    assert "````text\n<user>{problem}\n<bot>\n````" in card
+    assert "in exactly one block fenced as `python`" in card
+    assert "run them in a sandbox" in card
+    assert "arXiv:2603.18088" in card.partition("## Citation")[2]
+    assert "fenced as `python`" not in model_card("tuned", trained(), {})
 
 
 @pytest.mark.parametrize(
@@ -114,7 +193,7 @@ def test_unusable_checkpoints_and_folders_are_named_with_the_fix(
 
     assert "give RUN/checkpoints/global_step_N" in message(checkpoint=tmp_path)
     assert "give RUN/checkpoints/global_step_N" in message(checkpoint=tmp_path / "global_step_9")
-    assert "not empty; give a new folder" in message(out=checkpoint)
+    assert "not what this checkpoint was merged into; give a new folder" in message(out=checkpoint)
     assert "no verdicts there" in message(evaluations={"a": tmp_path})
     (checkpoint / "actor" / "huggingface" / "config.json").unlink()
     assert "no actor/huggingface/config.json" in message()

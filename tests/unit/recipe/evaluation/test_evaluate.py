@@ -1,7 +1,10 @@
 """From answers to scores through the real judge, and the command line's handling of bad input."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
 from recipe.evaluation.folder import Folder, evalplus_id
 from recipe.evaluation.generate import Sampling
-from recipe.evaluation.kinds import Benchmark
+from recipe.evaluation.kinds import Benchmark, MbppSplit
 from recipe.evaluation.main import main
 from recipe.evaluation.problems import ProblemSet, load_problems
 from recipe.evaluation.protocols import Prompt
@@ -138,6 +141,96 @@ def test_a_benchmark_that_changed_is_not_mixed_into_a_folder(
         evaluate(plan((changed,), "bigcode"), lambda: table_engine({}), folder)
 
 
+def test_what_was_asked_and_of_which_weights_is_written_down(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    two = replace(plan(sets[:1], "bigcode"), limit=1)
+    evaluate(two, lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    content = folder.record().content
+    assert content["weights_sha256"] == folder.record().weights == "weights of m"
+    assert (content["engine"], content["limit"], content["temperature"]) == ("table", 1, 0.8)
+    assert datetime.fromisoformat(content["scored_at"]).tzinfo is not None
+    assert folder.record().size("humaneval") == 1
+    assert folder.record().problems() == {"humaneval": sets[0].content_sha256}
+
+
+def test_samples_of_other_weights_or_another_engine_are_not_mixed_into_a_folder(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    one = Sampling(samples=1, temperature=0.8)
+    evaluate(plan(sets, "bigcode", sampling=one), lambda: table_engine(RIGHT_WRONG_NONE), folder)
+
+    class Other(table_engine):
+        name = "endpoint"
+
+    for engine, message in (
+        (table_engine(RIGHT_WRONG_NONE, weights="trained on"), "weights_sha256='weights of m', no"),
+        (Other(RIGHT_WRONG_NONE), "engine='table', not 'endpoint'"),
+    ):
+        with pytest.raises(EvaluationError, match=message):
+            evaluate(plan(sets, "bigcode"), [engine].pop, folder)
+        assert engine.asked == []
+
+
+def mbpp_of(samples: Samples, write_lines: WriteLines, *numbers: object) -> ProblemSet:
+    records = [samples["mbpp"] | {"task_id": number} for number in numbers]
+    return load_problems(Benchmark.MBPP, write_lines("split.jsonl", *records))
+
+
+@pytest.mark.parametrize(
+    ("split", "taken"),
+    [
+        (MbppSplit.ALL, ["10", "11", "MbppEval/510", "511", "600", "601", "974", "x"]),
+        (MbppSplit.PROMPT, ["10"]),
+        (MbppSplit.TEST, ["11", "MbppEval/510"]),
+        (MbppSplit.VALIDATION, ["511", "600"]),
+        (MbppSplit.TRAIN, ["601", "974"]),
+    ],
+)
+def test_a_split_of_mbpp_is_taken_by_number_and_the_limit_counts_within_it(
+    split: MbppSplit, taken: list[str], samples: Samples, write_lines: WriteLines
+) -> None:
+    numbers = (10, 11, "MbppEval/510", 511, 600, 601, 974, "x")
+    asked = replace(
+        plan((mbpp_of(samples, write_lines, *numbers),), "chat"), mbpp_split=split, limit=None
+    )
+    ((_, _, found),) = asked.parts()
+    assert [problem.problem_id for problem in found] == taken
+    assert asked.asked().sizes == {"mbpp": len(taken)}
+    ((_, _, first),) = replace(asked, limit=1).parts()
+    assert [problem.problem_id for problem in first] == taken[:1]
+
+
+def test_the_test_split_has_500_problems_and_the_splits_make_up_the_whole() -> None:
+    sizes = {split: len(split.numbers) for split in MbppSplit if split.numbers}
+    assert (sizes[MbppSplit.TEST], sum(sizes.values())) == (500, 974)
+
+
+def test_a_file_without_a_problem_of_the_split_is_refused(
+    samples: Samples, write_lines: WriteLines
+) -> None:
+    asked = plan((mbpp_of(samples, write_lines, 9),), "chat")
+    with pytest.raises(EvaluationError, match=r"--mbpp-split test: .* has no problem with such"):
+        list(replace(asked, mbpp_split=MbppSplit.TEST).parts())
+
+
+def test_verdicts_of_other_settings_of_the_judge_are_not_mixed(
+    sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
+) -> None:
+    folder = Folder(tmp_path / "out")
+    asked = plan(sets[:1], "bigcode")
+    evaluate(asked, lambda: table_engine(RIGHT_WRONG_NONE), folder)
+    slower = replace(asked, judge=JudgeConfig(workers=1, timeout_s=20.0))
+    with pytest.raises(EvaluationError, match=r"--set timeout_s=20\.0: .* judged with timeout_s=4"):
+        evaluate(slower, lambda: table_engine({}), folder)
+    evaluate(replace(asked, judge=JudgeConfig(workers=2)), lambda: table_engine({}), folder)
+    shutil.rmtree(folder.path / "verdicts")
+    evaluate(slower, lambda: table_engine({}), folder)
+    assert folder.record().conditions()["judge's timeout_s"] == 20.0
+
+
 def test_programs_are_written_as_evalplus_reads_them(
     sets: tuple[ProblemSet, ...], tmp_path: Path, table_engine: Any
 ) -> None:
@@ -175,6 +268,11 @@ def command(samples: Samples, write_lines: WriteLines, tmp_path: Path) -> list[s
         (["--pass-at", "10"], "--pass-at 10: use 1 to --samples, which is 1"),
         (["--limit", "0"], "--limit 0: use 1 or more problems"),
         (["--set", "timeout=3"], "judge setting timeout=3 is unknown"),
+        (["--set", "packages=numpy,absent_one"], "--set packages=numpy,absent_one: absent_one is"),
+        (
+            ["--endpoint", "http://x", "--retry-for", "0"],
+            "--retry-for 0.0: use a number of seconds above 0",
+        ),
         (["--model", "/absent"], "--model /absent: no folder with a config.json"),
         (["--endpoint", "http://x", "--concurrency", "0"], "--concurrency 0: use 1 or more"),
         (["--endpoint", "localhost"], "--endpoint localhost: not a URL"),

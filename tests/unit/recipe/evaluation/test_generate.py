@@ -107,7 +107,7 @@ def test_text_is_sent_as_it_is_and_needs_no_template() -> None:
         ({"temperature": -0.1}, "--temperature -0.1: use 0"),
         ({"top_p": 0.0}, "--top-p 0.0: use a share above 0"),
         ({"max_tokens": 0}, "--max-tokens 0: use 1 or more"),
-        ({"samples": 5}, "--samples 5 with --temperature 0 gives the same answer"),
+        ({"samples": 5}, "--samples 5 with --temperature 0 gives the same response"),
     ],
 )
 def test_impossible_sampling_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -78,6 +78,20 @@ def test_mbpp_plus_is_judged_by_its_test_program_and_the_sanitised_edition_by_it
     assert json.loads(problem.judged.tests[0].given)["test"].startswith("import math\n")
 
 
+def test_the_hash_of_the_content_depends_on_what_is_asked_and_tested_and_on_nothing_else(
+    samples: Samples, write_lines: WriteLines, tmp_path: Path
+) -> None:
+    record = samples["humaneval"]
+    tested = record | {"test": record["test"].replace("== 4", "== 5")}
+    asked = record | {"prompt": record["prompt"].replace("Add", "Sum")}
+    solved = record | {"canonical_solution": "    return b + a\n"}
+    packed = write_lines("h.jsonl.gz", record)
+    digest = load_problems(Benchmark.HUMANEVAL, packed).content_sha256
+    for changed, same in ((record, True), (solved, True), (tested, False), (asked, False)):
+        found = load_problems(Benchmark.HUMANEVAL, write_lines("h.jsonl", changed))
+        assert (found.content_sha256 == digest) is same
+
+
 def test_a_list_of_records_in_one_json_file_is_read(samples: Samples, tmp_path: Path) -> None:
     path = tmp_path / "sanitized-mbpp.json"
     path.write_text(json.dumps([samples["mbpp"]]))

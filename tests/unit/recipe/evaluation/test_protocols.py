@@ -4,7 +4,8 @@ bigcode-evaluation-harness (tasks `humaneval`, `humaneval-unstripped`, `mbpp`): 
 problem's text, stripped or not; MBPP's is a docstring of description and first test; a completion
 ends before the first stop word; the program is prompt and completion. evalplus (0.3.1, chat): an
 instruction, the problem fenced, an opening of the answer with an open fence, generation until the
-fence closes, and the sanitised program.
+fence closes, and the sanitised program. evalplus (0.3.1, base): the prompt stripped, with a line
+break; its program is sanitised together with the prompt.
 """
 
 import pytest
@@ -45,6 +46,8 @@ OPENING = (
         ("bigcode_unstripped", HUMANEVAL, '\n\ndef add(a, b):\n    """Add."""\n'),
         ("bigcode", MBPP, MBPP_PROMPT),
         ("bigcode_unstripped", MBPP, MBPP_PROMPT),
+        ("evalplus_base", HUMANEVAL, 'def add(a, b):\n    """Add."""\n'),
+        ("evalplus_base", MBPP, MBPP_PROMPT),
     ],
 )
 def test_completion_prompts_are_the_problems_text(
@@ -100,6 +103,37 @@ def test_apps_is_asked_as_in_training() -> None:
                 "\n```\n",
             },
         ),
+        (
+            "evalplus_base",
+            Family.HUMANEVAL,
+            {
+                "<|endoftext|>",
+                "<|endofmask|>",
+                "</s>",
+                "\nif __name__",
+                "\ndef main(",
+                "\nprint(",
+                "\ndef ",
+                "\nclass ",
+                "\nimport ",
+                "\nfrom ",
+                "\nassert ",
+            },
+        ),
+        (
+            "evalplus_base",
+            Family.MBPP,
+            {
+                "<|endoftext|>",
+                "<|endofmask|>",
+                "</s>",
+                "\nif __name__",
+                "\ndef main(",
+                "\nprint(",
+                '\n"""',
+                "\nassert",
+            },
+        ),
     ],
 )
 def test_stop_words_are_the_documented_ones(protocol: str, family: Family, words: set[str]) -> None:
@@ -153,6 +187,18 @@ def test_a_completion_ends_before_the_first_stop_word(completion: str, expected:
             "import os\ndef add(a, b):\n\treturn a + b\nprint(add(1, 2))\n```\nDone.",
             "import os\ndef add(a, b):\n    return a + b\n",
         ),
+        (
+            "evalplus_base",
+            HUMANEVAL,
+            "\treturn a + b\n\nx = 1\ndef other():",
+            'def add(a, b):\n    """Add."""\n    return a + b\n',
+        ),
+        (
+            "evalplus_base",
+            MBPP,
+            "import math\ndef spare(x):\n    return x\ndef double(x):\n    return 2 * x\nassert x",
+            "import math\ndef double(x):\n    return 2 * x\n",
+        ),
         ("chat", HUMANEVAL, "I would rather not: sorry", None),
         ("apps", APPS, "So:\n```python\nprint(input())\n```\n", "print(input())\n"),
         ("apps", APPS, "print(input())", None),
@@ -165,12 +211,14 @@ def test_the_program_of_an_answer(
 
 
 def test_every_benchmark_is_asked_under_the_protocols_that_apply() -> None:
-    names = ("bigcode", "bigcode_unstripped", "chat")
+    names = ("bigcode", "bigcode_unstripped", "evalplus_base", "chat")
     assert [p.name for p in protocols_for(Family.HUMANEVAL, names)] == list(names)
     assert [p.name for p in protocols_for(Family.APPS, names)] == ["apps"]
     assert protocols_for(Family.MBPP, ("apps",)) == ()
 
 
 def test_an_unknown_protocol_lists_the_known_ones() -> None:
-    with pytest.raises(EvaluationError, match="use one of bigcode, bigcode_unstripped, chat"):
+    with pytest.raises(
+        EvaluationError, match="use one of bigcode, bigcode_unstripped, evalplus_base, chat"
+    ):
         protocol_named("evalplus")

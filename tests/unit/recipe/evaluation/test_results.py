@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from recipe.evaluation.compare import compare, gain, unequal
+from recipe.evaluation.compare import (
+    check_same_problems,
+    compare,
+    gain,
+    on_common_problems,
+    unequal,
+)
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.judging import Judged
 from recipe.evaluation.passk import Estimate, wilson
@@ -104,6 +110,49 @@ def test_compare_refuses_a_k_that_nobody_has() -> None:
     base = {("mbpp", "chat"): [verdict("1", 0, True)]}
     with pytest.raises(EvaluationError, match="--pass-at 10: no folder has so many samples"):
         compare({"base": base}, 10)
+
+
+KEY = ("mbpp", "chat")
+
+
+def on(*problems: str) -> dict[tuple[str, str], list[Judged]]:
+    return {KEY: [verdict(problem, 0, True) for problem in problems]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            "abc",
+            "ab",
+            r"mbpp, chat: not the same problems .base 3, tuned 2; 2 in common.* --common",
+        ),
+        ("abc", "abz", "base 3, tuned 3; 2 in common"),
+    ],
+)
+def test_scores_over_different_problems_are_not_put_side_by_side(
+    first: str, second: str, message: str
+) -> None:
+    arms = {"base": on(*first), "tuned": on(*second)}
+    one_file = {"base": {"mbpp": "x"}, "tuned": {"mbpp": "x"}}
+    with pytest.raises(EvaluationError, match=message):
+        check_same_problems(arms, one_file)
+    common = on_common_problems(arms)
+    check_same_problems(common, one_file)
+    for arm in arms:
+        assert [v.problem_id for v in common[arm][KEY]] == ["a", "b"]
+
+
+def test_equal_problems_compare_whatever_the_order_and_where_only_one_was_evaluated() -> None:
+    other = {("apps", "apps"): [verdict("9", 0, True)]}
+    arms = {"base": on("a", "b"), "tuned": on("b", "a") | other}
+    check_same_problems(arms, {"base": {"mbpp": "x"}, "tuned": {"mbpp": None, "apps": "y"}})
+
+
+def test_two_editions_of_a_benchmark_do_not_compare() -> None:
+    arms = {"base": on("a"), "tuned": on("a")}
+    with pytest.raises(EvaluationError, match=r"mbpp: the files hold different .*base x, tuned y"):
+        check_same_problems(arms, {"base": {"mbpp": "x"}, "tuned": {"mbpp": "y"}})
 
 
 def test_evaluations_under_other_conditions_are_called_out() -> None:

@@ -31,8 +31,13 @@ ADD = "def add(a, b):\n    return a + b\n"
             f"import functools\n@functools.cache\n{ADD}",
             f"import functools\n@functools.cache\n{ADD}",
         ),
+        # an assignment defines its first target: of these A, which is not needed, and not B
+        (f"A = B = 3\n{ADD}".replace("b\n", "B\n"), ADD.replace("b\n", "B\n")),
+        (f"B = A = 3\n{ADD}".replace("b\n", "B\n"), f"B = A = 3\n{ADD}".replace("b\n", "B\n")),
         # nothing that is needed: as it is
         ("x + 1", "x + 1\n"),
+        # a NUL byte spoils its own line only
+        (f"\0\n{ADD}\0 and more\nx = 1\n", ADD),
         # cut off in the middle of a second function
         (f"{ADD}def other(a:\n", ADD),
         ("I cannot, sorry: why?", None),
@@ -86,6 +91,8 @@ def _parses(lines: list[str]) -> bool:
         (ADD, "other", False),
         ('def add(a, b):\n    """Add."""\n', "add", False),
         ("add = lambda a, b: a + b", "add", True),
+        ("plus = add = lambda a, b: a + b", "add", True),
+        ("add, spare = max, min", "add", True),
         ("from operator import add", "add", True),
         ("def add(a, b):\n    pass\n", "add", True),
         ("async def add(a, b):\n    return a\n", "add", True),

@@ -49,7 +49,7 @@ def opened(composed: Compose, *changes: str) -> tuple[Constraint, Step]:
         mini_batches=1,
         rollouts_a_mini_batch=2,
         trains_actor=True,
-        tokenizer=None,  # type: ignore[arg-type]
+        chat=None,  # type: ignore[arg-type]
         max_response_tokens=8,
     )
     constraint.begin(step)

@@ -7,7 +7,7 @@ from recipe.online_refiner.preflight.memory import (
     PROCESS_BYTES,
     SERVER_WORKSPACE_BYTES,
     ModelShape,
-    Server,
+    ServerShare,
     Sharding,
     TrainedModel,
     activation_bytes,
@@ -97,7 +97,7 @@ def test_the_two_phases_hold_what_is_resident_and_what_is_at_work() -> None:
         "actor": TrainedModel(weights=10, gradients=10, optimizer=20, resident=30),
         "critic": TrainedModel(weights=5, gradients=5, optimizer=10, resident=0),
     }
-    servers = {"policy": Server(100, 0, 0), "refiner": Server(50, 0, 0)}
+    servers = {"policy": ServerShare(100, 0, 0), "refiner": ServerShare(50, 0, 0)}
     found = peaks(models, {"actor": 7, "critic": 70}, servers)
     assert found.rollout == 30 + 150 + PROCESS_BYTES
     # The critic at work: 30 of the actor's, 20 of its own, 70 of activations.

@@ -43,7 +43,7 @@ def rollout(group: str, reward: float, response: int, found: Refinement | None =
 
 
 OTHER_FAILURES = (
-    *("too_long", "truncated", "repetitive", "empty", "wrong_script"),
+    *("too_long", "no_response", "truncated", "repetitive", "empty", "wrong_script"),
     *("step_deadline", "engine_error"),
 )
 REFINEMENTS = [

@@ -36,8 +36,8 @@ def test_schedules_stay_at_their_end_beyond_the_last_step_and_take_a_single_step
     assert lambda_at(1, 1, 1.0, 0.2, Schedule.LINEAR) == 1.0
 
 
-def test_adaptive_lambda_follows_the_ratio_between_floor_and_ceiling() -> None:
-    got = [adaptive_lambda(r, ceiling=1.0, floor=0.2, target=0.1) for r in (0.0, 0.05, 0.1, 0.7)]
+def test_adaptive_lambda_follows_the_ratio_between_its_bounds() -> None:
+    got = [adaptive_lambda(r, upper=1.0, lower=0.2, target=0.1) for r in (0.0, 0.05, 0.1, 0.7)]
     assert got == pytest.approx([0.2, 0.6, 1.0, 1.0])
 
 

@@ -1,6 +1,7 @@
 """Our sections of the config: defaults by injection, refusals, and verl's keys set from them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -111,6 +112,18 @@ def test_a_key_that_was_taken_out_is_missed(composed: Compose) -> None:
     del config.refiner.deadline_s
     with pytest.raises(ConfigError, match=r"refiner\.deadline_s: missing"):
         resolve(config)
+
+
+def test_an_own_constraint_is_found_from_any_folder_and_names_its_arm(
+    composed: Compose, repo_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(repo_root)
+    config = composed("constraint.kind=docs/examples/repetition.py:Repetition")
+    resolve(config)
+    assert config.constraint.kind == f"{repo_root}/docs/examples/repetition.py:Repetition"
+    assert config.run.arm == "Repetition"
+    monkeypatch.chdir(tmp_path)
+    assert resolve(config).settings.run.arm == "Repetition"
 
 
 def test_all_faults_are_reported_together(composed: Compose) -> None:

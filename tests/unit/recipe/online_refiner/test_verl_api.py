@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from recipe.online_refiner.choices import ESTIMATORS
 from recipe.online_refiner.modes import TRAINERS
-from recipe.online_refiner.preflight.batch_rules import ESTIMATORS
 from recipe.online_refiner.trainer import OnlineRefinerTrainer
 
 SIGNATURES = {

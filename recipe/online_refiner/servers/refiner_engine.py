@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _speculates(engine_kwargs: dict[str, Any]) -> bool:
-    """Whether the user has chosen a way to speculate; a number of draft tokens alone is none."""
+    """Whether the user has chosen how to speculate; a number of draft tokens alone says nothing."""
     own = engine_kwargs.get("speculative_config") or {}
     given = own.get("method") or own.get("model") or engine_kwargs.get("speculative_algorithm")
     return bool(given)

@@ -1,0 +1,171 @@
+"""Each constraint on a step written by hand: what it takes, adds, reports and saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from steps import refinement, rollout, step_of
+
+from recipe.online_refiner.choices import Place, Tokens
+from recipe.online_refiner.method.constraint import Constraint, Step
+from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
+from recipe.online_refiner.resolve import resolve
+
+Compose = Callable[..., DictConfig]
+
+
+TEACHER_FORCED = ("constraint.conditioning=teacher_forcing", "constraint.accumulate=none")
+
+
+def made(composed: Compose, *overrides: str) -> Constraint:
+    """With each penalty on its own step alone, read by teacher forcing."""
+    plan = resolve(composed(*TEACHER_FORCED, *overrides))
+    return constraint_class(plan.config)(plan)
+
+
+def measured_step(tokens: Tokens = Tokens.ALL, number: int = 1) -> Step:
+    """Two rollouts of two and one tokens, refined to three and two; one refinement too bad."""
+    rollouts = [
+        rollout("a_0", (5, 6), refinement((5, 7, 0), (1, 0, 0))),
+        rollout("a_1", (9,), refinement((8, 0), (0, 0))),
+        rollout("b_0", (9, 9, 9), refinement((1,), (0,), refined=-1.0)),
+    ]
+    return step_of(rollouts, [(0.5, 4.0, 1.0), (2.0, 3.0)], tokens, number=number)
+
+
+@pytest.mark.parametrize(
+    ("inject", "place"), [("reward", Place.REWARDS), ("advantage", Place.ADVANTAGES)]
+)
+def test_a_penalty_is_lambda_times_the_cross_entropy_of_what_was_accepted(
+    composed: Compose, inject: str, place: Place
+) -> None:
+    constraint = made(composed, f"constraint.inject={inject}", "constraint.lambda=0.1")
+    penalty = constraint.penalty(measured_step())
+    assert penalty is not None
+    assert (penalty.place, penalty.keys) == (place, ("a_0", "a_1"))
+    # c_t at the same index, what is beyond the rollout's end on its last token.
+    expected = torch.tensor([[0.05, 0.5], [0.5, 0.0]])
+    torch.testing.assert_close(penalty.values_BT, expected)
+    assert constraint.additions(measured_step()) is None
+    assert constraint.metrics(measured_step())["constraint/penalty_mean"] == pytest.approx(
+        0.1 * (5.5 + 5.0) / 3
+    )
+
+
+@pytest.mark.parametrize("inject", ["reward", "advantage", "sft"])
+def test_lambda_zero_takes_and_adds_nothing(composed: Compose, inject: str) -> None:
+    constraint = made(composed, f"constraint.inject={inject}", "constraint.lambda=0")
+    step = measured_step()
+    assert constraint.penalty(step) is None
+    assert constraint.additions(step) is None
+    assert not constraint.measures_in_update(step)
+
+
+def test_a_step_without_accepted_refinements_is_left_alone(composed: Compose) -> None:
+    step = step_of([rollout("a_0", (5, 6))], [])
+    for inject in ("reward", "advantage"):
+        assert made(composed, f"constraint.inject={inject}").penalty(step) is None
+    additions = made(composed, "constraint.inject=sft").additions(step)
+    assert additions is not None and not additions.rows
+
+
+def test_tokens_outside_the_mask_cost_nothing(composed: Compose) -> None:
+    constraint = made(composed, "constraint.inject=advantage", "constraint.lambda=1")
+    penalty = constraint.penalty(measured_step(Tokens.EDITED))
+    assert penalty is not None
+    torch.testing.assert_close(penalty.values_BT, torch.tensor([[0.0, 5.0], [5.0, 0.0]]))
+
+
+def test_the_supervised_rows_weigh_each_accepted_refinement_by_lambda_over_the_rollouts(
+    composed: Compose,
+) -> None:
+    constraint = made(composed, "constraint.inject=sft", "constraint.lambda=2")
+    step = measured_step()
+    assert constraint.measures_in_update(step)
+    additions = constraint.additions(step)
+    assert additions is not None
+    assert (additions.policy_share, additions.token_factor) == (1.0, False)
+    first, second = additions.rows
+    assert (first.prompt_ids, first.response_ids) == ((1, 2), (5, 7, 0))
+    # λ / rollouts of a mini-batch / tokens: 2 / 4 / 3 and 2 / 4 / 2.
+    torch.testing.assert_close(first.weights, torch.full((3,), 1 / 6))
+    torch.testing.assert_close(second.weights, torch.full((2,), 1 / 4))
+
+
+def test_the_update_yields_the_cross_entropy_and_a_broken_row_is_dropped(
+    composed: Compose,
+) -> None:
+    constraint = made(composed, "constraint.inject=sft")
+    step = measured_step()
+    constraint.after_update(step, [torch.ones(3), torch.tensor([1.0, float("inf")])])
+    assert [one.key for one in step.accepted] == ["a_0"]
+    assert torch.equal(step.accepted[0].masked_cross_entropy, torch.ones(3))
+
+
+def test_while_only_the_critic_trains_a_forward_pass_measures(composed: Compose) -> None:
+    constraint = made(composed, "constraint.inject=sft")
+    step = step_of([rollout("a_0", (5,), refinement((5,), (1,)))], trains_actor=False)
+    assert not constraint.measures_in_update(step)
+    assert constraint.additions(step) is None
+
+
+def test_an_adaptive_lambda_goes_on_from_its_state(composed: Compose) -> None:
+    overrides = ("constraint.schedule=adaptive", "constraint.adaptive_target=1.0")
+    trained = made(composed, *overrides)
+    trained.begin(measured_step())
+    # Two of three improved: λ = 1 · min(1, (2/3) / 1).
+    state = trained.state(1, 10)
+    assert state == {"smoothed_ratio": pytest.approx(2 / 3), "lambda": pytest.approx(2 / 3)}
+    resumed = made(composed, *overrides)
+    assert resumed.state(1, 10)["lambda"] == 1.0
+    resumed.restore(state)
+    for one in (trained, resumed):
+        one.begin(step_of([rollout("a_0", (5,), refinement((5,), (1,), refined=-1.0))]))
+    assert resumed.state(2, 10) == trained.state(2, 10)
+
+
+def test_chord_shares_the_update_between_the_policy_and_one_demonstration_a_prompt(
+    composed: Compose,
+) -> None:
+    constraint = made(
+        composed,
+        *("constraint.kind=chord", "constraint.chord.decay_steps=0", "constraint.chord.phi=true"),
+        *("constraint.chord.peak=0.25", "constraint.chord.valley=0.25"),
+    )
+    rollouts = [
+        rollout("a_0", (5,), reference="x"),
+        rollout("a_1", (6,), reference="x"),
+        rollout("b_0", (7,), reference="y" * 100),
+        rollout("c_0", (8,)),
+    ]
+    step = step_of(rollouts)
+    additions = constraint.additions(step)
+    assert additions is not None
+    assert (additions.policy_share, additions.token_factor) == (0.75, True)
+    (row,) = additions.rows
+    assert row.response_ids == [*map(ord, "```python\nx\n```"), 0]
+    # μ · mini-batches / demonstrations / tokens.
+    torch.testing.assert_close(row.weights, torch.full((16,), 0.25 * 2 / 1 / 16))
+    metrics = constraint.after_update(step, [torch.tensor([1.0, 3.0])])
+    assert metrics == {
+        "constraint/mu": 0.25,
+        "constraint/expert_total": 1.0,
+        "constraint/expert_ce_mean": 2.0,
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "static_kl"])
+def test_the_baselines_leave_every_step_alone(composed: Compose, kind: str) -> None:
+    constraint, step = made(composed, f"constraint.kind={kind}"), measured_step()
+    assert constraint.penalty(step) is None and constraint.additions(step) is None
+    assert constraint.metrics(step) == constraint.state(1, 10) == {}
+
+
+def test_every_kind_is_reached_by_its_keys(composed: Compose) -> None:
+    for name, expected in CONSTRAINTS.items():
+        kind, _, inject = name.partition(".")
+        overrides = [f"constraint.kind={kind}"] + [f"constraint.inject={inject}"] * bool(inject)
+        assert constraint_class(composed(*overrides)) is expected

@@ -1,0 +1,145 @@
+"""Every rule of the preflight, met by a configuration that breaks it; the others stay silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.preflight.rules import RULES, Rule
+from recipe.online_refiner.resolve import resolve
+
+Compose = Callable[..., DictConfig]
+
+GPU = ("trainer.device=cuda", "machine.gpus_per_node=4", "machine.nodes=1")
+SERVED = (
+    *("reward.reward_model.enable=true", "reward.reward_model.enable_resource_pool=true"),
+    f"reward.reward_model.model_path={ensure_checkpoint()}",
+)
+FILTERED = ("algorithm.filter_groups.enable=true", "reward.reward_manager.name=dapo")
+BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
+    "check_shapes": (("critic.enable=true", "critic.model.path=/nowhere"), "critic.model.path"),
+    "check_mode": (("trainer.v1.trainer_mode=fully_async",), "trainer.v1.trainer_mode"),
+    "check_refinable": (
+        ("actor_rollout_ref.rollout.multi_turn.enable=true",),
+        "multi_turn.enable=True",
+    ),
+    "check_decoding": (
+        ("refiner.decoding=copy", "refiner.rollout={name: sglang}"),
+        "refiner.decoding=copy",
+    ),
+    "check_constraint": (
+        ("constraint.kind=chord", "constraint.chord.peak=0.01"),
+        "constraint.chord.valley=0.05",
+    ),
+    "check_estimator": (
+        ("algorithm.adv_estimator=grpoo",),
+        "algorithm.adv_estimator='grpoo': verl has no such estimator. Fix: "
+        "algorithm.adv_estimator=grpo",
+    ),
+    "check_source": (("refiner.source=model",), "refiner.model_path=None"),
+    "check_shared_base": (("refiner.placement=shared_base",), "lora_rank=0"),
+    "check_files": (("data.val_files=/nowhere/test.parquet",), "data.val_files"),
+    "check_batch": (("data.train_batch_size=24",), "above the 16 rows"),
+    "check_model_folders": (
+        ("refiner.source=model", "refiner.model_path=./nowhere"),
+        "no model folder with a config.json",
+    ),
+    "check_template": (("refiner.template=code-v9",), "refiner.template='code-v9'"),
+    "check_prompts": (("data.max_prompt_length=2",), "data.max_prompt_length=2"),
+    "check_template_budget": (("refiner.max_prompt_length=3",), "refiner.max_prompt_length=3"),
+    "check_context": (("refiner.max_prompt_length=99999",), "refiner.max_prompt_length=99999"),
+    "check_gpus": ((*GPU, "trainer.n_gpus_per_node=8"), "the pools want 8 GPUs"),
+    "check_splits": (
+        ("actor_rollout_ref.rollout.tensor_model_parallel_size=2",),
+        "actor_rollout_ref.rollout.tensor_model_parallel_size=2",
+    ),
+    "check_mini_batches": (
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=3",),
+        "is no multiple of actor_rollout_ref.actor.ppo_mini_batch_size=3",
+    ),
+    "check_micro_batches": (
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100",),
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100",
+    ),
+    "check_groups": (
+        (*FILTERED, "algorithm.filter_groups.max_inflight_gen_batches=0"),
+        "nothing would be generated",
+    ),
+    "check_reward": (
+        ("reward.custom_reward_function.path=/nowhere/reward.py",),
+        "no such module or file",
+    ),
+    "check_reward_model": (
+        (*SERVED, "reward.reward_model.rollout.name=vllm", "refiner.perfect_reward=null"),
+        "pkg://reward.apps asks no reward model",
+    ),
+    "check_reward_manager": (
+        ("reward.reward_kwargs={overlong_buffer_cfg: {enable: true, len: 8}}",),
+        "only verl's reward manager dapo",
+    ),
+    "check_reward_servers": (
+        (*SERVED, "reward.reward_model.rollout.tensor_model_parallel_size=2"),
+        "reward.reward_model.rollout.tensor_model_parallel_size=2",
+    ),
+    "check_reward_context": (
+        (*SERVED, "reward.reward_model.rollout.max_model_len=100"),
+        "its context of 100 tokens",
+    ),
+    "check_refiner_rollout": (
+        ("refiner.rollout={gpu_memory_utilisation: 0.3}",),
+        "did you mean gpu_memory_utilization?",
+    ),
+    "check_places": (("trainer.resume_mode=resume_path",), "trainer.resume_from_path=None"),
+    "check_node": (
+        ("ray_kwargs.ray_init.object_store_memory=1000000000000000",),
+        "/dev/shm has",
+    ),
+    "check_steps": (("trainer.total_training_steps=0",), "trainer.total_training_steps=0"),
+    "check_memory": (
+        (*GPU, "machine.gpu_memory_gib=79",
+         "actor_rollout_ref.rollout.gpu_memory_utilization=0.6"),
+        "while rollouts are made",
+    ),
+    "check_disk": (
+        ("trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=999999999"),
+        "trainer.max_actor_ckpt_to_keep=999999999",
+    ),
+}  # fmt: skip
+
+
+def named(rule: Rule) -> str:
+    return str(getattr(rule, "__name__", rule))
+
+
+def test_every_rule_has_its_configuration() -> None:
+    assert list(BROKEN) and sorted(BROKEN) == sorted(named(rule) for rule in RULES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=named)
+def test_a_rule_names_what_breaks_it_and_is_silent_otherwise(composed: Compose, rule: Rule) -> None:
+    overrides, words = BROKEN[named(rule)]
+    faults = list(rule(resolve(composed(*overrides))))
+    assert any(words in fault for fault in faults), faults
+    assert all("Fix: " in fault or "built in: " in fault for fault in faults)
+    assert list(rule(resolve(composed()))) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=named)
+def test_a_rule_says_in_its_first_line_what_must_hold(rule: Rule) -> None:
+    assert (rule.__doc__ or "").strip(), f"{named(rule)} has no docstring"
+
+
+def test_models_that_are_missing_are_read_once_and_named_by_each_key(
+    composed: Compose, tmp_path: Path
+) -> None:
+    config = composed(f"actor_rollout_ref.model.path={tmp_path}")
+    faults = [fault for rule in RULES for fault in rule(resolve(config))]
+    unread = [fault for fault in faults if "its config.json could not be read" in fault]
+    assert {fault.partition("=")[0] for fault in unread} == {
+        "actor_rollout_ref.model.path",
+        "refiner.model_path",
+    }
