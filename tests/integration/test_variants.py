@@ -172,14 +172,17 @@ class TestDapoWithDynamicSampling:
             module_training,
             *given(*problems),
             *("algorithm=dapo", "constraint.inject=advantage", "constraint.lambda=0.01"),
-            "constraint.keep_refined_groups=false",
+            # Of two rollouts every second pair has equal rewards.
+            *("constraint.keep_refined_groups=false", "actor_rollout_ref.rollout.n=2"),
             *("actor_rollout_ref.actor.optim.lr=1e-6", "trainer.logger=[console]"),
         )
 
     def test_groups_without_a_signal_are_sampled_again(self, run: Any) -> None:
         metrics = run.metrics()
         check_steps(metrics)
-        assert sum(data["constraint/evicted_total"] for data in metrics.values()) > 0
+        # verl has no such count in a step without one.
+        evicted = [data.get("constraint/evicted_total", 0) for data in metrics.values()]
+        assert sum(evicted) > 0
         for data in metrics.values():
             assert data["monitor/group_reward_std"] > 0
             assert data["constraint/kept_by_refinement_total"] == 0
