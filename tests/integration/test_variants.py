@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipe.analysis.readings import both_readings, episode_ids, messages_by_problem
 from recipe.cpu.experiments import SMALL
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.micro_dialogue import prepare_micro_dialogue
+from recipe.cpu.readings import both_readings, episode_ids, messages_by_problem
 from recipe.cpu.reward_model import ensure_reward_model, load, score
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.cpu.tiny_model_evaluate import generate

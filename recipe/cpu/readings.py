@@ -1,6 +1,6 @@
 """Both readings of the cross entropy over one refined episode, by a pass of Transformers.
 
-    python -m recipe.analysis.readings RUN --model FOLDER --rows TRAIN.parquet --out readings.png
+    python -m recipe.cpu.readings RUN --model FOLDER --rows TRAIN.parquet --out readings.png
 
 A run logs the reading that its constraint used. Here a model computes both for an episode: to be
 those of the run's policy it must be the one that the step started from, as the initial model is of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from recipe.analysis.readings import EpisodeIds, both_readings, clearest, episode_ids
+from recipe.cpu.readings import EpisodeIds, both_readings, clearest, episode_ids
 
 TABLE = torch.tensor([[1 / 2, 1 / 4, 1 / 4], [1 / 4, 1 / 2, 1 / 4], [1 / 8, 1 / 8, 3 / 4]])
 
