@@ -70,10 +70,12 @@ SGLANG = (
     "verl.workers.rollout.sglang_rollout.sglang_rollout",
     "verl.workers.rollout.sglang_rollout.async_sglang_server",
 )
+# Not Megatron-Bridge: it needs Transformer Engine, half of which is compiled where one trains.
 MEGATRON = (
     "megatron.core",
-    "megatron.bridge",
-    "verl.models.mcore.bridge",
+    "megatron.core.models.gpt.gpt_model",
+    "megatron.core.optimizer",
+    "modelopt.torch",
     "verl.workers.engine.megatron.transformer_impl",
     "verl.utils.checkpoint.megatron_checkpoint_manager",
 )
