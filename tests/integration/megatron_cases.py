@@ -32,6 +32,7 @@ from verl.utils.profiler import DistProfiler
 from verl.workers.config import FSDPActorConfig, McoreEngineConfig
 from verl.workers.engine_workers import TrainingWorker
 
+from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
 
@@ -96,6 +97,10 @@ CASES = {
     "per_token": Case(micro_batch=3, per_token=True),
 }
 PLAIN = "plain"
+LABELS = {
+    f"labels_{layout}_{split}" for layout in ("thd", "bshd") for split in ("tensor", "context")
+}
+"""Labels under Megatron's layouts, split over two ranks: by the vocabulary, or by the context."""
 
 
 class Engine(transformer_impl.MegatronEngineWithLMHead):
@@ -281,13 +286,64 @@ def plain_step() -> tuple[torch.Tensor, dict[str, Any]]:
     return (table - LEARNING_RATE * gradient).detach(), seen
 
 
+def labelled(layout: str, split: str, rank: int, ranks: int) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Margins of labels from this rank's share of the logits; and of a packed pass, in its layout.
+
+    verl's own functions lay out and pad the rows, told of parallelism by a stand-in.
+    """
+    util: Any = importlib.import_module("verl.models.mcore.util")
+    util.PackedSeqParams = SimpleNamespace
+    sizes = {name: ranks if name == split else 1 for name in ("tensor", "context")}
+    util.mpu = SimpleNamespace(
+        get_tensor_model_parallel_world_size=lambda: sizes["tensor"],
+        get_context_parallel_world_size=lambda: sizes["context"],
+        get_context_parallel_rank=lambda: rank if split == "context" else 0,
+    )
+    lay = util.preprocess_thd_engine if layout == "thd" else util.preprocess_bshd_engine
+    batch = batch_of(rows_of(1)[:POLICY_ROWS])
+    ids, answers = batch["input_ids"], batch["responses"]
+    labels = (answers.values() * 5 + 3) % VOCABULARY
+    labels[::3] = -1
+    batch["refine_label"] = torch.nested.nested_tensor_from_jagged(labels, answers.offsets())
+    table = initial_table()
+    (whole,) = label_margins(table[ids.values()][None], batch, "fsdp2", "thd").values()
+    expected = lay(torch.nested.nested_tensor_from_jagged(whole[0], ids.offsets()))[0]
+    part = VOCABULARY // sizes["tensor"]
+    first = part * rank if split == "tensor" else 0
+    set_tensor_parallel(rank if split == "tensor" else 0, sizes["tensor"])
+    share = table[lay(ids)[0]][..., first : first + part]
+    (margins,) = label_margins(share, batch, "megatron", layout).values()
+    return margins, {"expected": expected, "asked": int(expected.count_nonzero())}
+
+
+def set_tensor_parallel(rank: int, ranks: int) -> None:
+    """Megatron-Core's sum over tensor parallel ranks, and who this one is."""
+
+    def reduced(values: torch.Tensor) -> torch.Tensor:
+        if ranks > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    core: Any = importlib.import_module("megatron.core.tensor_parallel")
+    core.reduce_from_tensor_model_parallel_region = reduced
+    state: Any = importlib.import_module("megatron.core.parallel_state")
+    state.get_tensor_model_parallel_rank = lambda: rank
+
+
+def outcome(name: str, rank: int, ranks: int) -> tuple[torch.Tensor, dict[str, Any]]:
+    if name == PLAIN:
+        return plain_step()
+    if name in LABELS:
+        _, layout, split = name.split("_")
+        return labelled(layout, split, rank, ranks)
+    return run(CASES[name], rank, ranks)
+
+
 def main() -> None:
     out, names = Path(sys.argv[1]), sys.argv[2:]
     torch.distributed.init_process_group("gloo")
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    outcomes = {
-        name: plain_step() if name == PLAIN else run(CASES[name], rank, ranks) for name in names
-    }
+    outcomes = {name: outcome(name, rank, ranks) for name in names}
     if rank == 0:
         torch.save(outcomes, out)
     torch.distributed.destroy_process_group()

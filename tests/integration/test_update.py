@@ -43,6 +43,9 @@ ON_TWO_RANKS = (
     *("self_fed", "self_fed_packed", "sliced"),
 )
 
+MEGATRON_LABELS = tuple(
+    f"labels_{layout}_{split}" for layout in ("thd", "bshd") for split in ("tensor", "context")
+)
 MEGATRON_CUTS = ("all_a_micro_batch", "three_a_micro_batch", "by_tokens", "per_token")
 
 Outcomes = dict[str, tuple[torch.Tensor, dict[str, Any]]]
@@ -92,7 +95,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcomes, Outcomes]:
 @pytest.fixture(scope="module")
 def megatron(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     out = tmp_path_factory.mktemp("megatron") / "two.pt"
-    with started(MEGATRON, out, 2, ["plain", *MEGATRON_CUTS]) as process:
+    with started(MEGATRON, out, 2, ["plain", *MEGATRON_CUTS, *MEGATRON_LABELS]) as process:
         return outcomes(process, out)
 
 
@@ -242,3 +245,10 @@ def test_verls_megatron_engine_makes_the_plain_step_and_reports_each_row_once(
     assert torch.allclose(got, expected, atol=1e-6)
     assert metrics["sft_loss"] == [pytest.approx(plain["sft_loss"], rel=1e-5)]
     assert_reports(metrics["refine_ce"], dict(plain["refine_ce"]))
+
+
+@pytest.mark.parametrize("case", MEGATRON_LABELS)
+def test_labels_fit_megatrons_layout_of_the_logits(megatron: Outcomes, case: str) -> None:
+    margins, seen = megatron[case]
+    assert seen["asked"] > 5
+    assert torch.allclose(margins, seen["expected"], atol=1e-6)

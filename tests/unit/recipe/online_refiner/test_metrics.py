@@ -89,6 +89,19 @@ def test_cross_entropy_is_split_into_copied_and_edited_tokens() -> None:
     assert cross_entropy_metrics([replace(measured, cross_entropy=None)]) == {}
 
 
+def test_tokens_that_the_policy_was_not_asked_for_are_in_no_mean() -> None:
+    found = REFINEMENTS[2]
+    values = torch.tensor([0.1, 4.0, 0.3, 0.0])
+    one = rollout("a", -0.3, 7, found)
+    states = torch.tensor([0, 1, 2, -1])
+    measured = RefinedRollout(one, found, torch.tensor([1.0, 1.0, 1.0, 0.0]), values, states)
+    assert cross_entropy_metrics([measured]) == {
+        "constraint/ce_mean": pytest.approx(4.4 / 3),
+        "constraint/ce_copied_mean": pytest.approx(0.2),
+        "constraint/ce_edited_mean": pytest.approx(4.0),
+    }
+
+
 def test_a_mean_of_nothing_is_absent() -> None:
     assert cross_entropy_metrics([]) == {}
     assert "refiner/copied_token_ratio" not in refinement_metrics(REFINEMENTS[:1])

@@ -29,6 +29,7 @@ SIGNATURES = {
         "self, output, validate, kwargs"
     ),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": "self, batch, metrics",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_old_log_prob": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_ref_log_prob": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._init_resource_pool_mgr": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._load_checkpoint": "self",
@@ -47,6 +48,11 @@ SIGNATURES = {
     "verl.utils.tensordict_utils:get_non_tensor_data": "data, key, default",
     "verl.utils.tensordict_utils:get_tensordict": "tensor_dict, non_tensor_dict",
     "verl.utils.tensordict_utils:list_of_dict_to_tensordict": "list_of_dicts",
+    "verl.utils.ulysses:get_ulysses_sequence_parallel_world_size": "group",
+    "verl.utils.ulysses:slice_input_tensor": "x, dim, padding, group",
+    "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.prepare_model_outputs": (
+        "self, output, output_args, micro_batch, logits_processor_func"
+    ),
     "verl.workers.engine_workers:ActorRolloutRefWorker.compute_log_prob": "self, data",
     "verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn": "self, loss_fn",
     "verl.workers.engine_workers:ActorRolloutRefWorker.update_actor": "self, data",
