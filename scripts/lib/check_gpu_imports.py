@@ -83,6 +83,7 @@ MODULES = {"vllm": VLLM, "sglang": SGLANG, "megatron": (*VLLM, *MEGATRON)}
 NOT_ON_GPUS = {"recipe.cpu.plugin"}
 """What refuses every version but those of the environment without GPUs."""
 INTO_VLLM = {
+    "recipe.acceptance.decode",
     "refiner_worker.copy_proposer",
     "refiner_worker.local_vllm",
     "refiner_worker.shared_base",
