@@ -17,7 +17,7 @@ the modules that the project imports change.
 
 Takes 3 to 8 minutes, and downloads 4 to 5 GB the first time (uv's cache keeps them). Needs uv, gcc, binutils, 25 GB of
 disk below TMPDIR, and Python 3.11, for Megatron 3.12. What is compiled on a machine that trains (flash-attn,
-Transformer Engine's half for PyTorch: docs/cluster.md) is not tried.
+Transformer Engine's half for PyTorch: docs/cluster.md) is not tried, nor is Megatron-Bridge, which needs the latter.
 
   --keep FOLDER   make the environment there, and leave it
 EOF

@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/environment.sh"
 
-INTEGRATION_LIMIT_S="${INTEGRATION_LIMIT_S:-2400}"
+INTEGRATION_LIMIT_S="${INTEGRATION_LIMIT_S:-3000}"
 PYTEST_NOTHING_SELECTED=5
 summary=()
 failures=0

@@ -70,10 +70,12 @@ SGLANG = (
     "verl.workers.rollout.sglang_rollout.sglang_rollout",
     "verl.workers.rollout.sglang_rollout.async_sglang_server",
 )
+# Not Megatron-Bridge: it needs Transformer Engine, half of which is compiled where one trains.
 MEGATRON = (
     "megatron.core",
-    "megatron.bridge",
-    "verl.models.mcore.bridge",
+    "megatron.core.models.gpt.gpt_model",
+    "megatron.core.optimizer",
+    "modelopt.torch",
     "verl.workers.engine.megatron.transformer_impl",
     "verl.utils.checkpoint.megatron_checkpoint_manager",
 )
@@ -81,6 +83,7 @@ MODULES = {"vllm": VLLM, "sglang": SGLANG, "megatron": (*VLLM, *MEGATRON)}
 NOT_ON_GPUS = {"recipe.cpu.plugin"}
 """What refuses every version but those of the environment without GPUs."""
 INTO_VLLM = {
+    "recipe.acceptance.decode",
     "refiner_worker.copy_proposer",
     "refiner_worker.local_vllm",
     "refiner_worker.shared_base",

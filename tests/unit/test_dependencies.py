@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -172,3 +173,16 @@ def test_what_serves_alone_is_declared_without_the_training_stack(part: str) -> 
 @pytest.mark.parametrize("extra", TRAINING_EXTRAS)
 def test_a_lock_holds_what_its_extra_declares(extra: str) -> None:
     assert declared(extra, "analysis", "serve") - locked(text_of(f"{extra}.lock")) == set()
+
+
+@pytest.mark.parametrize("extra", TRAINING_EXTRAS[1:])
+def test_an_installation_was_tried_since_its_lock_or_the_imports_changed(extra: str) -> None:
+    engine = extra.removeprefix("gpu-")
+    command = [sys.executable, str(REPO_ROOT / "scripts/lib/install_stamp.py"), engine]
+    now = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    then = dict(
+        line.split(maxsplit=1)
+        for line in (REPO_ROOT / "requirements" / f"{extra}.checked").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    assert then["digest"] == now, f"run scripts/check_gpu_install.sh {engine}, and commit its stamp"
