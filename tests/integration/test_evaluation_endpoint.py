@@ -78,17 +78,13 @@ def mbpp(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def benchmarks(shared_data_if_any: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """HumanEval and MBPP, the first of their problems or, without these, some of their form."""
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Problems in the form of HumanEval and of MBPP."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    files = {"humaneval": "humaneval/HumanEval.jsonl.gz", "mbpp": "mbpp/mbpp_sanitized.jsonl"}
-    for name, file in files.items():
+    for name in ("humaneval", "mbpp"):
         made: list[Any] = [
             humaneval(n) if name == "humaneval" else mbpp(n) for n in range(PROBLEMS)
         ]
-        if shared_data_if_any is not None:
-            found = read_records(shared_data_if_any / file, name)
-            made = [record for _, record in found][:PROBLEMS]
         if name == "humaneval":
             # No room for a response, and room for fewer tokens than are asked for.
             made += [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-NEEDED = {"numpy", "pyyaml", "tqdm"}
+NEEDED = {"numpy", "pyyaml", "rapidfuzz", "tqdm"}
 ABSENT = ("verl", "torch", "ray", "vllm", "transformers", "aiohttp", "pyarrow")
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "reward", "refiner_worker", "recipe")
 

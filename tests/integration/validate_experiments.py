@@ -16,7 +16,7 @@ def refusal(experiment: str) -> str:
     """What verl says against it, or nothing."""
     overrides = [f"experiment={experiment}", f"hardware={hardware_of(experiment)}"]
     config = compose("online_refiner", overrides)
-    config.actor_rollout_ref.model.path = str(ensure_checkpoint())
+    config.actor_rollout_ref.model.path = config.critic.model.path = str(ensure_checkpoint())
     resolve(config)
     reward_model = config.reward.reward_model
     try:
