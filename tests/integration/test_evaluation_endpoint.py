@@ -10,15 +10,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from recipe.cpu import environment
+from recipe.cpu.micro_apps import problems
+from recipe.cpu.micro_tasks import Split
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.evaluation.files import read_records
 from recipe.evaluation.generate import NEUTRAL
 
 LIMIT_S = 240.0
@@ -181,17 +184,16 @@ def test_every_response_of_a_server_is_that_of_the_engine_in_this_process(
     assert len({text for responses in here.values() for text, _ in responses.values()}) > PROBLEMS
 
 
-def test_the_servers_own_defaults_would_give_other_responses(server: str, benchmarks: Path) -> None:
+def test_the_servers_own_defaults_would_give_other_responses(server: str, model: Path) -> None:
     """Or else the test above would show nothing."""
-    (_, record), *_ = read_records(benchmarks / "humaneval.jsonl", "humaneval")
-    assert isinstance(record, dict)
-    body = {
-        "model": "tiny",
-        "prompt": record["prompt"],
-        "max_tokens": MAX_TOKENS,
-        "temperature": 0.0,
-    }
-    assert complete(server, body) != complete(server, body | NEUTRAL)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    different = 0
+    for problem in islice(problems(Split.TEST, seed=0), 8):
+        asked = [{"role": "user", "content": problem.question}]
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0.0}
+        different += complete(server, body) != complete(server, body | NEUTRAL)
+    assert different
     with pytest.raises(urllib.error.HTTPError, match="400"):
         complete(server, body | {"stop": ["a", "b", "c", "d", "e"]})
 
