@@ -107,7 +107,20 @@ def _settled_residue(before: dict[str, Any], mark: str) -> list[str]:
 
 
 def _residue(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+    """What there is more of than before; less is what the program before this one still held."""
+    return [
+        f"{key}: {before[key]} -> {after[key]}"
+        for key in before
+        if _is_more(before[key], after[key])
+    ]
+
+
+def _is_more(before: Any, after: Any) -> bool:
+    if isinstance(before, int):
+        return bool(after > before)
+    if before and all(isinstance(count, int) for count in before):
+        return any(now > then for then, now in zip(before, after, strict=True))
+    return bool(set(after) - set(before))
 
 
 def _descendants(root: int) -> list[int]:
