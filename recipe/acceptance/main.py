@@ -21,7 +21,8 @@ from recipe.acceptance.decoding import DecodingSeen
 from recipe.acceptance.enlarged_model import ORDINARY, SMALL, enlarge
 from recipe.acceptance.machine import Machine, NoGpuError, commit, found, versions
 from recipe.acceptance.results import Check, Status, as_json, judged, summary, table
-from recipe.acceptance.training import end, plan, reason, train
+from recipe.acceptance.training import plan, reason, train
+from recipe.cpu.launch import end_session
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.tiny_model import ensure_checkpoint
 
@@ -119,7 +120,7 @@ class Trial:
             except subprocess.TimeoutExpired:
                 return f"not at its end after {self.seconds:.0f} s; the log is {log_path}"
             finally:
-                end(process)
+                end_session(process)
         return f"{reason(log_path)}; the whole log is {log_path}" if status else ""
 
 

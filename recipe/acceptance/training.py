@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,12 +24,12 @@ from recipe.acceptance.timeline import (
     phases,
     refines,
 )
+from recipe.cpu.launch import end_session
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.preflight.memory import Peaks
 from recipe.online_refiner.preflight.sizes import estimate
 from recipe.online_refiner.resolve import resolve
 
-GRACE_S = 20.0
 NOTICE_S = {"cuda": 2.0, "cpu": 0.2}
 """In which verl's trainer sees at the latest that a step's rollouts are there; the CPU environment
 has it look more often."""
@@ -209,20 +207,8 @@ def _ended(process: subprocess.Popen[bytes], limit_s: float) -> str:
     except subprocess.TimeoutExpired:
         return f"not at its end after {limit_s:.0f} s"
     finally:
-        end(process)
+        end_session(process)
     return f"exit status {status}" if status else ""
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its session; Ray takes its own processes down."""
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=GRACE_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _timing(data: dict[str, Any]) -> dict[str, float]:

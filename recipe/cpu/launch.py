@@ -1,6 +1,7 @@
 """How a CPU run starts: its environment, set before verl is imported, and its fork server."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,8 @@ MODULES = (
 """What the processes of a training import."""
 
 MOST_WAITING = 64
+GRACE_S = 20.0
+"""What a session may take to end before it is killed."""
 
 
 def prepared() -> AbstractContextManager[None]:
@@ -93,3 +96,15 @@ def _listening(folder: str) -> socket.socket:
     listener.bind(os.path.join(folder, "s"))
     listener.listen(MOST_WAITING)
     return listener
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its session; Ray takes its own processes down."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=GRACE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -23,7 +23,7 @@ from recipe.analysis import report
 from recipe.analysis.plot import write_report
 from recipe.analysis.runs import load_runs
 from recipe.cpu import environment, python_command
-from recipe.cpu.launch import fork_server
+from recipe.cpu.launch import end_session, fork_server
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.progress import Progress, last_step
 from recipe.cpu.tiny_model import ensure_checkpoint
@@ -51,7 +51,6 @@ STEPS = {"stress": 8, "sane": 40}
 FREE_DISK_BYTES = 2 << 30
 POLL_S = 1.0
 EXIT_INTERRUPTED = 130
-GRACE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def run(training: Training, command: list[str]) -> None:
                 progress.update()
                 time.sleep(POLL_S)
         finally:
-            _end(process)
+            end_session(process)
         progress.update()
     if process.returncode != 0 or last_step(metrics) < training.steps:
         raise TrainingFailed(
@@ -172,18 +171,6 @@ def _reason(log_path: Path) -> str:
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return named[-1] if named else "no error is named in it"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no training behind when this one is interrupted; Ray takes its own processes down."""
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=GRACE_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _trainings(options: argparse.Namespace, out: Path) -> list[Training]:
