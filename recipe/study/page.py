@@ -1,0 +1,89 @@
+"""A study's results as files: `results.md`, figures, their numbers, and the report of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from recipe.analysis import report
+from recipe.analysis.curves import curves_sheet
+from recipe.analysis.output import write_csv, write_whole
+from recipe.analysis.panels import Panel
+from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
+from recipe.analysis.style import THEMES
+from recipe.study.differences import differences_sheet
+from recipe.study.results import Compared, Results, compare_all
+from recipe.study.tables import (
+    CSV_HEADER,
+    comparison_table,
+    outcome_table,
+    panels_table,
+    value_rows,
+    verdict_table,
+)
+
+REPORT_FOLDER = "runs_report"
+LOG_WORDS = ("KL",)
+"""Panels whose titles hold one of these may be drawn on a logarithmic axis."""
+
+
+def write_page(results: Results, out: Path) -> tuple[str, list[Path]]:
+    """Write everything under `out`; return the text for the terminal and the files."""
+    compared = compare_all(results)
+    sheets = _sheets(results, compared)
+    paths = [
+        path
+        for sheet in sheets
+        for path in (*write_pictures(sheet, out, THEMES), write_numbers(sheet, out))
+    ]
+    paths.append(write_csv(out / "values.csv", CSV_HEADER, value_rows(results)))
+    markdown = write_whole(out / "results.md", _markdown(results, compared).encode())
+    (page, *_), _ = report.write_report(results.found, out / REPORT_FOLDER, pictures=False)
+    return _text(results, compared), [markdown, *paths, page]
+
+
+def _sheets(results: Results, compared: Sequence[Compared]) -> list[Sheet]:
+    study = results.study
+    groups = {arm: list(members) for arm, members in results.runs.items()}
+    runs = [run for members in groups.values() for run in members]
+    panels = [Panel("Outcome", "mean of each run's outcome", (study.outcome,))]
+    panels += [
+        Panel(title, title, (pattern,), may_be_log=any(word in title for word in LOG_WORDS))
+        for title, pattern in study.panels.items()
+    ]
+    curves = curves_sheet(runs, panels, "curves", study.name, groups=groups)
+    shown = [one for one in compared if one.result is not None]
+    return [curves, differences_sheet(study, shown)] if shown else [curves]
+
+
+def _markdown(results: Results, compared: Sequence[Compared]) -> str:
+    study = results.study
+    verdicts = verdict_table(results)
+    sections = [
+        f"# {study.name}",
+        study.question,
+        f"Outcome: `{results.metric(study.outcome)}`, mean ± standard error over the runs.",
+        outcome_table(results).to_markdown(),
+    ]
+    if compared:
+        sections.append(
+            "Comparisons of the outcome at the last step, paired by seed; p is the larger one of "
+            "an exact sign-flip test and Student's; each family shares its level by Holm's "
+            "procedure. Intervals are Student's, of each comparison alone."
+        )
+        sections.append(comparison_table(compared, study.level).to_markdown())
+    if study.panels:
+        sections += ["At the last step:", panels_table(results).to_markdown()]
+    if verdicts:
+        sections += ["Verdicts on held-out problems at the last step:", verdicts.to_markdown()]
+    remarks = [f"- {finding}" for finding in results.found.findings]
+    if remarks:
+        sections.append("Found in the run folders:\n\n" + "\n".join(remarks))
+    return "\n\n".join(sections) + "\n"
+
+
+def _text(results: Results, compared: Sequence[Compared]) -> str:
+    tables = [outcome_table(results), comparison_table(compared, results.study.level)]
+    text = "\n\n".join(table.to_text() for table in tables if table.rows)
+    names = [f"{run.arm} seed {run.seed}" for run in results.unfinished]
+    return f"{text}\n\nNot finished: {', '.join(names)}" if names else text
