@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on with what is missing.", flush=True)
         return EXIT_INTERRUPTED
+    if options.list:
+        return 0
     runs = out / RUNS_FOLDER
     if options.pack:
         print(f"packed: {pack_runs(study, out, options.pack)}")
