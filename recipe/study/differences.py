@@ -2,87 +2,93 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from recipe.analysis.sheets import Key, Plot, Sheet, height_for
-from recipe.analysis.style import Theme
-from recipe.study.plan import Study
+from recipe.analysis.output import write_csv
+from recipe.analysis.style import LIGHT, THEMES, Theme, save, themed
 from recipe.study.results import Compared
 
-HEADER = ("family", "first", "second", "seed", "difference", "mean", "low", "high", "p", "claimed")
-LABEL_COLUMNS = 30
+HEADER = ("family", "first", "second", "seed", "difference", "mean", "low", "high", "p", "shown")
+WIDTH_IN = 7.4
+ROW_IN = 0.36
+MARGINS_IN = 1.35
 
 
-def differences_sheet(study: Study, compared: Sequence[Compared]) -> Sheet:
-    """One row a comparison, in the order of the file."""
-    labels = [textwrap.fill(one.label, LABEL_COLUMNS) for one in compared]
+def write_differences(compared: Sequence[Compared], title: str, out: Path) -> list[Path]:
+    """`differences.png` (light and dark), `.pdf` and `.csv`; comparisons without a pair are left
+    out, and nothing is written without any.
+    """
+    shown = [one for one in compared if one.result is not None]
+    if not shown:
+        return []
+    paths = []
+    for theme in THEMES:
+        formats = ("png", "pdf") if theme is LIGHT else ("png",)
+        stem = out / f"differences{theme.suffix}"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        paths += save(draw_differences(shown, title, theme), stem, formats)
+    rows = [row for one in shown for row in _rows(one)]
+    return [*paths, write_csv(out / "differences.csv", HEADER, rows)]
 
-    def draw(axes: Axes, theme: Theme) -> None:
-        axes.set_title("Outcome at the last step")
-        axes.set_xlabel("difference, paired by seed")
+
+def draw_differences(compared: Sequence[Compared], title: str, theme: Theme) -> Figure:
+    """One row a comparison, in the order of the file, with a gap between families."""
+    with themed(theme):
+        places = _places(compared)
+        height_in = MARGINS_IN + ROW_IN * (1 - places[-1])
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(f"{title}: differences between arms, paired by seed")
         axes.axvline(0, color=theme.muted, linewidth=0.9)
-        for row, one in enumerate(reversed(compared)):
-            _draw_row(axes, row, one, theme)
-        axes.set_yticks(range(len(labels)), labels[::-1])
-        axes.set_ylim(-0.6, len(labels) - 0.4)
-        axes.margins(x=0.08)
-
-    words = "; ".join(_in_words(one) for one in compared)
-    return Sheet(
-        name="differences",
-        title=f"{study.name}: differences",
-        caption="",
-        plots=(Plot("Outcome at the last step", f"{words}.", draw, height_for(labels)),),
-        keys=(
-            Key("mean and 95 % interval, shown", _shown, "o"),
-            Key("mean and 95 % interval, not shown", _not_shown, "s"),
-        ),
-        notes=(
-            "dots: one seed each",
-            f"shown: p within {study.level:g} over the comparisons of its family (Holm)",
-        ),
-        header=HEADER,
-        rows=tuple(row for one in compared for row in _rows(one)),
-    )
+        for place, one in zip(places, compared, strict=True):
+            _draw_row(axes, place, one, theme)
+        axes.set_yticks(places, [one.label for one in compared])
+        axes.grid(visible=False, axis="y")
+        axes.set_ylim(places[-1] - 0.7, 0.7)
+        axes.margins(x=0.05)
+        axes.set_xlabel("first minus second arm; dots: one seed each; bar: mean, 95 % interval")
+        figure.legend(handles=_handles(theme), loc="outside lower left", ncols=2, fontsize=8)
+    return figure
 
 
-def _shown(theme: Theme) -> str:
-    return theme.arms["dynamic_sft"]
+def _places(compared: Sequence[Compared]) -> list[float]:
+    """The height of each row, from 0 downwards."""
+    places = [0.0]
+    for before, one in pairwise(compared):
+        places.append(places[-1] - (1.0 if one.family == before.family else 1.5))
+    return places
 
 
-def _not_shown(theme: Theme) -> str:
-    return theme.muted
-
-
-def _draw_row(axes: Axes, row: int, one: Compared, theme: Theme) -> None:
+def _draw_row(axes: Axes, place: float, one: Compared, theme: Theme) -> None:
     result = one.result
     assert result is not None
-    colour = _shown(theme) if one.claimed else _not_shown(theme)
-    axes.plot(
-        result.differences,
-        [row - 0.18] * len(result.differences),
-        "o",
-        color=colour,
-        alpha=0.45,
-        markersize=4,
-        markeredgewidth=0,
-    )
+    colour = _colour(one.claimed, theme)
+    dots = [place - 0.26] * len(result.differences)
+    axes.plot(result.differences, dots, "o", color=colour, alpha=0.5, ms=4, mew=0)
     if result.p_value is not None:
-        axes.plot([result.low, result.high], [row, row], color=colour, linewidth=2)
-    axes.plot(result.mean, row, "o" if one.claimed else "s", color=colour, markersize=7)
+        axes.plot([result.low, result.high], [place, place], color=colour, linewidth=2)
+        text = f"p = {result.p_value:.2g}"
+        where = axes.get_yaxis_transform()
+        axes.text(1.01, place, text, transform=where, va="center", fontsize=8, color=colour)
+    axes.plot(result.mean, place, "o" if one.claimed else "s", color=colour, ms=6.5)
 
 
-def _in_words(one: Compared) -> str:
-    result = one.result
-    assert result is not None
-    text = f"{one.label}: {result.mean:+.2f} over {len(result.seeds)} pairs"
-    if result.p_value is None:
-        return text
-    verdict = "shown" if one.claimed else "not shown"
-    return f"{text} ({result.low:+.2f} to {result.high:+.2f}), {verdict}"
+def _handles(theme: Theme) -> list[Line2D]:
+    words = {True: "shown at the level of its family", False: "not shown"}
+    return [
+        Line2D([], [], color=_colour(claimed, theme), marker="o" if claimed else "s", label=text)
+        for claimed, text in words.items()
+    ]
+
+
+def _colour(claimed: bool, theme: Theme) -> str:
+    return theme.arms["dynamic_sft"] if claimed else theme.muted
 
 
 def _rows(one: Compared) -> list[tuple[object, ...]]:

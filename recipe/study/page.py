@@ -11,7 +11,7 @@ from recipe.analysis.output import write_csv, write_whole
 from recipe.analysis.panels import Panel
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
 from recipe.analysis.style import THEMES
-from recipe.study.differences import differences_sheet
+from recipe.study.differences import write_differences
 from recipe.study.results import Compared, Results, compare_all
 from recipe.study.tables import (
     CSV_HEADER,
@@ -30,30 +30,37 @@ LOG_WORDS = ("KL",)
 def write_page(results: Results, out: Path) -> tuple[str, list[Path]]:
     """Write everything under `out`; return the text for the terminal and the files."""
     compared = compare_all(results)
-    sheets = _sheets(results, compared)
     paths = [
         path
-        for sheet in sheets
+        for sheet in _sheets(results)
         for path in (*write_pictures(sheet, out, THEMES), write_numbers(sheet, out))
     ]
+    paths += write_differences(compared, results.study.outcome_title, out)
     paths.append(write_csv(out / "values.csv", CSV_HEADER, value_rows(results)))
     markdown = write_whole(out / "results.md", _markdown(results, compared).encode())
     (page, *_), _ = report.write_report(results.found, out / REPORT_FOLDER, pictures=False)
     return _text(results, compared), [markdown, *paths, page]
 
 
-def _sheets(results: Results, compared: Sequence[Compared]) -> list[Sheet]:
+def _sheets(results: Results) -> list[Sheet]:
+    """The curves of each family's arms, or of all arms without a family."""
     study = results.study
-    groups = {arm: list(members) for arm, members in results.runs.items()}
-    runs = [run for members in groups.values() for run in members]
-    panels = [Panel("Outcome", "mean of each run's outcome", (study.outcome,))]
+    panels = [Panel(study.outcome_title, "mean over runs", (study.outcome,))]
     panels += [
         Panel(title, title, (pattern,), may_be_log=any(word in title for word in LOG_WORDS))
         for title, pattern in study.panels.items()
     ]
-    curves = curves_sheet(runs, panels, "curves", study.name, groups=groups)
-    shown = [one for one in compared if one.result is not None]
-    return [curves, differences_sheet(study, shown)] if shown else [curves]
+    families = {
+        f"curves_{family}": list(dict.fromkeys(arm for pair in pairs for arm in pair[::-1]))
+        for family, pairs in study.families.items()
+    }
+    sheets = []
+    for name, arms in (families or {"curves": list(study.arms)}).items():
+        groups = {arm: list(results.runs[arm]) for arm in arms if arm in results.runs}
+        runs = [run for members in groups.values() for run in members]
+        if runs:
+            sheets.append(curves_sheet(runs, panels, name, study.name, groups=groups))
+    return sheets
 
 
 def _markdown(results: Results, compared: Sequence[Compared]) -> str:
@@ -62,7 +69,8 @@ def _markdown(results: Results, compared: Sequence[Compared]) -> str:
     sections = [
         f"# {study.name}",
         study.question,
-        f"Outcome: `{results.metric(study.outcome)}`, mean ± standard error over the runs.",
+        f"{study.outcome_title} (`{results.metric(study.outcome)}`), mean ± standard error over "
+        "the runs:",
         outcome_table(results).to_markdown(),
     ]
     if compared:

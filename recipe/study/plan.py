@@ -73,7 +73,8 @@ class Study(Section):
         model: a folder or hub id, or `tiny`. steps: training steps of each run.
         seeds: of every arm that has none of its own. limit_s: seconds after which a run is given
             up. attempts: how often a run that fails is tried.
-        outcome: pattern of the metric that is compared, at the last step.
+        outcome: pattern of the metric that is compared, at the last step; `outcome_title`: what it
+            is called.
         families: comparisons by family, each a pair of arms, the first minus the second; a family
             shares one level.
         panels: what is drawn and tabled beside the outcome: title to pattern of the metric.
@@ -91,6 +92,7 @@ class Study(Section):
     attempts: int = Field(default=2, ge=1)
     arms: dict[str, Arm]
     outcome: str = "val-core/*/reward/mean@*"
+    outcome_title: str = "Held-out reward"
     level: float = Field(default=0.05, gt=0, lt=1)
     families: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
     panels: dict[str, str] = Field(default_factory=dict)

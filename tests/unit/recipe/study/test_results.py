@@ -141,7 +141,7 @@ def test_the_command_reports_on_a_pack(
     assert main([str(file), "--packed", str(packed), "--out", str(where)]) == 0
     assert "dynamic (sft) − none" in capsys.readouterr().out
     names = {path.name for path in where.iterdir()}
-    assert {"results.md", "curves.png", "curves-dark.png", "differences.png"} <= names
+    assert {"results.md", "curves_primary.png", "differences.png", "differences-dark.png"} <= names
     assert (where / "runs_report" / "report.html").exists()
     assert "0.15 ± 0.05" in (where / "results.md").read_text()
 
