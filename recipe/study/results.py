@@ -74,7 +74,7 @@ class Results:
                 int(step)
                 for runs in self.runs.values()
                 for run in runs
-                if name in run.metrics
+                if name is not None and name in run.metrics
                 for step in run.metrics[name].steps
             }
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,7 +107,7 @@ def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
     return (study.data.train.resolve(), study.data.test.resolve()), model
 
 
-def train(todo: Sequence[Planned], jobs: int) -> Iterator[tuple[Planned, str]]:
+def train(todo: Sequence[Planned], jobs: int) -> Generator[tuple[Planned, str]]:
     """Train what is open, so many at once; yields each as it ends, with the failure or nothing.
 
     On an interruption the trainings under way are ended and not counted as failures.
