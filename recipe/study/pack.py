@@ -17,6 +17,7 @@ from pathlib import Path
 
 import recipe
 from recipe.analysis.output import write_whole
+from recipe.cpu.progress import last_step
 from recipe.study.plan import Study
 from recipe.study.trainings import FAILURES_FILE, RUNS_FOLDER, VALIDATION_FOLDER
 
@@ -59,9 +60,13 @@ def verdicts_of(folder: Path) -> dict[int, dict[str, int]]:
 
 
 def _run_folders(study: Study, runs: Path) -> list[Path]:
-    """The folders of the study's runs that have begun, in a fixed order."""
+    """The folders of the study's runs that have ended or failed, in a fixed order."""
     folders = [runs / arm / f"seed{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
-    return sorted(folder for folder in folders if (folder / "metrics.jsonl").exists())
+    return sorted(
+        folder
+        for folder in folders
+        if last_step(folder / "metrics.jsonl") >= study.steps or (folder / FAILURES_FILE).exists()
+    )
 
 
 def _files_of(folder: Path, out: Path) -> Iterator[tuple[str, str]]:

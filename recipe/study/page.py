@@ -84,10 +84,24 @@ def _markdown(results: Results, compared: Sequence[Compared]) -> str:
         sections += ["At the last step:", panels_table(results).to_markdown()]
     if verdicts:
         sections += ["Verdicts on held-out problems at the last step:", verdicts.to_markdown()]
-    remarks = [f"- {finding}" for finding in results.found.findings]
+    remarks = _remarks(results)
     if remarks:
         sections.append("Found in the run folders:\n\n" + "\n".join(remarks))
     return "\n\n".join(sections) + "\n"
+
+
+def _remarks(results: Results) -> list[str]:
+    """What was found in the run folders, a line for each kind, with where it was found."""
+    places: dict[str, list[str]] = {}
+    for finding in results.found.findings:
+        places.setdefault(finding.message, []).append(_place(finding.path, results.folder))
+    return [f"- {message} ({', '.join(where)})" for message, where in places.items()]
+
+
+def _place(path: Path | None, folder: Path) -> str:
+    if path is None:
+        return "all runs"
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _text(results: Results, compared: Sequence[Compared]) -> str:

@@ -39,10 +39,11 @@ class Compared:
 class Results:
     """The finished runs of a study by arm, in the order of its file, and what else was found.
 
-    `verdicts` are those on held-out problems, by run folder and step.
+    `folder` holds the runs; `verdicts` are those on held-out problems, by run folder and step.
     """
 
     study: Study
+    folder: Path
     found: RunSet
     runs: Mapping[str, tuple[Run, ...]]
     unfinished: tuple[Run, ...]
@@ -99,6 +100,7 @@ def read_results(study: Study, runs: Path) -> Results:
     by_arm = {arm: tuple(run for run in done if run.arm == arm) for arm in study.arms}
     return Results(
         study=study,
+        folder=runs,
         found=found,
         runs={arm: members for arm, members in by_arm.items() if members},
         unfinished=tuple(run for run in found.runs if run not in done),

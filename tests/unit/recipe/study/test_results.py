@@ -104,6 +104,19 @@ def test_a_pack_gives_the_same_results_and_the_same_bytes(
         assert verdict_table(packed) == verdict_table(results)
 
 
+def test_a_pack_holds_what_has_ended_or_failed_and_not_what_is_under_way(
+    study: Study, out: Path, tmp_path: Path
+) -> None:
+    def packed() -> set[str]:
+        with tarfile.open(pack_runs(study, out, tmp_path / "runs.tar.xz")) as archive:
+            return {str(Path(name).parent) for name in archive.getnames()}
+
+    ended = {"none/seed0", "none/seed1", "dynamic_sft/seed1"}
+    assert packed() == ended
+    (out / "runs" / "dynamic_sft" / "seed2" / "failures.jsonl").write_text('{"why": "x"}\n')
+    assert packed() == ended | {"dynamic_sft/seed2"}
+
+
 def test_a_pack_names_no_folder_of_this_machine_and_a_sample_of_the_episodes(
     study: Study, out: Path, tmp_path: Path
 ) -> None:
