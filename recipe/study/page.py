@@ -66,6 +66,7 @@ def _sheets(results: Results) -> list[Sheet]:
 def _markdown(results: Results, compared: Sequence[Compared]) -> str:
     study = results.study
     verdicts = verdict_table(results)
+    missing = [one.label for one in compared if one.result is None]
     sections = [
         f"# {study.name}",
         study.question,
@@ -73,13 +74,15 @@ def _markdown(results: Results, compared: Sequence[Compared]) -> str:
         "the runs:",
         outcome_table(results).to_markdown(),
     ]
-    if compared:
+    if len(compared) > len(missing):
         sections.append(
             "Comparisons of the outcome at the last step, paired by seed; p is the larger one of "
             "an exact sign-flip test and Student's; each family shares its level by Holm's "
             "procedure. Intervals are Student's, of each comparison alone."
         )
         sections.append(comparison_table(compared, study.level).to_markdown())
+    if missing:
+        sections.append(f"No seed has finished in both arms: {', '.join(missing)}.")
     if study.panels:
         sections += ["At the last step:", panels_table(results).to_markdown()]
     if verdicts:

@@ -8,7 +8,7 @@ import numpy as np
 
 from recipe.analysis.names import label_of
 from recipe.analysis.tables import ABSENT, Table
-from recipe.study.paired import standard_error
+from recipe.study.paired import PairedDifference, standard_error
 from recipe.study.results import Compared, Results
 
 CSV_HEADER = ("arm", "seed", "step", "quantity", "metric", "value")
@@ -59,8 +59,12 @@ def verdict_table(results: Results) -> Table | None:
 
 
 def comparison_table(compared: Sequence[Compared], level: float) -> Table:
-    """A line for each comparison."""
-    rows = [(one.family, one.label, *_result_cells(one)) for one in compared]
+    """A line for each comparison that has a pair."""
+    rows = [
+        (one.family, one.label, *_result_cells(one.result, one.claimed))
+        for one in compared
+        if one.result is not None
+    ]
     header = ("family", "difference", "pairs", "mean", "95 % interval", "p", f"shown at {level:g}")
     return Table(header, tuple(rows))
 
@@ -94,12 +98,9 @@ def value_rows(results: Results) -> list[tuple[object, ...]]:
     return rows
 
 
-def _result_cells(one: Compared) -> tuple[str, ...]:
-    result = one.result
-    if result is None:
-        return ("0", *(ABSENT,) * 4)
+def _result_cells(result: PairedDifference, claimed: bool) -> tuple[str, ...]:
     count, mean = str(len(result.seeds)), f"{result.mean:+.2f}"
     if result.p_value is None:
         return (count, mean, *(ABSENT,) * 3)
     interval = f"{result.low:+.2f} to {result.high:+.2f}"
-    return (count, mean, interval, f"{result.p_value:.2g}", "yes" if one.claimed else "no")
+    return (count, mean, interval, f"{result.p_value:.2g}", "yes" if claimed else "no")

@@ -11,7 +11,7 @@ from recipe.study.results import Results, compare_all, read_results
 from recipe.study.tables import comparison_table, outcome_table, panels_table, verdict_table
 
 FOLDER = Path(__file__).resolve().parents[4] / "docs" / "study"
-STUDIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+STUDIES = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
 MOST_BYTES = 15 << 20
 DISAGREEMENT = "monitor/rollout_logprob_diff_max"
 
