@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +22,7 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.study.plan import TINY, Study
 
 FAILURES_FILE = "failures.jsonl"
+LOCK_FILE = "training.lock"
 VALIDATION_FOLDER = "validation"
 RUNS_FOLDER = "runs"
 
@@ -110,24 +113,39 @@ def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
 def train(todo: Sequence[Planned], jobs: int) -> Generator[tuple[Planned, str]]:
     """Train what is open, so many at once; yields each as it ends, with the failure or nothing.
 
-    On an interruption the trainings under way are ended and not counted as failures.
+    On an interruption the trainings under way are ended and not counted as failures. What another
+    call is training at this moment is left to it.
     """
     stop = threading.Event()
 
     def one(item: Planned) -> str:
-        if stop.is_set():
+        with _alone(item.training.folder) as is_ours:
+            if stop.is_set() or not is_ours or item.state is not State.OPEN:
+                return ""
+            try:
+                run(item.training, list(item.command), stop.is_set)
+            except TrainingFailed as failure:
+                why = " ".join(str(failure).split())
+                if not stop.is_set():
+                    item.note_failure(why)
+                return why
             return ""
-        try:
-            run(item.training, list(item.command), stop.is_set)
-        except TrainingFailed as failure:
-            why = " ".join(str(failure).split())
-            if not stop.is_set():
-                item.note_failure(why)
-            return why
-        return ""
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
             yield from zip(todo, pool.map(one, todo), strict=True)
         finally:
             stop.set()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process has the run's folder; if so it is ours for as long as the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

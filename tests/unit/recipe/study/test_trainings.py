@@ -1,6 +1,7 @@
 """The trainings of a study: order, commands, and what a second call still has to do."""
 
 import dataclasses
+import fcntl
 import json
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from recipe.cpu import quickstart
 from recipe.study.plan import Study
-from recipe.study.trainings import Planned, State, planned, train
+from recipe.study.trainings import LOCK_FILE, Planned, State, planned, train
 
 WriteRun = Callable[..., Path]
 WRITES_TWO_STEPS = """
@@ -92,3 +93,16 @@ def test_an_interruption_ends_what_is_under_way_and_is_no_failure(
     under_way.close()
     assert slow.state is State.OPEN
     assert slow.failures() == []
+
+
+def test_what_another_call_trains_at_this_moment_is_left_to_it(
+    study: Study, tmp_path: Path
+) -> None:
+    item = with_program(plan_of(study, tmp_path)[0], WRITES_TWO_STEPS)
+    item.training.folder.mkdir(parents=True)
+    with (item.training.folder / LOCK_FILE).open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert [failure for _, failure in train([item], jobs=1)] == [""]
+        assert item.state is State.OPEN
+    assert [failure for _, failure in train([item], jobs=1)] == [""]
+    assert item.state is State.DONE
