@@ -17,6 +17,9 @@ import torch
 
 from recipe.online_refiner.choices import Align, Filter, Reduce, Tokens
 
+REST = 1e-6
+"""The least share of a distribution outside listed tokens that float32 sums can tell from none."""
+
 
 def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
     """The filter m on one pair of unshaped rewards R(a), R(a').
@@ -166,6 +169,39 @@ def expert_token_factor(log_probs_BU: torch.Tensor) -> torch.Tensor:
     """
     p_BU = log_probs_BU.detach().float().exp()
     return p_BU * (1.0 - p_BU)
+
+
+def divergence_from_top_tokens(
+    target_log_probs_BUK: torch.Tensor,
+    own_log_probs_BU: torch.Tensor,
+    margins_BU: torch.Tensor,
+    log_sums_BU: torch.Tensor,
+) -> torch.Tensor:
+    """KL(q ‖ π_θ) per token over the k tokens that q lists and one event for all others. (B, U).
+
+    KL = Σ_i q_i·log(q_i/π_i) + q_rest·log(q_rest/π_rest), with q_rest = 1 - Σ_i q_i and likewise
+    π_rest, so that it is a divergence of distributions: not negative, and 0 only if the policy
+    agrees on the k tokens. SDPO (arXiv 2601.20802) has this event as well; verl's top-k
+    distillation leaves it out, and clamps what is then negative. Of a q that is certain of one
+    token it is that token's cross entropy. With m_i = log π_i - log π_own, π is needed as two sums:
+
+        Σ_i q_i·log π_i = Σ_i q_i·m_i + log π_own·Σ_i q_i,   Σ_i π_i = π_own·Σ_i exp m_i
+
+    A rest of the policy below REST is not told from REST, and has no gradient.
+
+    Args:
+        target_log_probs_BUK: log q_i in nats, -inf for no token.
+        own_log_probs_BU: log π of the row's own token.
+        margins_BU: Σ_i q_i·m_i. log_sums_BU: log Σ_i exp m_i over the tokens that q lists.
+    """
+    q_BUK = target_log_probs_BUK.to(own_log_probs_BU.dtype).exp()
+    listed_BU = q_BUK.sum(dim=-1)
+    rest_BU = (1.0 - listed_BU).clamp(min=0.0)
+    negative_entropy_BU = torch.xlogy(q_BUK, q_BUK).sum(dim=-1) + torch.xlogy(rest_BU, rest_BU)
+    log_listed_BU = (own_log_probs_BU + log_sums_BU).clamp(max=-REST)
+    log_rest_BU = torch.log(-torch.expm1(log_listed_BU))
+    expected_BU = margins_BU + own_log_probs_BU * listed_BU + rest_BU * log_rest_BU
+    return negative_entropy_BU - expected_BU
 
 
 def kl_estimate(
