@@ -8,8 +8,9 @@ reading changed, and only refinements that are wanted are scored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,25 @@ class TopTokens:
             and np.array_equal(self.token_ids, other.token_ids)
             and np.array_equal(self.log_probs, other.log_probs)
         )
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain values, since rows cross between processes in a form that knows no classes."""
+        return {
+            "count": self.token_ids.shape[1],
+            "token_ids": self.token_ids.tobytes(),
+            "log_probs": self.log_probs.tobytes(),
+            "start": self.start,
+            "end": self.end,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> TopTokens:
+        """The distributions of a row made by `to_row`."""
+        token_ids, log_probs = (
+            np.frombuffer(row[name], dtype).reshape(-1, row["count"])
+            for name, dtype in (("token_ids", np.int32), ("log_probs", np.float32))
+        )
+        return cls(token_ids, log_probs, row["start"], row["end"])
 
 
 def top_tokens(

@@ -73,13 +73,15 @@ class Refinement:
         return self.refined_reward is not None and self.refined_reward > self.reward
 
     def to_row(self) -> dict[str, Any]:
-        """The dict that is stored in the row's `extra_fields`."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        """The plain dict that is stored in the row's `extra_fields`."""
+        row = {one.name: getattr(self, one.name) for one in fields(self)}
+        return row | {"top_tokens": self.top_tokens and self.top_tokens.to_row()}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Refinement:
         """The refinement of a dict made by `to_row`."""
-        return cls(**row)
+        top = row["top_tokens"]
+        return cls(**row | {"top_tokens": top and TopTokens.from_row(top)})
 
 
 @dataclass(frozen=True)

@@ -352,6 +352,11 @@ def set_tensor_parallel(rank: int, ranks: int) -> None:
     core.reduce_from_tensor_model_parallel_region = reduced
     state: Any = importlib.import_module("megatron.core.parallel_state")
     state.get_tensor_model_parallel_rank = lambda: rank
+    alone = [
+        torch.distributed.new_group([one]) for one in range(torch.distributed.get_world_size())
+    ]
+    group = torch.distributed.group.WORLD if ranks > 1 else alone[torch.distributed.get_rank()]
+    state.get_tensor_model_parallel_group = lambda: group
 
 
 def outcome(name: str, rank: int, ranks: int) -> tuple[torch.Tensor, dict[str, Any]]:

@@ -426,12 +426,14 @@ def plain_divergences(
     if targets is None:
         return -response_log_probs(model, prompt, response)
     logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
-    p = torch.softmax(logits, dim=-1).gather(1, torch.tensor(targets.token_ids).long())
-    q = torch.tensor(targets.log_probs).exp()
+    # In float64, since 1 - Σ p is what is left of a sum that may be next to 1.
+    p = torch.softmax(logits.double(), dim=-1).gather(1, torch.tensor(targets.token_ids).long())
+    q = torch.tensor(targets.log_probs).double().exp()
     p = p.where(q > 0, 0.0)
-    rest_p, rest_q = 1 - p.sum(dim=1), 1 - q.sum(dim=1)
+    rest_p, rest_q = 1 - p.sum(dim=1), (1 - q.sum(dim=1)).clamp(min=0.0)
     listed = torch.xlogy(q, q) - torch.xlogy(q, p.where(q > 0, 1.0))
-    return listed.sum(dim=1) + torch.xlogy(rest_q, rest_q) - torch.xlogy(rest_q, rest_p)
+    divergences = torch.xlogy(rest_q, rest_q) - torch.xlogy(rest_q, rest_p.where(rest_q > 0, 1.0))
+    return divergences + listed.sum(dim=1)
 
 
 def plain_step(weight: float, phi: bool) -> Outcome:

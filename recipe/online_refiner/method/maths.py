@@ -18,7 +18,7 @@ import torch
 from recipe.online_refiner.choices import Align, Filter, Reduce, Tokens
 
 REST = 1e-6
-"""The least share of a distribution outside listed tokens that float32 sums can tell from none."""
+"""The least share outside the listed tokens that a sum of float32 probabilities tells from none."""
 
 
 def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
@@ -175,7 +175,7 @@ def divergence_from_top_tokens(
     target_log_probs_BUK: torch.Tensor,
     own_log_probs_BU: torch.Tensor,
     margins_BU: torch.Tensor,
-    log_sums_BU: torch.Tensor,
+    log_rests_BU: torch.Tensor,
 ) -> torch.Tensor:
     """KL(q ‖ π_θ) per token over the k tokens that q lists and one event for all others. (B, U).
 
@@ -183,25 +183,33 @@ def divergence_from_top_tokens(
     π_rest, so that it is a divergence of distributions: not negative, and 0 only if the policy
     agrees on the k tokens. SDPO (arXiv 2601.20802) has this event as well; verl's top-k
     distillation leaves it out, and clamps what is then negative. Of a q that is certain of one
-    token it is that token's cross entropy. With m_i = log π_i - log π_own, π is needed as two sums:
+    token it is that token's cross entropy. With m_j = log π_j - log π_own, π is needed as two sums:
 
-        Σ_i q_i·log π_i = Σ_i q_i·m_i + log π_own·Σ_i q_i,   Σ_i π_i = π_own·Σ_i exp m_i
+        Σ_i q_i·log π_i = Σ_i q_i·m_i + log π_own·Σ_i q_i
+        log π_rest = log π_own + log Σ_j exp m_j
 
-    A rest of the policy below REST is not told from REST, and has no gradient.
+    for j not listed. All factors of π's gradient are at most 1: taking π_rest as 1 - Σ_i π_i would
+    have them cancel by the large factor 1/π_rest, which bf16 cannot.
 
     Args:
         target_log_probs_BUK: log q_i in nats, -inf for no token.
         own_log_probs_BU: log π of the row's own token.
-        margins_BU: Σ_i q_i·m_i. log_sums_BU: log Σ_i exp m_i over the tokens that q lists.
+        margins_BU: Σ_i q_i·m_i. log_rests_BU: log Σ_j exp m_j; anything where q has no rest.
     """
-    q_BUK = target_log_probs_BUK.to(own_log_probs_BU.dtype).exp()
-    listed_BU = q_BUK.sum(dim=-1)
-    rest_BU = (1.0 - listed_BU).clamp(min=0.0)
+    dtype = torch.promote_types(own_log_probs_BU.dtype, torch.float32)
+    own_log_probs_BU = own_log_probs_BU.to(dtype)
+    q_BUK = target_log_probs_BUK.to(dtype).exp()
+    rest_BU = rest_of(target_log_probs_BUK).to(dtype)
     negative_entropy_BU = torch.xlogy(q_BUK, q_BUK).sum(dim=-1) + torch.xlogy(rest_BU, rest_BU)
-    log_listed_BU = (own_log_probs_BU + log_sums_BU).clamp(max=-REST)
-    log_rest_BU = torch.log(-torch.expm1(log_listed_BU))
-    expected_BU = margins_BU + own_log_probs_BU * listed_BU + rest_BU * log_rest_BU
-    return negative_entropy_BU - expected_BU
+    log_rest_BU = own_log_probs_BU + log_rests_BU.where(rest_BU > 0, 0.0)
+    listed_BU = margins_BU + own_log_probs_BU * q_BUK.sum(dim=-1)
+    return negative_entropy_BU - listed_BU - rest_BU * log_rest_BU
+
+
+def rest_of(target_log_probs_K: torch.Tensor) -> torch.Tensor:
+    """1 - Σ_i q_i over the last dimension; 0 if it is no more than rounding leaves."""
+    rest = 1.0 - target_log_probs_K.exp().sum(dim=-1)
+    return rest.where(rest > REST, 0.0)
 
 
 def kl_estimate(

@@ -19,7 +19,7 @@ from recipe.online_refiner.choices import (
     NUMBER_FIELD,
     POLICY_SHARE,
     TARGET_IDS_FIELD,
-    TARGET_LOG_SUM,
+    TARGET_LOG_REST,
     TARGET_MARGIN,
     TOKEN_FACTOR,
     WEIGHT_FIELD,
@@ -103,10 +103,10 @@ def _with_divergences(
     log_q = padded_log_probs(targets).to(costs_BU.device)
     missing = costs_BU.shape[1] - log_q.shape[1]
     log_q = torch.nn.functional.pad(log_q, (0, 0, 0, missing), value=-torch.inf)
-    margins, log_sums = (
-        no_padding_2_padding(model_output[name], data) for name in (TARGET_MARGIN, TARGET_LOG_SUM)
+    margins, log_rests = (
+        no_padding_2_padding(model_output[name], data) for name in (TARGET_MARGIN, TARGET_LOG_REST)
     )
-    divergences = divergence_from_top_tokens(log_q, -costs_BU, margins, log_sums)
+    divergences = divergence_from_top_tokens(log_q, -costs_BU, margins, log_rests)
     return divergences.where(taught_B[:, None], costs_BU), taught_B
 
 

@@ -1,8 +1,8 @@
 """Distributions that a row's states are taught: what the logits of the pass say of their tokens.
 
-Of the policy's log-probs of a target's k tokens the divergence needs two sums over differences of
-logits (`maths.divergence_from_top_tokens`), so that neither a softmax over the vocabulary is made
-again nor more than two numbers a token leave the pass.
+Of the policy the divergence needs two sums over differences of logits, over the target's tokens and
+over all others (`maths.divergence_from_top_tokens`): two numbers a token leave the pass. The second
+is asked for in the states alone in which the target leaves something to other tokens.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from recipe.online_refiner.choices import (
     NO_LABEL,
     TARGET_IDS_FIELD,
     TARGET_LOG_PROBS_FIELD,
-    TARGET_LOG_SUM,
+    TARGET_LOG_REST,
     TARGET_MARGIN,
 )
+from recipe.online_refiner.method.maths import rest_of
 from recipe.online_refiner.update.logit_layout import laid_out, on_states, own_tokens, picked
+from recipe.online_refiner.update.other_logits import log_sum_of_others
 from refiner_worker.top_tokens import TopTokens
 
 Fields = dict[str, torch.Tensor]
@@ -67,30 +69,35 @@ def padded_log_probs(targets: Sequence[tuple[torch.Tensor, torch.Tensor] | None]
 
 
 def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_format: str) -> Fields:
-    """The two sums over the k tokens of each state's target, 0 without one. Shapes (1, N).
+    """The two sums for each state's target, 0 without one. Shapes (1, N).
 
     Args:
         logits: divided by the temperature. data: the micro-batch, whole. strategy: the actor's.
         data_format: of Megatron's logits, thd or bshd.
     """
     targets = targets_of(data)
-    layout = (logits, strategy, data_format)
+    layout, split = (logits, strategy, data_format), strategy == "megatron"
     numbers = laid_out(on_states(data, _numbers(data, targets)), *layout)
     asked = (numbers > 0).nonzero(as_tuple=True)
     zeros = torch.zeros(numbers.shape, dtype=torch.float32, device=logits.device)
     if len(asked[0]) == 0:
-        return {TARGET_MARGIN: zeros, TARGET_LOG_SUM: zeros}
+        return {TARGET_MARGIN: zeros, TARGET_LOG_REST: zeros}
     rows = numbers[asked] - 1
     given = [one for one in targets if one is not None]
-    ids, log_q = (torch.cat(column)[rows].T for column in zip(*given, strict=True))
+    ids, log_q = (torch.cat(column)[rows] for column in zip(*given, strict=True))
     own = laid_out(own_tokens(data), *layout)[asked]
-    found = picked(logits, asked, torch.cat([own[None], ids]), split=strategy == "megatron")
-    margins = (found[1:] - found[0]).where(torch.isfinite(log_q), -torch.inf)
-    weighted = (log_q.exp().to(found.dtype) * margins).where(torch.isfinite(log_q), 0.0)
-    zeros = zeros.to(found.dtype)
+    own_logits, *listed = picked(logits, asked, torch.cat([own[None], ids.T]), split)
+    margins = torch.stack(listed, dim=1) - own_logits[:, None]
+    weighted = (log_q.exp().to(margins.dtype) * margins).where(log_q.isfinite(), 0.0)
+    zeros = zeros.to(margins.dtype)
+    # Only states in which the target leaves something to other tokens are read as a whole.
+    leaves = rest_of(log_q) > 0
+    states = tuple(index[leaves] for index in asked)
+    ids = ids.where(log_q.isfinite(), ids[:, :1])[leaves]
+    log_rests = log_sum_of_others(logits, states, ids, split) - own_logits[leaves]
     return {
-        TARGET_MARGIN: zeros.index_put(asked, weighted.sum(dim=0)),
-        TARGET_LOG_SUM: zeros.index_put(asked, margins.logsumexp(dim=0)),
+        TARGET_MARGIN: zeros.index_put(asked, weighted.sum(dim=1)),
+        TARGET_LOG_REST: zeros.index_put(states, log_rests),
     }
 
 

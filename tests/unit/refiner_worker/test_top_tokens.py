@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -163,7 +162,7 @@ def test_an_answer_that_begins_within_a_token_has_none(tokenizer: Any) -> None:
 
     async def call() -> tuple[RefinerReply, TopTokens | None]:
         chat = Chat.of(tokenizer)
-        chat = Chat(Joined(), chat.options, chat.end, chat.opens_reasoning)  # type: ignore[arg-type]
+        chat = Chat(Joined(), chat.options, chat.end, chat.opens_reasoning)
         client = RefinerClient(generator, chat, MARKED, LIMITS, 0.0)
         reply = await client.refine(RefineTask(MESSAGES, answer))
         return reply, await client.top_tokens(reply, 2)
@@ -198,8 +197,10 @@ def test_an_engine_that_fails_or_hangs_leaves_the_refinement_without_them(tokeni
         assert (reply.outcome, top) == (Outcome.REFINED, None)
 
 
-def test_they_are_equal_by_what_they_list_also_behind_a_process_boundary() -> None:
+def test_they_are_equal_by_what_they_list_also_behind_a_row() -> None:
     top = TopTokens(np.array([[3, 4]], np.int32), np.array([[-0.5, -1.0]], np.float32), 0, 1)
-    assert pickle.loads(pickle.dumps(top)) == top
+    assert TopTokens.from_row(top.to_row()) == top
+    assert top.to_row() == top.to_row()
+    assert {type(value) for value in top.to_row().values()} == {int, bytes}
     assert TopTokens(top.token_ids, top.log_probs - 1, 0, 1) != top
     assert TopTokens(top.token_ids, top.log_probs, 0, 0) != top

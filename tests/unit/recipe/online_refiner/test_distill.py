@@ -21,6 +21,7 @@ from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.method.maths import divergence_from_top_tokens
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.update import other_logits
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, response_row
 from recipe.online_refiner.update.target_logits import target_fields
@@ -153,12 +154,11 @@ def test_it_is_the_expectation_of_the_supervised_term_over_the_refiners_draws() 
     q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     free = torch.tensor([0.3, -1.0, 0.4], dtype=torch.float64, requires_grad=True)
     log_p = torch.log_softmax(free, dim=-1)
-    margins = log_p - log_p[1]
     kl = divergence_from_top_tokens(
         q.log()[None, None],
         log_p[1].view(1, 1),
-        (q * margins).sum().view(1, 1),
-        margins.logsumexp(0).view(1, 1),
+        (q * (log_p - log_p[1])).sum().view(1, 1),
+        torch.full((1, 1), -torch.inf, dtype=torch.float64),
     )
     assert kl.item() == pytest.approx((q * (q.log() - log_p)).sum().item(), abs=1e-9)
     (got,) = torch.autograd.grad(kl.sum(), free, retain_graph=True)
@@ -169,14 +169,41 @@ def test_it_is_the_expectation_of_the_supervised_term_over_the_refiners_draws() 
     assert torch.allclose(got, torch.stack(draws).sum(dim=0), atol=1e-9)
 
 
-def test_what_float32_cannot_tell_from_nothing_outside_the_list_stays_finite() -> None:
-    """The policy has all of it on the listed token, up to rounding; the refiner half of it."""
-    own = torch.tensor([[0.0]], requires_grad=True)
-    zero = torch.zeros(1, 1)
-    kl = divergence_from_top_tokens(torch.tensor([[[math.log(0.5)]]]), own, zero, zero)
-    assert kl.item() == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 / 1e-6), rel=1e-4)
-    (gradient,) = torch.autograd.grad(kl.sum(), own)
-    assert gradient.item() == -0.5
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_its_gradient_holds_where_the_policy_leaves_next_to_nothing_to_other_tokens(
+    dtype: torch.dtype, tolerance: float
+) -> None:
+    """The policy gives e^-12 to all but the first token, of which the refiner leaves out half."""
+    given = torch.tensor([[12.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    listed: list[dict[int, float]] = [{0: 0.5}, {0: 0.5}, {0: 1.0}, {1: 1.0}]
+    gradients = []
+    for logits in (given.to(dtype), given.double()):
+        free = logits.requires_grad_()
+        loss, _ = term(free, [taught_row([1.0, 0.0, 0.0, 0.0], listed)])
+        gradients.append(torch.autograd.grad(loss, free)[0].double())
+    torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
+    # Towards half of it on the others, in proportion to what the policy gives them.
+    shares = torch.softmax(torch.tensor([0.0, -1.0]), dim=0).double()
+    expected = torch.cat([torch.tensor([0.5]).double(), -0.5 * shares])
+    torch.testing.assert_close(gradients[1][0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_sum_over_other_tokens_equals_a_masked_one_however_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(other_logits, "STATES_AT_ONCE", 2)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 7, 11, dtype=torch.float64, generator=generator, requires_grad=True)
+    states = (torch.zeros(5, dtype=torch.int64), torch.tensor([0, 2, 3, 5, 6]))
+    ids = torch.tensor([[1, 2, 3], [4, 4, 4], [0, 10, 5], [7, 8, 7], [9, 0, 1]])
+    mask = torch.zeros(5, 11).scatter(1, ids, 1.0).bool()
+    expected = logits[states].masked_fill(mask, -torch.inf).logsumexp(dim=1)
+    got = other_logits.log_sum_of_others(logits, states, ids, split=False)
+    assert torch.allclose(got, expected)
+    factors = torch.arange(1.0, 6.0, dtype=torch.float64)
+    (of_got,) = torch.autograd.grad((got * factors).sum(), logits)
+    (of_expected,) = torch.autograd.grad((expected * factors).sum(), logits)
+    assert torch.allclose(of_got, of_expected)
 
 
 def test_a_row_with_a_token_that_the_policy_cannot_write_has_no_part_in_the_term() -> None:

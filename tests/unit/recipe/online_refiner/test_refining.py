@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,9 +62,8 @@ def run(
     perfect_reward: float | None = 1.0,
     top_tokens: int = 0,
 ) -> Refinement:
-    refining = Refining(  # type: ignore[arg-type]
-        client, rule, perfect_reward, top_tokens=top_tokens
-    )
+    scripted: Any = client
+    refining = Refining(scripted, rule, perfect_reward, top_tokens=top_tokens)
     return asyncio.run(refining.refine(RefineTask(MESSAGES, [1, 2, 3]), score, 0, judge))
 
 
