@@ -86,9 +86,9 @@ def tokenizer(chat_tokenizer: Make) -> Any:
 def test_every_token_has_the_distribution_of_the_state_it_was_written_in(
     tokenizer: Any, decoding: str
 ) -> None:
-    output = encoded(tokenizer, "acd")
+    output = encoded(tokenizer, "acx")
     generator = writer(output)
-    reply, top = refined(tokenizer, generator, encoded(tokenizer, "abd"), decoding=decoding)
+    reply, top = refined(tokenizer, generator, encoded(tokenizer, "abx"), decoding=decoding)
     assert (reply.outcome, reply.token_ids) == (Outcome.REFINED, tuple(output))
     check(top, reply.token_ids, 0, len(output))
     length, parameters = generator.calls[-1]
