@@ -99,6 +99,14 @@ class Engine:
             scored += request.scored
         return Decoded(state.output, generated, state.calls, scored)
 
+    async def score(self, token_ids: Sequence[int], scored: int, count: int) -> list[TokenScore]:
+        """The likeliest `count` tokens in the state before each of the last `scored` tokens.
+
+        In one prefill; raw, that is at temperature 1.
+        """
+        wishes = {"max_tokens": 1, "prompt_logprobs": count}
+        return _scores(await self._ask(list(token_ids), wishes), scored)
+
     def _coin(self, probability: float) -> bool:
         return self._random.random() < probability
 
@@ -122,18 +130,21 @@ def _wishes(request: Request, law: Law) -> dict[str, Any]:
 
 def _reply(output: Any, request: Request) -> Reply:
     """The engine's output as the state machine reads it."""
-    scores: list[TokenScore] = []
-    if request.scored:
-        # The row before a token's own is the one that predicts it; the last row is a dummy.
-        rows = slice(-request.scored - 1, -1)
-        fields = output.extra_fields
-        scores = [
-            TokenScore(tuple(token_ids), tuple(log_probs))
-            for token_ids, log_probs in zip(
-                fields["prompt_ids"][rows], fields["prompt_logprobs"][rows], strict=True
-            )
-        ]
+    scores = _scores(output, request.scored) if request.scored else []
     return Reply(tuple(output.token_ids), scores)
+
+
+def _scores(output: Any, count: int) -> list[TokenScore]:
+    """The scores of the prompt's last `count` tokens."""
+    # The row before a token's own is the one that predicts it; the last row is a dummy.
+    rows = slice(-count - 1, -1)
+    fields = output.extra_fields
+    return [
+        TokenScore(tuple(token_ids), tuple(log_probs))
+        for token_ids, log_probs in zip(
+            fields["prompt_ids"][rows], fields["prompt_logprobs"][rows], strict=True
+        )
+    ]
 
 
 def replica_gpus(rollout: Any) -> int:

@@ -1,10 +1,11 @@
 """Reads the refiner's output back to tokens as the policy would have written them."""
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 
 from refiner_worker.blocks import fit_seams
 from refiner_worker.chat import Chat
-from refiner_worker.outcome import Outcome, RefinerReply
+from refiner_worker.outcome import Outcome, RefinerReply, Written
 from refiner_worker.prompts import RefineTemplate, parse_refinement
 from refiner_worker.reasoning import reasoning_length, response_text
 from refiner_worker.repetition import loops
@@ -56,6 +57,27 @@ class AnswerReader:
         if parsed == self.text(answer_ids):
             return RefinerReply(Outcome.VERBATIM, tuple(answer_ids))
         return self.ended(output_ids if parsed == text else self._chat.encode(parsed), max_tokens)
+
+    def written(
+        self, prompt_ids: Sequence[int], output_ids: Sequence[int], token_ids: Sequence[int]
+    ) -> Written | None:
+        """How a whole refinement was written; None if it begins within a token of the output.
+
+        Args:
+            prompt_ids: of the refiner. output_ids: what it wrote. token_ids: the refinement read
+                from it.
+        """
+        text = self.text(output_ids)
+        refined = self._parsed(text)
+        before = text[: text.rfind(refined)]
+        lengths = range(len(output_ids) + 1)
+        lead = bisect_right(lengths, len(before), key=lambda n: len(self.text(output_ids[:n]))) - 1
+        if self.text(output_ids[:lead]) != before:
+            return None
+        ended = token_ids[-1] not in self.end_ids or (
+            output_ids[-1] == token_ids[-1] and before + refined == text
+        )
+        return Written((*prompt_ids, *output_ids[:lead]), start=0, ended=ended)
 
     def block(
         self,

@@ -46,6 +46,8 @@ ARMS = {
 }
 """What sets the arms apart; everything else is equal."""
 
+OTHER_ARMS = {"distill": ("constraint.kind=distill", "constraint.lambda=1.0")}
+"""Trained only if asked for."""
 ALIASES = {"dynamic": "dynamic_sft"}
 STEPS = {"stress": 8, "sane": 40}
 FREE_DISK_BYTES = 2 << 30
@@ -190,7 +192,8 @@ def _trainings(options: argparse.Namespace, out: Path) -> list[Training]:
 
 def _arms(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """Overrides by arm: those that were asked for, one of the user's own, or all of ours."""
-    arms = {name: ARMS[name] for name in (ALIASES.get(arm, arm) for arm in options.arm)}
+    known = ARMS | OTHER_ARMS
+    arms = {name: known[name] for name in (ALIASES.get(arm, arm) for arm in options.arm)}
     if options.overrides:
         name = re.sub(r"[^\w.-]+", "_", "_".join(options.overrides))
         arms[name] = tuple(options.overrides)
@@ -222,8 +225,9 @@ def _parser() -> argparse.ArgumentParser:
         "--arm",
         action="append",
         default=[],
-        choices=[*ARMS, *ALIASES],
-        help="an arm to train; may be repeated; default: all. 'dynamic' is dynamic_sft",
+        choices=[*ARMS, *OTHER_ARMS, *ALIASES],
+        help=f"an arm to train; may be repeated; default: {', '.join(ARMS)}. "
+        "'dynamic' is dynamic_sft",
     )
     parser.add_argument(
         "overrides",

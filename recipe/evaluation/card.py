@@ -27,14 +27,21 @@ METHODS = {
     "none": "no constraint",
     "static_kl": "a static KL constraint to the reference model",
     "dynamic": "the dynamic constraint of an online refiner",
+    "distill": "distillation of an online refiner's distributions",
     "chord": "CHORD (arXiv 2508.11408)",
 }
+WEIGHTED = ("dynamic", "distill")
+"""The kinds whose weight is λ."""
 # The config's keys that a reader asks for, in the order of the card: first those that the kind of
 # constraint reads, then the algorithm's.
 CONSTRAINT_SETTINGS = {
     "static_kl": ("static_kl.coef", "static_kl.where"),
     "dynamic": (
         "inject", "lambda_end", "schedule", "filter", "reduce", "align", "tokens",
+        "keep_refined_groups",
+    ),
+    "distill": (
+        "distill.top_k", "lambda_end", "schedule", "filter", "reduce", "tokens",
         "keep_refined_groups",
     ),
     "chord": (
@@ -207,7 +214,7 @@ def _training(step: int, run: Mapping[str, Any], config: Mapping[str, Any]) -> s
     rows = {
         "steps": f"{step} of {run['total_steps']}" if run.get("total_steps") else str(step),
         "constraint": run.get("kind"),
-        "λ at the first step": run.get("lambda") if run.get("kind") == "dynamic" else None,
+        "λ at the first step": run.get("lambda") if run.get("kind") in WEIGHTED else None,
         "arm": run.get("arm"),
         "setting": run.get("setting"),
         "seed": run.get("seed"),

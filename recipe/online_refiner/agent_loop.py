@@ -56,7 +56,11 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         )
         self._feedback = refiner.feedback
         self._refining = Refining(
-            client, plan.filter, refiner.perfect_reward, refiner.step_deadline_s
+            client,
+            plan.filter,
+            refiner.perfect_reward,
+            refiner.step_deadline_s,
+            top_tokens=plan.top_tokens,
         )
 
     async def _agent_loop_postprocess(

@@ -33,11 +33,14 @@ class Needs:
         refinements: that rollouts are refined.
         reference: the reference's log-probs at every step, and not only when they are watched.
         own_loss: our loss on the actor, since something is added to its update.
+        top_tokens: the refiner's likeliest so many tokens over each token of an accepted
+            refinement; 0 if they are not asked for.
     """
 
     refinements: bool = False
     reference: bool = False
     own_loss: bool = False
+    top_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class RefiningPlan:
 
     Attributes:
         refiner: the section `refiner`. filter: between R(a') and R(a).
-        limits, engine, decoding: see `RunPlan`.
+        limits, engine, decoding: see `RunPlan`. top_tokens: see `Needs`.
     """
 
     refiner: RefinerSettings
@@ -54,6 +57,7 @@ class RefiningPlan:
     limits: RefineLimits
     engine: str
     decoding: Decoding
+    top_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class RunPlan:
             self.limits,
             self.engine,
             self.decoding.decoding,
+            self.needs.top_tokens,
         )
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+
+from refiner_worker.top_tokens import TopTokens
 
 SKIPPED_PERFECT = "skipped_perfect"
 UNJUDGED = "unjudged"
@@ -37,11 +39,14 @@ class Refinement:
         edit_distance: token edits from a to a'.
         generated_tokens: tokens that the refiner's engine decoded.
         engine_calls: requests that the refiner's engine answered.
-        scored_tokens: tokens of a that `verify` decoding had scored in a prefill.
+        scored_tokens: tokens scored in a prefill: of a by `verify` decoding, of a' for
+            `top_tokens`.
         judged_at_s: wall-clock time at which a was judged (Unix seconds).
         finished_at_s: wall-clock time at which the refinement was settled.
         verdict: the verdict on a, empty if the reward function gives none.
         refined_verdict: the verdict on a'.
+        top_tokens: the refiner's distribution over each token of a', if the constraint asks for it
+            and a' is accepted; None if it could not be had.
     """
 
     outcome: str
@@ -60,6 +65,7 @@ class Refinement:
     scored_tokens: int = 0
     verdict: str = ""
     refined_verdict: str = ""
+    top_tokens: TopTokens | None = None
 
     @property
     def improved(self) -> bool:
@@ -68,12 +74,14 @@ class Refinement:
 
     def to_row(self) -> dict[str, Any]:
         """The plain dict that is stored in the row's `extra_fields`."""
-        return asdict(self)
+        row = {one.name: getattr(self, one.name) for one in fields(self)}
+        return row | {"top_tokens": self.top_tokens and self.top_tokens.to_row()}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Refinement:
         """The refinement of a dict made by `to_row`."""
-        return cls(**row)
+        top = row["top_tokens"]
+        return cls(**row | {"top_tokens": top and TopTokens.from_row(top)})
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from recipe.online_refiner.method.dynamic_sft import weighted_labels
 from recipe.online_refiner.method.labels import RowLabels, labels_of
 from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.update import loss
-from recipe.online_refiner.update.label_logits import HOOK
+from recipe.online_refiner.update.logit_layout import HOOK
 
 ACCEPTED_PERCENT = (10, 50, 100)
 MEASURING = HOOK | {"compute_loss": True, MEASURE: True}

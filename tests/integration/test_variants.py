@@ -351,6 +351,40 @@ class TestChordWithAdapters:
         assert sum(same) > len(same) / 2
 
 
+class TestDistillation:
+    """The refiner's distributions, told by servers that speculate, in the actor's loss."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, module_training: Make, problems: tuple[Path, Path]) -> Any:
+        return trained(
+            module_training,
+            *given(*problems),
+            *("constraint.kind=distill", "constraint.distill.top_k=8", "refiner.decoding=copy"),
+            "actor_rollout_ref.actor.ppo_epochs=2",
+        )
+
+    def test_every_token_of_an_accepted_refinement_is_taught_its_distribution(
+        self, run: Any
+    ) -> None:
+        metrics = run.metrics()
+        check_steps(metrics)
+        for data in metrics.values():
+            assert data["constraint/kept_total"] > 0
+            assert data["refiner/engine_error_total"] == 0
+            assert data["constraint/distilled_token_ratio"] == 1.0
+            assert data["refiner/scored_tokens_total"] > 0
+            assert data["actor/sft_loss"] > 0
+            assert "timing_s/constraint_ce" not in data
+
+    def test_the_divergence_is_the_cross_entropy_up_to_what_the_refiner_leaves_open(
+        self, run: Any
+    ) -> None:
+        """A greedy a' is the refiner's likeliest, so both fall or rise together."""
+        for data in run.metrics().values():
+            assert 0 < data["constraint/refiner_kl_mean"] < data["constraint/ce_mean"] + 1.0
+
+
 class TestRealProblems:
     """APPS with long prompts, calls and starter code: one step, from its layout to the update."""
 

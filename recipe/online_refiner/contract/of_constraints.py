@@ -102,6 +102,8 @@ def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
         yield from _of_labels(constraint, additions.labels, step, weighted=True)
         values = [torch.full((len(row.response_ids),), 0.5) for row in additions.rows]
         values += _measured(additions.labels)
+        taught = [row for row in additions.rows if row.targets is not None]
+        values += [torch.full((len(row.response_ids),), 0.25) for row in taught]
         yield from _of_metrics(constraint.after_update(step, values))
     if in_update:
         if any(one.cross_entropy is None for one in step.accepted):
@@ -175,6 +177,8 @@ def _of_additions(constraint: Constraint, additions: Additions) -> Iterator[str]
             yield "a row has one weight for each token of its response"
         elif not bool(torch.isfinite(row.weights).all()):
             yield "the weights of a row must be finite"
+        if row.targets is not None and len(row.targets.token_ids) != len(row.response_ids):
+            yield "the targets of a row are one distribution for each token of its response"
 
 
 def _of_metrics(metrics: dict[str, float]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
+from refiner_worker.top_tokens import TopTokens
 
 
 @dataclass
@@ -68,12 +69,14 @@ class ExtraRow:
     """A row for the actor's update beside the policy's: a prompt, a response, its U weights.
 
     The loss gets Σ_t w_t·c_t of it; λ and every normalisation are in the weights, which are for a
-    mini-batch of the policy's size.
+    mini-batch of the policy's size. With `targets`, distributions over the response's tokens,
+    the divergence of the policy from each is in place of c_t.
     """
 
     prompt_ids: Sequence[int]
     response_ids: Sequence[int]
     weights: torch.Tensor
+    targets: TopTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class Additions:
     """What the actor's update of one step gets beside the policy's rows.
 
     Attributes:
-        rows: in this order their cross entropy comes back to `Constraint.after_update`.
+        rows: in this order their cross entropy comes back to `Constraint.after_update`, and after
+            that of the labels the divergence of those with targets.
         labels: weighted, on the policy's own rows; their cross entropy comes after the rows'.
         policy_share: factor on verl's policy loss.
         token_factor: whether each token of the rows is also weighted by φ = p(1 - p).
@@ -169,7 +173,8 @@ class Constraint:
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
         """Metrics of the additions, given c_t in nats of each added row as the loss saw it first,
-        then of the labelled steps of each of their labels.
+        then of the labelled steps of each of their labels, then, of each row with targets, the
+        divergence from them per token.
 
         A row's values may not be finite; such a row had no part in the loss.
         """

@@ -99,11 +99,15 @@ class Dynamic(Constraint):
 
     def metrics(self, step: Step) -> dict[str, float]:
         lambda_ = self.lambda_of(step.number, step.total_steps)
-        paid = sum(lambda_ * one for one in reduced_cross_entropy(step.accepted, self.settings))
+        paid = sum(lambda_ * one for one in self._reduced_costs(step))
         return {
             "constraint/lambda": lambda_,
             "constraint/penalty_mean": paid / len(step.rollouts),
         }
+
+    def _reduced_costs(self, step: Step) -> list[float]:
+        """What each accepted refinement costs before λ, in nats."""
+        return reduced_cross_entropy(step.accepted, self.settings)
 
     def state(self, step: int, total_steps: int) -> dict[str, Any]:
         return {

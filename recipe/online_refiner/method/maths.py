@@ -17,6 +17,9 @@ import torch
 
 from recipe.online_refiner.choices import Align, Filter, Reduce, Tokens
 
+REST = 1e-6
+"""The least share outside the listed tokens that a sum of float32 probabilities tells from none."""
+
 
 def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
     """The filter m on one pair of unshaped rewards R(a), R(a').
@@ -166,6 +169,47 @@ def expert_token_factor(log_probs_BU: torch.Tensor) -> torch.Tensor:
     """
     p_BU = log_probs_BU.detach().float().exp()
     return p_BU * (1.0 - p_BU)
+
+
+def divergence_from_top_tokens(
+    target_log_probs_BUK: torch.Tensor,
+    own_log_probs_BU: torch.Tensor,
+    margins_BU: torch.Tensor,
+    log_rests_BU: torch.Tensor,
+) -> torch.Tensor:
+    """KL(q ‖ π_θ) per token over the k tokens that q lists and one event for all others. (B, U).
+
+    KL = Σ_i q_i·log(q_i/π_i) + q_rest·log(q_rest/π_rest), with q_rest = 1 - Σ_i q_i and likewise
+    π_rest, so that it is a divergence of distributions: not negative, and 0 only if the policy
+    agrees on the k tokens. SDPO (arXiv 2601.20802) has this event as well; verl's top-k
+    distillation leaves it out, and clamps what is then negative. Of a q that is certain of one
+    token it is that token's cross entropy. With m_j = log π_j - log π_own, π is needed as two sums:
+
+        Σ_i q_i·log π_i = Σ_i q_i·m_i + log π_own·Σ_i q_i
+        log π_rest = log π_own + log Σ_j exp m_j
+
+    for j not listed. All factors of π's gradient are at most 1: taking π_rest as 1 - Σ_i π_i would
+    have them cancel by the large factor 1/π_rest, which bf16 cannot.
+
+    Args:
+        target_log_probs_BUK: log q_i in nats, -inf for no token.
+        own_log_probs_BU: log π of the row's own token.
+        margins_BU: Σ_i q_i·m_i. log_rests_BU: log Σ_j exp m_j; anything where q has no rest.
+    """
+    dtype = torch.promote_types(own_log_probs_BU.dtype, torch.float32)
+    own_log_probs_BU = own_log_probs_BU.to(dtype)
+    q_BUK = target_log_probs_BUK.to(dtype).exp()
+    rest_BU = rest_of(target_log_probs_BUK).to(dtype)
+    negative_entropy_BU = torch.xlogy(q_BUK, q_BUK).sum(dim=-1) + torch.xlogy(rest_BU, rest_BU)
+    log_rest_BU = own_log_probs_BU + log_rests_BU.where(rest_BU > 0, 0.0)
+    listed_BU = margins_BU + own_log_probs_BU * q_BUK.sum(dim=-1)
+    return negative_entropy_BU - listed_BU - rest_BU * log_rest_BU
+
+
+def rest_of(target_log_probs_K: torch.Tensor) -> torch.Tensor:
+    """1 - Σ_i q_i over the last dimension; 0 if it is no more than rounding leaves."""
+    rest = 1.0 - target_log_probs_K.exp().sum(dim=-1)
+    return rest.where(rest > REST, 0.0)
 
 
 def kl_estimate(

@@ -38,6 +38,7 @@ from recipe.online_refiner.preflight.refiner_rules import (
     check_decoding,
     check_refinable,
     check_refiner_rollout,
+    check_top_tokens,
 )
 from recipe.online_refiner.preflight.reward_rules import (
     check_reward,
@@ -82,6 +83,7 @@ RULES: tuple[Rule, ...] = (
     check_mode,
     check_refinable,
     check_decoding,
+    check_top_tokens,
     check_constraint,
     check_estimator,
     check_source,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import transfer_queue as tq
@@ -25,11 +25,17 @@ def put_labels(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> None:
     _put(batch, {LABEL_FIELD: _on_rows(batch, {one.key: one.token_ids for one in labels})})
 
 
-def put_policy_fields(batch: KVBatchMeta, labels: Sequence[RowLabels], first_number: int) -> None:
+def put_policy_fields(
+    batch: KVBatchMeta,
+    labels: Sequence[RowLabels],
+    first_number: int,
+    others: Mapping[str, torch.Tensor],
+) -> None:
     """Store what the loss reads of the policy's rows: weights and numbers, 0 without a label.
 
     Args:
         labels: weighted. first_number: by which the loss reports on the first of them.
+        others: further fields, the same for every row.
     """
     weights, numbers, ids = {}, {}, {}
     for number, one in enumerate(labels, start=first_number):
@@ -42,6 +48,8 @@ def put_policy_fields(batch: KVBatchMeta, labels: Sequence[RowLabels], first_num
     }
     if labels:
         fields[LABEL_FIELD] = _on_rows(batch, ids)
+    for name, value in others.items():
+        fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
     _put(batch, fields)
 
 

@@ -12,15 +12,21 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
+    DIVERGENCE_METRIC,
+    LABEL_FIELD,
     LABEL_MARGIN,
     MEASURE,
     NUMBER_FIELD,
     POLICY_SHARE,
+    TARGET_IDS_FIELD,
+    TARGET_LOG_REST,
+    TARGET_MARGIN,
     TOKEN_FACTOR,
     WEIGHT_FIELD,
 )
-from recipe.online_refiner.method.maths import expert_token_factor
+from recipe.online_refiner.method.maths import divergence_from_top_tokens, expert_token_factor
 from recipe.online_refiner.update.label_logits import label_margins
+from recipe.online_refiner.update.target_logits import padded_log_probs, target_sums, targets_of
 
 
 def constrained_loss(
@@ -33,12 +39,14 @@ def constrained_loss(
 ) -> Any:
     """What verl's engines call twice: with the logits, if a batch asks for it, then for the loss.
 
-    With `student_logits` it returns more model outputs (`label_logits`), otherwise the loss and its
-    metrics. A pass that only measures has neither.
+    With `student_logits` it returns more model outputs (`label_logits`, `target_logits`), otherwise
+    the loss and its metrics. A pass that only measures has neither.
     """
     assert data is not None
     if student_logits is not None:
-        return label_margins(student_logits, data, config.strategy, data_format)
+        given = (student_logits, data, config.strategy, data_format)
+        outputs = label_margins(*given) if LABEL_FIELD in data else {}
+        return outputs | (target_sums(*given) if TARGET_IDS_FIELD in data else {})
     assert model_output is not None
     if tu.get_non_tensor_data(data=data, key=MEASURE, default=False):
         return torch.zeros((), device=data["input_ids"].device), {}
@@ -56,7 +64,8 @@ def mixed_loss(
     s = 1 and φ = 1 for the dynamic constraint (ours, after arXiv 2603.18088, section 3.3);
     s = 1 - μ and, if asked for, φ = p(1 - p) for CHORD (arXiv 2508.11408).
 
-    c_t is of the row's own token, or of the label that its state has. The extra rows are masked out
+    c_t is of the row's own token, or of the label that its state has; of a row with targets the
+    divergence from each stands in its place. The extra rows are masked out
     of L_policy, and the policy rows have w = 0 but on their labels, so each part sees its own
     tokens only. The weights hold λ or μ and the normalisation; verl averages gradients over
     the data-parallel ranks, hence the factor `dp_size`. A row whose cross entropy is not finite
@@ -70,22 +79,40 @@ def mixed_loss(
         log_probs = log_probs + no_padding_2_padding(model_output[LABEL_MARGIN], data)
     extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
     numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
-    finite_B1 = torch.isfinite(log_probs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
+    costs, distils = -log_probs, TARGET_MARGIN in model_output
+    if distils:
+        costs, taught_B = _with_divergences(costs, model_output, data)
+        metrics[DIVERGENCE_METRIC] = _reported(costs.detach(), numbers * taught_B[:, None])
+    finite_B1 = torch.isfinite(costs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
     weighted = finite_B1 & (weights > 0)
     if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
         weights = weights * expert_token_factor(log_probs)
-    term = -(log_probs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
+    term = (costs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
-    metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
+    metrics[CROSS_ENTROPY_METRIC] = _reported(-log_probs.detach(), numbers)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
     return loss * share + term, metrics
 
 
-def _cross_entropies(
-    log_probs_BU: torch.Tensor, numbers_BU: torch.Tensor
-) -> list[tuple[int, list[float]]]:
+def _with_divergences(
+    costs_BU: torch.Tensor, model_output: dict[str, torch.Tensor], data: TensorDict
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """c_t, or the divergence on rows that have targets; and flags of these rows. (B, U), (B,)."""
+    targets = targets_of(data)
+    taught_B = torch.tensor([one is not None for one in targets], device=costs_BU.device)
+    log_q = padded_log_probs(targets).to(costs_BU.device)
+    missing = costs_BU.shape[1] - log_q.shape[1]
+    log_q = torch.nn.functional.pad(log_q, (0, 0, 0, missing), value=-torch.inf)
+    margins, log_rests = (
+        no_padding_2_padding(model_output[name], data) for name in (TARGET_MARGIN, TARGET_LOG_REST)
+    )
+    divergences = divergence_from_top_tokens(log_q, -costs_BU, margins, log_rests)
+    return divergences.where(taught_B[:, None], costs_BU), taught_B
+
+
+def _reported(values_BU: torch.Tensor, numbers_BU: torch.Tensor) -> list[tuple[int, list[float]]]:
+    """The values on the numbered tokens of each row that has some, by its number."""
     rows = numbers_BU.amax(dim=1).nonzero().flatten().tolist()
     return [
-        (int(numbers_BU[row].amax()), (-log_probs_BU[row][numbers_BU[row] > 0]).tolist())
-        for row in rows
+        (int(numbers_BU[row].amax()), values_BU[row][numbers_BU[row] > 0].tolist()) for row in rows
     ]

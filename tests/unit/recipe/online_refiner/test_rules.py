@@ -31,6 +31,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("refiner.decoding=copy", "refiner.rollout={name: sglang}"),
         "refiner.decoding=copy",
     ),
+    "check_top_tokens": (
+        ("constraint.kind=distill", "constraint.distill.top_k=21"),
+        "engine_kwargs.vllm.max_logprobs=20",
+    ),
     "check_constraint": (
         ("constraint.kind=chord", "constraint.chord.peak=0.01"),
         "constraint.chord.valley=0.05",
