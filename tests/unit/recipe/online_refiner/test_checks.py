@@ -160,10 +160,10 @@ def test_group_sizes_whose_equal_rewards_verl_may_keep_are_warned_about(
 def test_chord_says_that_nothing_keeps_a_group_in_it_without_refinements(
     composed: Compose,
 ) -> None:
+    chord = ("algorithm.filter_groups.enable=true", "constraint.kind=chord")
+
     def told(*overrides: str) -> bool:
-        found = warnings_on(
-            resolve(composed("algorithm=dapo", "constraint.kind=chord", *overrides))
-        )
+        found = warnings_on(resolve(composed(*chord, *overrides)))
         return any("constraint.keep_refined_groups=True" in one for one in found)
 
     assert told()
