@@ -35,12 +35,14 @@ class Needs:
         own_loss: our loss on the actor, since something is added to its update.
         top_tokens: the refiner's likeliest so many tokens over each token of an accepted
             refinement; 0 if they are not asked for.
+        dropped_prompts: the prompts of the step whose rollouts never reach the update.
     """
 
     refinements: bool = False
     reference: bool = False
     own_loss: bool = False
     top_tokens: int = 0
+    dropped_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class RunPlan:
     def refines(self) -> bool:
         """Whether a refiner runs at all: to constrain, or only to be observed."""
         return self.needs.refinements or self.settings.refiner.observe
+
+    @property
+    def watches_dropped(self) -> bool:
+        """Whether rollouts are read that never reach the update: to be counted, or for a prompt."""
+        return self.refines or self.needs.dropped_prompts
 
     @property
     def shares_base(self) -> bool:

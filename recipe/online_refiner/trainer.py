@@ -35,6 +35,7 @@ from verl.utils.debug import marked_timer
 from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.queue.dropped import tell_dropped
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
     log_prob_metrics,
@@ -42,10 +43,10 @@ from recipe.online_refiner.queue.rollouts import (
     read_rollouts,
     stand_in_for_reference,
 )
+from recipe.online_refiner.refine.counts import Dropped, RefinementCounts, counted
 from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
     group_metrics,
-    refine_wait_s,
     refinement_metrics,
 )
 from recipe.online_refiner.resolve import resolve
@@ -81,6 +82,7 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     actor_rollout_wg: Any
     _step: Step
+    _counts: RefinementCounts
 
     def __init__(self, config: DictConfig) -> None:
         self.plan = resolve(config)
@@ -91,7 +93,14 @@ class OnlineRefinerTrainer(PPOTrainer):
         self.refiner = RefinerServers(self.plan)
         self._saved_step = 0
         self._has_stepped = False
+        self._dropped = Dropped()
         super().__init__(config)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        if self.plan.watches_dropped:
+            tell_dropped(buffer, self._dropped.add)
+        return buffer
 
     # The refiner's servers: verl's hooks around its own.
 
@@ -119,7 +128,8 @@ class OnlineRefinerTrainer(PPOTrainer):
         self.refiner.prepare_policy_servers()
         super()._setup()
         self.clock.lap("policy's servers, checkpoint")
-        if self.plan.needs.own_loss:
+        # In every arm, so that its metrics compare; verl's distillation has a loss of its own.
+        if self.plan.needs.own_loss or not self.config.distillation.enabled:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         self.refiner.launch(self.resource_pool_manager.resource_pool_dict)
@@ -228,6 +238,8 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _open_step(self, batch: KVBatchMeta) -> Step:
         rollouts = read_rollouts(batch)
+        dropped, dropped_prompts = self._dropped.take()
+        self._counts = counted(rollouts) + dropped
         config = self.config.actor_rollout_ref
         a_mini_batch = int(config.actor.ppo_mini_batch_size * config.rollout.n)
         return Step(
@@ -242,6 +254,8 @@ class OnlineRefinerTrainer(PPOTrainer):
             trains_actor=self.config.trainer.critic_warmup <= self.global_steps,
             chat=policy_chat(self.config, self.tokenizer),
             max_response_tokens=self.config.data.max_response_length,
+            improvement_ratio=self._counts.improvement_ratio,
+            dropped=dropped_prompts,
         )
 
     def _measure(self, step: Step) -> None:
@@ -266,7 +280,7 @@ class OnlineRefinerTrainer(PPOTrainer):
         self, additions: Additions, batch: KVBatchMeta, metrics: dict[str, Any]
     ) -> tuple[KVBatchMeta, list[torch.Tensor]]:
         """verl's update with the additions, and their cross entropy in nats."""
-        if not (additions.rows or additions.labels):
+        if additions.change_nothing:
             return super()._update_actor(batch, metrics), []
         micro_batch_size = self._micro_batch_size(self.config.actor_rollout_ref.actor, "ppo")
         mixed = MixedActor(self.actor_rollout_wg, additions, micro_batch_size)
@@ -299,12 +313,13 @@ class OnlineRefinerTrainer(PPOTrainer):
         found = [one.refinement for one in step.rollouts if one.refinement is not None]
         if not found:
             return
-        metrics.update(refinement_metrics(found))
+        metrics.update(refinement_metrics(self._counts))
         metrics.update(self.refiner.health_metrics())
         metrics.update(cross_entropy_metrics(step.accepted))
         accepted = sum(refinement.accepted for refinement in found)
+        metrics["constraint/kept_total"] = float(accepted)
         metrics["constraint/nonfinite_total"] = float(accepted - len(step.accepted))
-        self.timing_raw["refine_wait"] = refine_wait_s(found)
+        self.timing_raw["refine_wait"] = self._counts.wait_s
         measured = {one.key: one for one in step.accepted}
         reading = self.constraint.conditioning
         self._episode_log.append(step.number, step.rollouts, measured, reading)
