@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import REFINABLE, Align, Conditioning, Place, Schedule
+from recipe.online_refiner.choices import REFINABLE, Align, Conditioning, Place, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Penalty, Step
 from recipe.online_refiner.method.labels import RowLabels, labels_of, on_steps, on_tokens
@@ -69,6 +69,11 @@ class Dynamic(Constraint):
     @property
     def conditioning(self) -> Conditioning:
         return self.settings.conditioning
+
+    def reads_at(self, step: Step) -> Stage:
+        if self.conditioning is Conditioning.SELF_FEEDING:
+            return Stage.LOG_PROBS
+        return Stage.ADVANTAGES
 
     def begin(self, step: Step) -> None:
         found = [r.refinement for r in step.rollouts if r.refinement is not None]

@@ -31,6 +31,7 @@ SIGNATURES = {
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_old_log_prob": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_ref_log_prob": "self, batch, metrics",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_values": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._init_resource_pool_mgr": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._load_checkpoint": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._save_checkpoint": "self",
