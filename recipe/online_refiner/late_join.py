@@ -18,6 +18,7 @@ from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.records import RefinedRollout, Rollout
+from recipe.online_refiner.refine.counts import RefinementCounts, counted
 from recipe.online_refiner.refine.late import joined
 from recipe.online_refiner.run.step_times import StepTimes
 
@@ -28,6 +29,8 @@ class LateJoinTrainer(PPOTrainer):
     plan: RunPlan
     constraint: Constraint
     agent_loop_manager: Any
+    _counts: RefinementCounts
+    """Of the rollouts that are read and those that were dropped."""
 
     def __init__(self, config: Any) -> None:
         self._times = StepTimes()
@@ -60,6 +63,8 @@ class LateJoinTrainer(PPOTrainer):
             found = self.agent_loop_manager.late_refinements(step.number)
         step.rollouts = joined(step.rollouts, found)
         step.accepted = self._accepted(step.rollouts)
+        self._counts += counted(step.rollouts)
+        step.improvement_ratio = self._counts.improvement_ratio
         self._joins_at = None
         if self.plan.needs.refinements:
             self.constraint.begin(step)

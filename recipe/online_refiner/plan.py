@@ -34,11 +34,13 @@ class Needs:
         refinements: that rollouts are refined.
         reference: the reference's log-probs at every step, and not only when they are watched.
         own_loss: our loss on the actor, since something is added to its update.
+        dropped_prompts: the prompts of the step whose rollouts never reach the update.
     """
 
     refinements: bool = False
     reference: bool = False
     own_loss: bool = False
+    dropped_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ class RunPlan:
     def refines(self) -> bool:
         """Whether a refiner runs at all: to constrain, or only to be observed."""
         return self.needs.refinements or self.settings.refiner.observe
+
+    @property
+    def watches_dropped(self) -> bool:
+        """Whether rollouts are read that never reach the update: to be counted, or for a prompt."""
+        return self.refines or self.needs.dropped_prompts
 
     @property
     def shares_base(self) -> bool:

@@ -102,6 +102,19 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A problem whose rollouts were dropped.
+
+    Attributes:
+        uid: of its group. prompt_ids: s0. reference: the dataset's solution, empty if it has none.
+    """
+
+    uid: str
+    prompt_ids: tuple[int, ...]
+    reference: str
+
+
+@dataclass(frozen=True)
 class RefinedRollout:
     """A rollout with a refinement that the filter accepted.
 

@@ -36,6 +36,7 @@ from recipe.online_refiner.choices import Stage
 from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.queue.dropped import tell_dropped
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
     log_prob_metrics,
@@ -43,10 +44,10 @@ from recipe.online_refiner.queue.rollouts import (
     read_rollouts,
     stand_in_for_reference,
 )
+from recipe.online_refiner.refine.counts import Dropped, counted
 from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
     group_metrics,
-    refine_wait_s,
     refinement_metrics,
 )
 from recipe.online_refiner.resolve import resolve
@@ -92,7 +93,14 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         self.refiner = RefinerServers(self.plan)
         self._saved_step = 0
         self._has_stepped = False
+        self._dropped = Dropped()
         super().__init__(config)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        if self.plan.watches_dropped:
+            tell_dropped(buffer, self._dropped.add)
+        return buffer
 
     # The refiner's servers: verl's hooks around its own.
 
@@ -120,7 +128,8 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         self.refiner.prepare_policy_servers()
         super()._setup()
         self.clock.lap("policy's servers, checkpoint")
-        if self.plan.needs.own_loss:
+        # In every arm, so that its metrics compare; verl's distillation has a loss of its own.
+        if self.plan.needs.own_loss or not self.config.distillation.enabled:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         self.refiner.launch(self.resource_pool_manager.resource_pool_dict)
@@ -233,6 +242,8 @@ class OnlineRefinerTrainer(LateJoinTrainer):
 
     def _open_step(self, batch: KVBatchMeta) -> Step:
         rollouts = read_rollouts(batch)
+        dropped, dropped_prompts = self._dropped.take()
+        self._counts = counted(rollouts) + dropped
         config = self.config.actor_rollout_ref
         a_mini_batch = int(config.actor.ppo_mini_batch_size * config.rollout.n)
         return Step(
@@ -245,6 +256,8 @@ class OnlineRefinerTrainer(LateJoinTrainer):
             trains_actor=self.config.trainer.critic_warmup <= self.global_steps,
             chat=policy_chat(self.config, self.tokenizer),
             max_response_tokens=self.config.data.max_response_length,
+            improvement_ratio=self._counts.improvement_ratio,
+            dropped=dropped_prompts,
         )
 
     def _measure(self, step: Step) -> None:
@@ -270,7 +283,7 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         self, additions: Additions, batch: KVBatchMeta, metrics: dict[str, Any]
     ) -> tuple[KVBatchMeta, list[torch.Tensor]]:
         """verl's update with the additions, and their cross entropy in nats."""
-        if not (additions.rows or additions.labels):
+        if additions.change_nothing:
             return super()._update_actor(batch, metrics), []
         micro_batch_size = self._micro_batch_size(self.config.actor_rollout_ref.actor, "ppo")
         mixed = MixedActor(self.actor_rollout_wg, additions, micro_batch_size)
@@ -303,13 +316,14 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         found = [one.refinement for one in step.rollouts if one.refinement is not None]
         if not found:
             return
-        metrics.update(refinement_metrics(found))
+        metrics.update(refinement_metrics(self._counts))
         metrics.update(self.refiner.health_metrics())
         metrics.update(cross_entropy_metrics(step.accepted))
         accepted = sum(refinement.accepted for refinement in found)
+        metrics["constraint/kept_total"] = float(accepted)
         metrics["constraint/nonfinite_total"] = float(accepted - len(step.accepted))
         late = self.plan.joins_late
-        self.timing_raw["refine_wait"] = self._times.waited_s if late else refine_wait_s(found)
+        self.timing_raw["refine_wait"] = self._times.waited_s if late else self._counts.wait_s
         measured = {one.key: one for one in step.accepted}
         reading = self.constraint.conditioning
         self._episode_log.append(step.number, step.rollouts, measured, reading)

@@ -64,7 +64,8 @@ TOKENS_A_MICRO_BATCH = 4096
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 HEAD = """\
 | kept | penalty: rows forwarded | forward / update | Python / update | all / step \
-| sft: rows in the update / passes beside it | their tokens' share | rows / update | Python / update | all / step |
+| sft: rows in the update / passes beside it | their tokens' share | rows / update \
+| Python / update | all / step |
 |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 

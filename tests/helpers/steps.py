@@ -11,6 +11,7 @@ from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Step
 from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.refine.counts import counted
 
 
 class Letters:
@@ -75,5 +76,6 @@ def step_of(
         "trains_actor": True,
         "chat": Letters(),
         "max_response_tokens": 64,
+        "improvement_ratio": counted(rollouts).improvement_ratio,
     }
     return Step(rollouts=rollouts, accepted=accepted, **fields | others)

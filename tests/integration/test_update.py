@@ -30,17 +30,17 @@ LIMIT_S = 240.0
 TOLERANCE = 1e-4
 ON_ONE_RANK = (
     *("start", "plain_sft", "plain_chord", "sft_alone", "chord_alone"),
-    *("verl", "weightless", "verl_by_tokens", "weightless_by_tokens"),
+    *("verl", "weightless", "verl_by_tokens", "weightless_by_tokens", "unconstrained"),
     *("mixed", "one_micro_batch", "three_a_micro_batch", "one_a_micro_batch", "packed"),
     *("sequence_mean", "chord", "two_mini_batches", "two_mini_batches_one_a_micro_batch"),
-    "two_mini_batches_as_on_two_ranks",
+    *("two_mini_batches_as_on_two_ranks", "demonstrations"),
     *("plain_self_fed", "self_fed", "self_fed_one_a_micro_batch", "self_fed_packed"),
     *("self_fed_weightless", "self_fed_alone"),
     *("measured", "measured_packed", "measured_one_a_micro_batch", "unmeasured"),
 )
 ON_TWO_RANKS = (
     *("mixed", "one_a_micro_batch", "sequence_mean", "chord", "two_mini_batches"),
-    *("self_fed", "self_fed_packed", "sliced"),
+    *("self_fed", "self_fed_packed", "sliced", "demonstrations_on_two_ranks"),
 )
 
 MEGATRON_LABELS = tuple(
@@ -163,6 +163,48 @@ def test_two_ranks_make_the_steps_of_one_that_sees_the_same_rows_in_each_mini_ba
     assert_same_step(one_rank, two_ranks["two_mini_batches"][0], expected[0])
     got = two_ranks["two_mini_batches"][1]
     assert got["sft_loss"] == pytest.approx(expected[1]["sft_loss"], rel=1e-5)
+
+
+def test_chords_mix_holds_in_each_mini_batch_on_any_number_of_ranks(
+    one_rank: Outcomes, two_ranks: Outcomes
+) -> None:
+    """Three demonstrations: the first and the third in the first mini-batch, the second alone."""
+    one, two = one_rank["demonstrations"], two_ranks["demonstrations_on_two_ranks"]
+    plain = [torch.tensor(values).mean() for values in one_rank["plain_sft"][1]["refine_ce"]]
+    # At the weights of the start; the second mini-batch sees them after one step.
+    first, second = one[1]["sft_loss"]
+    assert first == pytest.approx(0.75 * (plain[0] + plain[2]).item() / 2, rel=1e-4)
+    seen = {number: torch.tensor(values).mean().item() for number, values in one[1]["refine_ce"]}
+    assert second == pytest.approx(0.75 * seen[2], rel=1e-4)
+    assert two[1]["sft_loss"] == pytest.approx(one[1]["sft_loss"], rel=1e-4)
+    assert_same_step(one_rank, two[0], one[0])
+
+
+def test_arms_without_a_constraint_make_verls_step(one_rank: Outcomes) -> None:
+    ours, verls = one_rank["unconstrained"], one_rank["verl_by_tokens"]
+    assert torch.equal(ours[0], verls[0])
+    assert ours[1]["loss"] == verls[1]["loss"]
+
+
+@pytest.mark.parametrize("name", ["actor/pg_clipfrac", "actor/ppo_kl"])
+@pytest.mark.parametrize(
+    ("ranks", "case"),
+    [
+        ("one_rank", "mixed"),
+        ("one_rank", "three_a_micro_batch"),
+        ("one_rank", "one_a_micro_batch"),
+        ("one_rank", "self_fed"),
+        ("two_ranks", "mixed"),
+        ("two_ranks", "one_a_micro_batch"),
+    ],
+)
+def test_policy_metrics_compare_between_arms(
+    request: pytest.FixtureRequest, one_rank: Outcomes, ranks: str, case: str, name: str
+) -> None:
+    """Of the first mini-batch, which sees the same policy, whatever rows are beside its own."""
+    (expected,) = one_rank["unconstrained"][1][name]
+    assert expected != 0
+    assert request.getfixturevalue(ranks)[case][1][name] == [pytest.approx(expected, rel=1e-3)]
 
 
 @pytest.mark.parametrize("case", ["self_fed_one_a_micro_batch", "self_fed_packed"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,6 +34,8 @@ pytestmark = pytest.mark.timeout(1200)
 Metrics = dict[int, dict[str, Any]]
 Make = Callable[..., Any]
 
+DROPPED = ("evicted_samples", "discarded_surplus_samples")
+"""Groups that verl's dynamic sampling throws away: without a signal, and beyond the batch."""
 TWO_STEPS = ("trainer.save_freq=-1", "trainer.total_training_steps=2")
 
 
@@ -213,6 +217,31 @@ class TestDapoWithDynamicSampling:
         assert all(any(score == pytest.approx(tier) for tier in tiers) for score in told)
         assert max(told) == 1.0
         assert all(data["critic/score/max"] < 0.99 for data in run.metrics().values())
+
+    def test_what_was_refined_is_counted_whether_its_group_is_trained_on_or_not(
+        self, run: Any
+    ) -> None:
+        trained_on = Counter(one["step"] for one in run.records("episodes.jsonl"))
+        beyond = 0.0
+        for step, data in run.metrics().items():
+            groups = sum(data.get(f"training/filter_groups/{name}", 0) for name in DROPPED)
+            config = OmegaConf.load(run.folder / "config.yaml")
+            groups += config.data.train_batch_size
+            # All groups have two rollouts; verl counts those that it dropped.
+            assert data["refiner/rollouts_total"] == 2 * groups
+            outcomes = ("skipped_perfect", "verbatim", "refined", "failed")
+            assert data["refiner/rollouts_total"] == sum(
+                data[f"refiner/{name}_total"] for name in outcomes
+            )
+            # Whatever asked the refiner and is trained on leaves an episode.
+            asked = data["refiner/rollouts_total"] - data["refiner/skipped_perfect_total"]
+            assert asked >= trained_on[step]
+            beyond += asked - trained_on[step]
+            assert data["refiner/engine_calls_total"] >= asked - data["refiner/failed_total"]
+            improved = data["constraint/improvement_ratio"] * data["refiner/rollouts_total"]
+            assert improved == pytest.approx(round(improved), abs=1e-6)
+            assert improved >= data["constraint/kept_total"] > 0
+        assert beyond > 0, "no dropped group was refined"
 
     def test_the_advantages_lose_what_is_still_to_come_of_the_penalty(self, run: Any) -> None:
         """A return-to-go is largest on the first step, and at most the whole of a refinement."""

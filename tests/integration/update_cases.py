@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from tensordict import TensorDict
 from torch.distributed.tensor import DTensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
@@ -43,7 +44,7 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.method.maths import Reduce, sft_weights
+from recipe.online_refiner.method.maths import Reduce, expert_weights, sft_weights
 from recipe.online_refiner.update.label_logits import HOOK, label_margins
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
@@ -62,6 +63,7 @@ BY_TOKENS = 0
 START = "start"
 # φ is small on this model, and rounding would show in a small step.
 CHORD_WEIGHT = 10.0
+MU = 0.75
 CHORD = (("policy_share", 0.75), ("expert_phi", True))
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
@@ -72,12 +74,16 @@ class Case:
 
     Attributes:
         lambda_: weight of the constraint's rows; None leaves the rows out, for verl's own loss.
+        own_loss: our loss also without rows, as in the arms without a constraint.
+        demonstrations: how many of the constraint's rows are CHORD's; the others are fillers.
         self_fed: labels on the policy's rows in place of the constraint's rows.
         micro_batch: rows per forward pass; BY_TOKENS lets verl pack them.
         policy_rows, extra_rows: which rows, in which order, before they are interleaved.
     """
 
     lambda_: float | None = LAMBDA
+    own_loss: bool = False
+    demonstrations: int = 0
     self_fed: bool = False
     policy_term: bool = True
     mini_batches: int = 1
@@ -93,11 +99,19 @@ class Case:
 
 ADAM = Case(optimizer="AdamW", mini_batches=2, epochs=2, micro_batch=2)
 TWO = Case(mini_batches=2)
+# Three demonstrations on two mini-batches, and a filler; the policy has a quarter of the loss.
+DEMONSTRATIONS = Case(
+    mini_batches=2,
+    demonstrations=3,
+    policy_rows=(0, 1, 4, 5, 2, 3, 6, 7),
+    settings=(("policy_share", 1 - MU),),
+)
 SELF_FED = Case(self_fed=True, settings=tuple(HOOK.items()))
 CASES = {
     "verl": replace(ADAM, lambda_=None),
     "weightless": replace(ADAM, lambda_=0.0),
     "verl_by_tokens": Case(lambda_=None),
+    "unconstrained": Case(lambda_=None, own_loss=True),
     "weightless_by_tokens": Case(lambda_=0.0),
     "mixed": Case(),
     "one_micro_batch": Case(micro_batch=POLICY_ROWS + EXTRA_ROWS),
@@ -107,11 +121,11 @@ CASES = {
     "sequence_mean": Case(loss_agg_mode="seq-mean-token-mean"),
     "chord": Case(lambda_=CHORD_WEIGHT, settings=CHORD),
     "two_mini_batches": TWO,
+    "demonstrations": DEMONSTRATIONS,
+    "demonstrations_on_two_ranks": replace(DEMONSTRATIONS, policy_rows=tuple(range(POLICY_ROWS))),
     "two_mini_batches_one_a_micro_batch": replace(TWO, micro_batch=1),
     # The rows that two ranks see in each of their mini-batches, on one rank.
-    "two_mini_batches_as_on_two_ranks": replace(
-        TWO, policy_rows=(0, 1, 4, 5, 2, 3, 6, 7), extra_rows=(0, 2, 1, 3)
-    ),
+    "two_mini_batches_as_on_two_ranks": replace(TWO, policy_rows=(0, 1, 4, 5, 2, 3, 6, 7)),
     "self_fed": SELF_FED,
     "self_fed_one_a_micro_batch": replace(SELF_FED, micro_batch=1),
     "self_fed_packed": replace(SELF_FED, remove_padding=True),
@@ -197,6 +211,19 @@ def extra_row(pair: Pair, number: int, lambda_: float, rows: int) -> Row:
     return constraint_row(*pair, weights, number, FIELDS)
 
 
+def demonstrations(case: Case, given: Sequence[Pair]) -> list[Row]:
+    """CHORD's rows, weighted for the mini-batches that they are dealt to, then fillers."""
+    chosen = [given[POLICY_ROWS + i] for i in case.extra_rows]
+    mask = pad_sequence([torch.ones(len(pair[1])) for pair in chosen], batch_first=True)
+    weights = torch.zeros_like(mask)
+    real = case.demonstrations
+    weights[:real] = expert_weights(mask[:real], MU, case.mini_batches)
+    return [
+        constraint_row(*pair, row[: len(pair[1])], (i < real) * (i + 1), FIELDS)
+        for i, (pair, row) in enumerate(zip(chosen, weights, strict=True))
+    ]
+
+
 def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
     """All ranks' rows in the order in which verl deals them out."""
     given = pairs()
@@ -213,6 +240,8 @@ def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
         extra_row(given[POLICY_ROWS + i], i + 1, case.lambda_, a_mini_batch)
         for i in case.extra_rows
     ]
+    if case.demonstrations:
+        extra = demonstrations(case, given)
     order = interleaved(
         range(len(policy)), range(len(policy), len(policy + extra)), ranks, case.mini_batches
     )
@@ -270,7 +299,7 @@ def worker_for(case: Case) -> TrainingWorker:
 
 
 def loss_of(case: Case) -> Callable[..., Any]:
-    return ppo_loss if case.lambda_ is None else constrained_loss
+    return ppo_loss if case.lambda_ is None and not case.own_loss else constrained_loss
 
 
 def actor_config(case: Case) -> FSDPActorConfig:

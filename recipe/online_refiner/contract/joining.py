@@ -33,23 +33,24 @@ def late_join_violations(make: Callable[[], Constraint]) -> Iterator[str]:
 def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     """What the hooks give in one step, in the trainer's order, as plain values."""
     step, stage = small_step(), None
-    rollouts = step.rollouts
+    whole = small_step()
     if is_late and constraint.needs(constraint.plan.settings).refinements:
-        step.rollouts, step.accepted = [replace(one, refinement=None) for one in rollouts], []
+        step.rollouts, step.accepted = [replace(one, refinement=None) for one in whole.rollouts], []
+        step.improvement_ratio = None
         stage = constraint.reads_at(step)
         if stage is Stage.UPDATE and not constraint.measures_in_update(step):
             stage = Stage.ADVANTAGES
     else:
-        _join(constraint, step, rollouts)
+        _join(constraint, step, whole)
     given: dict[str, Any] = {}
     if stage is Stage.LOG_PROBS:
-        _join(constraint, step, rollouts)
+        _join(constraint, step, whole)
     labels = constraint.labels(step)
     given["labels"] = _plain(labels)
     if labels:
         constraint.after_labels(step, _measured(labels))
     if stage is Stage.ADVANTAGES:
-        _join(constraint, step, rollouts)
+        _join(constraint, step, whole)
     in_update = constraint.measures_in_update(step)
     if not in_update and any(one.cross_entropy is None for one in step.accepted):
         known = [torch.full((len(one.refinement.token_ids),), 0.5) for one in step.accepted]
@@ -57,7 +58,7 @@ def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     penalty = constraint.penalty(step)
     given["penalty"] = None if penalty is None else (penalty.keys, penalty.values_BT.tolist())
     if stage is Stage.UPDATE:
-        _join(constraint, step, rollouts)
+        _join(constraint, step, whole)
     additions = constraint.additions(step)
     if additions is not None:
         rows = [(row.prompt_ids, row.response_ids, row.weights.tolist()) for row in additions.rows]
@@ -67,10 +68,10 @@ def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     return given | {"metrics": constraint.metrics(step)}
 
 
-def _join(constraint: Constraint, step: Step, rollouts: Sequence[Any]) -> None:
-    step.rollouts = rollouts
+def _join(constraint: Constraint, step: Step, whole: Step) -> None:
+    step.rollouts, step.improvement_ratio = whole.rollouts, whole.improvement_ratio
     tokens = constraint.settings.tokens
-    step.accepted = accepted_rollouts(rollouts, tokens, constraint.conditioning)
+    step.accepted = accepted_rollouts(step.rollouts, tokens, constraint.conditioning)
     constraint.begin(step)
 
 

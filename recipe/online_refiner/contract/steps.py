@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Step
-from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.records import Prompt, Refinement, Rollout
 from refiner_worker.chat import Chat
 
 TOTAL_STEPS = 10
@@ -48,6 +48,7 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         eos_token="[EOS]",
         unk_token="[UNK]",
     )
+    found = [one.refinement for one in rollouts if one.refinement is not None]
     return Step(
         number=3,
         total_steps=TOTAL_STEPS,
@@ -58,6 +59,8 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         trains_actor=True,
         chat=Chat.of(tokenizer),
         max_response_tokens=64,
+        improvement_ratio=sum(one.improved for one in found) / len(found) if found else None,
+        dropped=(Prompt("d", (3, 4), "x = 2"),),
     )
 
 

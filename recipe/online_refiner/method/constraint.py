@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from recipe.online_refiner.choices import Conditioning, Place, Stage
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs, RunPlan
-from recipe.online_refiner.records import RefinedRollout, Rollout
+from recipe.online_refiner.records import Prompt, RefinedRollout, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
 
@@ -36,6 +36,10 @@ class Step:
         trains_actor: False while only the critic is warmed up.
         chat: how the policy's responses are written.
         max_response_tokens: longest response that is trained on.
+        improvement_ratio: the share with R(a') > R(a) of all rollouts that the step has refined,
+            those that dynamic sampling dropped included; None if none was.
+        dropped: the prompts whose rollouts were dropped, if `Needs.dropped_prompts` or the run
+            refines.
     """
 
     number: int
@@ -47,6 +51,8 @@ class Step:
     trains_actor: bool
     chat: Chat
     max_response_tokens: int
+    improvement_ratio: float | None = None
+    dropped: Sequence[Prompt] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ class Additions:
     """What the actor's update of one step gets beside the policy's rows.
 
     Attributes:
-        rows: in this order their cross entropy comes back to `Constraint.after_update`.
+        rows: in this order their cross entropy comes back to `Constraint.after_update`; row i is in
+            mini-batch i mod `Step.mini_batches`.
         labels: weighted, on the policy's own rows; their cross entropy comes after the rows'.
         policy_share: factor on verl's policy loss.
         token_factor: whether each token of the rows is also weighted by φ = p(1 - p).
@@ -91,6 +98,11 @@ class Additions:
     labels: Sequence[RowLabels] = field(default=())
     policy_share: float = 1.0
     token_factor: bool = False
+
+    @property
+    def change_nothing(self) -> bool:
+        """Whether the update is verl's own."""
+        return not (self.rows or self.labels) and self.policy_share == 1.0
 
 
 class Constraint:

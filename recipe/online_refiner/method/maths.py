@@ -148,14 +148,16 @@ def sft_weights(mask_BU: torch.Tensor, lambda_: float, rows: int, how: Reduce) -
 def expert_weights(mask_RU: torch.Tensor, share: float, mini_batches: int) -> torch.Tensor:
     """CHORD's weights on demonstrations: Σ_t w_t·c_t over a mini-batch is μ·mean(c_t). (R, U).
 
-    Each demonstration counts the same, however long, and R of them are dealt out over the step's
-    mini-batches (arXiv 2508.11408 averages over a batch of experts; the dealing is ours).
+    Row i is in mini-batch i mod `mini_batches`. The mean is over the rows of that mini-batch, so
+    that (1-μ):μ holds in each optimizer step, also if one has a row more than another. Each row
+    counts the same, however long (arXiv 2508.11408 averages over a batch of experts; ours).
 
     Args:
-        mask_RU: the tokens of the step's R demonstrations. share: μ of this step.
+        mask_RU: the tokens of the step's R rows. share: μ of this step.
     """
-    rows = mask_RU.shape[0]
-    return reduced(mask_RU.float(), mask_RU, Reduce.MEAN) * (share * mini_batches / rows)
+    index_R = torch.arange(mask_RU.shape[0], device=mask_RU.device) % mini_batches
+    beside_R = index_R.bincount(minlength=mini_batches)[index_R]
+    return reduced(mask_RU.float(), mask_RU, Reduce.MEAN) * share / beside_R[:, None]
 
 
 def expert_token_factor(log_probs_BU: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,7 @@ def mixed_loss(
     has no part in the term. Batches without weights get L_policy alone.
     """
     loss, metrics = ppo_loss(config, model_output, data, dp_group)
+    metrics = per_token(metrics, data)
     if WEIGHT_FIELD not in data:
         return loss, metrics
     log_probs = no_padding_2_padding(model_output["log_probs"], data)
@@ -79,6 +80,23 @@ def mixed_loss(
     metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
     return loss * share + term, metrics
+
+
+def per_token(metrics: dict[str, Any], data: TensorDict) -> dict[str, Any]:
+    """verl's means over a micro-batch's tokens as their part of the mean over the mini-batch's.
+
+    verl averages such means (`pg_clipfrac`, `ppo_kl`) over micro-batches, each counting the same: a
+    micro-batch of extra rows alone has no policy token and counts as 0, so that the value falls
+    with the number of refinements. Weighted by tokens it is the same for any rows beside the
+    policy's and any cut.
+    """
+    share = data["response_mask"].values().sum().item() / max(data["batch_num_tokens"], 1)
+    return {
+        name: Metric(AggregationType.SUM, value.aggregate() * share * data["dp_size"])
+        if isinstance(value, Metric) and value.aggregation is AggregationType.MEAN
+        else value
+        for name, value in metrics.items()
+    }
 
 
 def _cross_entropies(

@@ -37,8 +37,8 @@ class MixedActor:
 
     Args:
         worker_group: verl's actor worker group.
-        additions: with at least one row or one rollout's labels; copies of a row without weight
-            fill every mini-batch equally.
+        additions: rows are dealt evenly over mini-batches and ranks; copies of one without weight
+            fill these up to the same number.
         micro_batch_size: rows per micro-batch and rank; 1 if verl packs by token count.
 
     Attributes:

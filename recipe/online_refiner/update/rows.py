@@ -77,13 +77,15 @@ def interleaved(
 ) -> list[Key]:
     """Order a mixed batch so that each mini-batch of each rank gets its share of extra rows.
 
-    verl gives each rank one contiguous chunk and cuts the chunk into mini-batches in order. Both
-    counts must be multiples of ranks · mini_batches.
+    verl gives each rank one contiguous chunk and cuts the chunk into mini-batches in order. Extra
+    rows are dealt out one by one, to the mini-batches first and then to the ranks: row i is in
+    mini-batch i mod `mini_batches` on any number of ranks, and what comes first in `extra` is
+    spread evenly, whatever comes last. Both counts must be multiples of ranks · mini_batches.
     """
     blocks = ranks * mini_batches
-    per_policy, per_extra = len(policy) // blocks, len(extra) // blocks
+    per_policy = len(policy) // blocks
     order: list[Key] = []
     for block in range(blocks):
         order.extend(policy[block * per_policy : (block + 1) * per_policy])
-        order.extend(extra[block * per_extra : (block + 1) * per_extra])
+        order.extend(extra[block::blocks])
     return order

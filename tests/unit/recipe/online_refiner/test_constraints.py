@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from omegaconf import DictConfig
 from steps import refinement, rollout, step_of
 
 from recipe.online_refiner.choices import Place, Tokens
-from recipe.online_refiner.method.constraint import Constraint, Step
+from recipe.online_refiner.method.constraint import Additions, Constraint, Step
 from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
+from recipe.online_refiner.records import Prompt
 from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
@@ -145,15 +147,73 @@ def test_chord_shares_the_update_between_the_policy_and_one_demonstration_a_prom
     additions = constraint.additions(step)
     assert additions is not None
     assert (additions.policy_share, additions.token_factor) == (0.75, True)
-    (row,) = additions.rows
-    assert row.response_ids == [*map(ord, "```python\nx\n```"), 0]
-    # μ · mini-batches / demonstrations / tokens.
-    torch.testing.assert_close(row.weights, torch.full((16,), 0.25 * 2 / 1 / 16))
-    metrics = constraint.after_update(step, [torch.tensor([1.0, 3.0])])
+    # One demonstration for two mini-batches: it is in each of them, by μ / tokens.
+    assert len(additions.rows) == 2
+    for row in additions.rows:
+        assert row.response_ids == [*map(ord, "```python\nx\n```"), 0]
+        torch.testing.assert_close(row.weights, torch.full((16,), 0.25 / 16))
+    metrics = constraint.after_update(step, [torch.tensor([1.0, 3.0]), torch.tensor([7.0, 7.0])])
     assert metrics == {
         "constraint/mu": 0.25,
         "constraint/expert_total": 1.0,
         "constraint/expert_ce_mean": 2.0,
+    }
+
+
+def test_an_adaptive_lambda_follows_all_rollouts_of_the_step(composed: Compose) -> None:
+    """Of the batch two in three improved, of all that were refined one in ten."""
+    constraint = made(composed, "constraint.schedule=adaptive", "constraint.adaptive_target=1.0")
+    constraint.begin(replace(measured_step(), improvement_ratio=0.1))
+    assert constraint.state(1, 10)["lambda"] == pytest.approx(0.1)
+    # A step that refined nothing says nothing.
+    constraint.begin(replace(measured_step(), improvement_ratio=None))
+    assert constraint.state(2, 10)["lambda"] == pytest.approx(0.1)
+
+
+def test_chord_learns_the_demonstrations_of_problems_whose_groups_are_dropped(
+    composed: Compose,
+) -> None:
+    constraint = made(composed, "constraint.kind=chord")
+    dropped = (Prompt("b", (3, 4), "y"), Prompt("c", (5,), ""))
+    step = step_of([rollout("a_0", (5,), reference="x")], dropped=dropped)
+    additions = constraint.additions(step)
+    assert additions is not None
+    assert [(row.prompt_ids, row.response_ids[10]) for row in additions.rows] == [
+        ((1, 2), ord("x")),
+        ((3, 4), ord("y")),
+    ]
+    metrics = constraint.after_update(step, [torch.ones(16), torch.ones(16)])
+    assert metrics["constraint/expert_total"] == 2.0
+
+
+def test_chords_mix_holds_in_every_mini_batch(composed: Compose) -> None:
+    constraint = made(
+        composed,
+        *("constraint.kind=chord", "constraint.chord.decay_steps=0"),
+        *("constraint.chord.peak=0.75", "constraint.chord.valley=0.75"),
+    )
+    rollouts = [rollout(f"{group}_0", (5,), reference="x" * group) for group in range(1, 6)]
+    additions = constraint.additions(step_of(rollouts))
+    assert additions is not None
+    # Five demonstrations on two mini-batches: μ/3 each in the first, μ/2 in the second.
+    sums = [row.weights.sum().item() for row in additions.rows]
+    assert sums == pytest.approx([0.25, 0.375, 0.25, 0.375, 0.25])
+
+
+def test_without_demonstrations_chord_still_weighs_the_policy_by_the_rest(
+    composed: Compose,
+) -> None:
+    fixed = ("constraint.chord.decay_steps=0", "constraint.chord.valley=0.25")
+    constraint = made(composed, "constraint.kind=chord", "constraint.chord.peak=0.25", *fixed)
+    step = step_of([rollout("a_0", (5,))])
+    additions = constraint.additions(step)
+    assert additions is not None
+    assert (list(additions.rows), additions.policy_share) == ([], 0.75)
+    assert not additions.change_nothing
+    assert Additions().change_nothing
+    assert constraint.after_update(step, []) == {
+        "constraint/mu": 0.25,
+        "constraint/expert_total": 0.0,
     }
 
 

@@ -127,6 +127,19 @@ def test_without_verls_pass_the_labelled_rows_are_forwarded_and_no_more_than_fil
     assert [one.tolist() for one in actor.cross_entropy] == [[2.5]]
 
 
+def test_without_rows_or_labels_the_policys_share_still_reaches_the_loss(queue: Queue) -> None:
+    workers = Workers(queue)
+    actor = MixedActor(workers, Additions(policy_share=0.75), micro_batch_size=1)
+    actor.update_actor(batch_of(mini_batch_size=2))
+    (seen,) = workers.seen
+    assert seen.keys == list(LENGTHS)
+    assert (seen.extra_info["mini_batch_size"], seen.extra_info["policy_share"]) == (2, 0.75)
+    # By this field the loss knows that it is not verl's alone.
+    weights = {"a": [0.0, 0.0, 0.0], "b": [0.0, 0.0], "c": [0.0], "d": [0.0]}
+    assert queue.field("refine_weight") == weights
+    assert actor.cross_entropy == []
+
+
 def test_labels_ride_on_the_policys_rows_in_the_update(queue: Queue) -> None:
     workers = Workers(queue)
     actor = MixedActor(workers, Additions(labels=LABELS), micro_batch_size=1)

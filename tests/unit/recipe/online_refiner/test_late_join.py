@@ -17,6 +17,7 @@ from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.records import Refinement
+from recipe.online_refiner.refine.counts import counted
 from recipe.online_refiner.refine.late import LateRefinements, joined
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.run.step_times import StepTimes
@@ -176,6 +177,7 @@ class Trainer(LateJoinTrainer, Passes):  # type: ignore[misc]
         self.agent_loop_manager = Manager(seen)
         self.seen = seen
         self._times, self._joins_at, self._passed = StepTimes(), None, {}
+        self._counts = counted(BARE)
         self.use_reference_policy = self.use_critic = True
 
     def _watches_reference(self) -> bool:
@@ -215,6 +217,7 @@ def test_labels_are_waited_for_after_the_passes_that_need_none(composed: Compose
     assert began == [1], "the constraint begins once, with the refinements"
     assert [one.key for one in step.accepted] == ["a_0_0"]
     assert step.accepted[0].states is not None
+    assert (trainer._counts.rollouts, step.improvement_ratio) == (1, 1.0)
 
 
 def test_supervision_waits_until_the_update(composed: Compose) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
@@ -156,6 +157,49 @@ def test_batches_without_weights_get_verls_loss() -> None:
     got, metrics = constrained_loss(config, outputs, micro_batch(rows, 3, 1))
     assert got.item() == expected.item()
     assert "sft_loss" not in metrics
+
+
+def test_policy_metrics_are_means_over_the_policys_tokens_whatever_is_beside_them() -> None:
+    """Three tokens of one row with a log-ratio of -1 and one of another with +1, all clipped."""
+    config = actor_config("token-mean")
+    log_probs = [torch.full((3,), -2.0), torch.tensor([-1.0])]
+    rows = [policy_row(3, 0, weigh=True), policy_row(1, 1, weigh=True), extra_row([0.5, 0.25])]
+    for row, old, advantage in zip(rows, (-1.0, -2.0), (-1.0, 1.0), strict=False):
+        row["old_log_probs"] = torch.full_like(row["old_log_probs"], old)
+        row["advantages"] = torch.full_like(row["advantages"], advantage)
+    outputs = [*log_probs, EXTRA_LOG_PROBS]
+
+    def measured(*cuts: tuple[int, ...]) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for cut in cuts:
+            given = [rows[index] for index in cut]
+            batch = micro_batch(given, 4, 2)
+            output = log_probs_of(given, [outputs[index] for index in cut])
+            for name, value in constrained_loss(config, output, batch)[1].items():
+                if isinstance(value, Metric):
+                    assert value.aggregation is AggregationType.SUM
+                    total[name] = total.get(name, 0.0) + value.aggregate()
+        return total
+
+    for cuts in [[(0, 1)], [(0,), (1,)], [(0, 1, 2)], [(0,), (1, 2)], [(0,), (1,), (2,)]]:
+        got = measured(*cuts)
+        assert got["actor/ppo_kl"] == pytest.approx((3 * 1.0 - 1.0) / 4)
+        assert got["actor/pg_clipfrac"] == pytest.approx(1.0)
+
+
+def test_policy_metrics_add_up_over_ranks_as_verl_averages_these() -> None:
+    """Two ranks with three tokens and one: verl takes the mean over ranks of sums."""
+    config = actor_config("token-mean")
+    values = []
+    for row, old in zip(
+        (policy_row(3, 0, weigh=False), policy_row(1, 1, weigh=False)), (-1.0, -2.0), strict=True
+    ):
+        row["old_log_probs"] = torch.full_like(row["old_log_probs"], old)
+        batch = micro_batch([row], 4, 2, dp_size=2)
+        log_probs = torch.full_like(row["old_log_probs"], -1.5)
+        metrics = constrained_loss(config, log_probs_of([row], [log_probs]), batch)[1]
+        values.append(metrics["actor/ppo_kl"])
+    assert Metric.aggregate_dp(values) == pytest.approx((3 * 0.5 - 0.5) / 4)
 
 
 @pytest.mark.parametrize("mode", MODES)

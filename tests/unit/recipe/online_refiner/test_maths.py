@@ -199,6 +199,15 @@ def test_expert_weights_average_over_answers_whatever_their_length() -> None:
     assert got.tolist() == [[0.25, 0.25], [0.5, 0.0]]
 
 
+def test_expert_weights_add_up_to_the_share_in_each_mini_batch() -> None:
+    # Five answers on two mini-batches: 0, 2 and 4 in the first, 1 and 3 in the second.
+    got = expert_weights(torch.ones(5, 2), share=0.75, mini_batches=2)
+    assert got.sum(dim=1).tolist() == pytest.approx([0.25, 0.375, 0.25, 0.375, 0.25])
+    # Two answers on three: the last mini-batch has none, and no weight is lost or divided by 0.
+    got = expert_weights(torch.ones(2, 1), share=0.75, mini_batches=3)
+    assert got.tolist() == [[0.75], [0.75]]
+
+
 def test_phi_is_largest_at_even_odds_and_takes_no_gradient() -> None:
     log_probs = torch.tensor([[0.5, 0.9, 1.0]]).log().requires_grad_()
     factor = expert_token_factor(log_probs)

@@ -64,6 +64,21 @@ def test_a_run_makes_what_its_constraint_needs_and_no_more(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "watches"),
+    [
+        (("constraint.kind=none",), False),
+        (("constraint.kind=none", "refiner.observe=true"), True),
+        (("constraint.kind=dynamic",), True),
+        (("constraint.kind=chord",), True),
+    ],
+)
+def test_dropped_rollouts_are_read_where_they_were_refined_or_have_a_demonstration(
+    composed: Compose, overrides: tuple[str, ...], watches: bool
+) -> None:
+    assert resolve(composed(*overrides)).watches_dropped is watches
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["constraint.kind=chord2"], "constraint.kind='chord2' is refused"),
@@ -157,6 +172,9 @@ def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed
         (("constraint.keep_refined_groups=true",), "refinable_score"),
         (("constraint.keep_refined_groups=false",), "score"),
         (("constraint.kind=none",), "score"),
+        # The same groups as in a dynamic arm, if refinements are made to compare by.
+        (("constraint.kind=chord",), "score"),
+        (("constraint.kind=chord", "refiner.observe=true"), "refinable_score"),
     ):
         config = composed(*filtered, *extra)
         resolve(config)

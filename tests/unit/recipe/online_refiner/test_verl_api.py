@@ -28,6 +28,8 @@ SIGNATURES = {
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess": (
         "self, output, validate, kwargs"
     ),
+    "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._clear_groups": "self, partition_id, uids",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._build_replay_buffer": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_old_log_prob": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_ref_log_prob": "self, batch, metrics",
