@@ -156,6 +156,10 @@ class Passes(PPOTrainer):
 
     seen: list[Any]
 
+    def on_sample_end(self) -> None: ...
+
+    def on_step_end(self) -> None: ...
+
     def _note(self, name: str, batch: KVBatchMeta) -> KVBatchMeta:
         self.seen.append((name, dict(batch.extra_info)))
         batch.extra_info[name] = True

@@ -15,6 +15,7 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.queue.rollouts import _rollout
 from recipe.online_refiner.records import Score
 from recipe.online_refiner.scores import ScoreError, group_value, score_of, settle_score
 
@@ -48,7 +49,8 @@ def judged(manager: str, function: Callable[..., Any]) -> dict[str, Any]:
 
 def response() -> DataProto:
     ids = torch.ones(1, RESPONSE_TOKENS, dtype=torch.int64)
-    fields = {"prompts": ids[:, :2], "responses": ids, "attention_mask": torch.ones(1, 12)}
+    mask = torch.ones(1, 2 + RESPONSE_TOKENS, dtype=torch.int64)
+    fields = {"prompts": ids[:, :2], "responses": ids, "attention_mask": mask}
     columns = {
         "data_source": np.array(["test"]),
         "reward_model": np.array([{"ground_truth": ""}], dtype=object),
@@ -115,3 +117,20 @@ def test_dynamic_sampling_compares_the_score_verls_reward_or_a_key_of_the_functi
     assert group_value(extras, "passed", -0.3) == 3.0
     with pytest.raises(ScoreError, match="metric=passes: the reward function returned acc, passed"):
         group_value(extras, "passes", -0.3)
+
+
+def row(extra_fields: dict[str, Any]) -> dict[str, Any]:
+    """A row of verl's queue, as far as the trainer reads it."""
+    ids = torch.tensor([1, 2])
+    return {
+        **{"uid": "a", "prompts": ids, "responses": ids, "response_mask": ids},
+        **{"extra_info": {"index": 0}, "extra_fields": extra_fields},
+    }
+
+
+def test_the_trainer_reads_a_plain_number_and_names_a_row_that_has_none() -> None:
+    read = _rollout("a_0_0", row({"reward_extra_info": {"acc": 0.5}}))
+    assert (read.reward, read.judged) == (0.5, True)
+    for extra_fields in ({"reward_extra_info": {"mine": 0.5}}, {}):
+        with pytest.raises(ScoreError, match=r"reward\.reward_manager"):
+            _rollout("a_0_0", row(extra_fields))
