@@ -19,6 +19,7 @@ from tensordict import TensorDict
 from verl.utils.ulysses import get_ulysses_sequence_parallel_world_size, slice_input_tensor
 
 from recipe.online_refiner.choices import LABEL_FIELD, LABEL_MARGIN
+from recipe.online_refiner.update.places import response_places
 
 HOOK = {"distillation_use_topk": True, "distillation_only": False}
 """Settings of a batch by which verl's engines call the loss with the logits."""
@@ -56,10 +57,9 @@ def _per_state(data: TensorDict) -> tuple[torch.Tensor, torch.Tensor]:
     of which that state's logits stand. Padding is 0 in every layout, so that it asks for nothing.
     """
     input_ids = data["input_ids"]
-    own, ends = input_ids.values().roll(-1), input_ids.offsets()[1:].tolist()
+    own = input_ids.values().roll(-1)
     labels = torch.zeros_like(own)
-    for end, asked in zip(ends, data[LABEL_FIELD].unbind(), strict=True):
-        labels[end - len(asked) - 1 : end - 1] = asked + 1
+    labels[response_places(data, LABEL_FIELD)] = data[LABEL_FIELD].values() + 1
     return (
         torch.nested.nested_tensor_from_jagged(labels, input_ids.offsets()),
         torch.nested.nested_tensor_from_jagged(own, input_ids.offsets()),

@@ -1,5 +1,7 @@
 """The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's term."""
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -8,7 +10,6 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
-from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
@@ -21,6 +22,7 @@ from recipe.online_refiner.choices import (
 )
 from recipe.online_refiner.method.maths import expert_token_factor
 from recipe.online_refiner.update.label_logits import label_margins
+from recipe.online_refiner.update.places import on_tokens_of, response_places
 
 
 def constrained_loss(
@@ -66,18 +68,16 @@ def mixed_loss(
     metrics = per_token(metrics, data)
     if WEIGHT_FIELD not in data:
         return loss, metrics
-    log_probs = no_padding_2_padding(model_output["log_probs"], data)
-    if LABEL_MARGIN in model_output:
-        log_probs = log_probs + no_padding_2_padding(model_output[LABEL_MARGIN], data)
-    extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
-    numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
-    finite_B1 = torch.isfinite(log_probs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
-    weighted = finite_B1 & (weights > 0)
+    log_probs, weights = _response_log_probs(model_output, data), data[WEIGHT_FIELD].values()
+    rows = on_tokens_of(data, WEIGHT_FIELD, torch.arange(len(data), device=weights.device))
+    known = log_probs.detach().where(weights > 0, 0.0)
+    weighted = (weights > 0) & _in_finite_rows(known, rows, len(data))
     if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
         weights = weights * expert_token_factor(log_probs)
     term = -(log_probs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
-    metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
+    numbers = data[NUMBER_FIELD].values()
+    metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers, rows)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
     return loss * share + term, metrics
 
@@ -99,11 +99,35 @@ def per_token(metrics: dict[str, Any], data: TensorDict) -> dict[str, Any]:
     }
 
 
+def _response_log_probs(model_output: dict[str, torch.Tensor], data: TensorDict) -> torch.Tensor:
+    """log π of each response token, or of the label in its place. Shape (M,).
+
+    Taken from the packed tokens at once: padding row by row, as verl does, costs a small update
+    more than the term itself.
+    """
+    log_probs = _packed(model_output["log_probs"])
+    if LABEL_MARGIN in model_output:
+        log_probs = log_probs + _packed(model_output[LABEL_MARGIN])
+    return log_probs[response_places(data, WEIGHT_FIELD)]
+
+
+def _packed(values: torch.Tensor) -> torch.Tensor:
+    return values.values() if values.is_nested else values
+
+
+def _in_finite_rows(log_probs_M: torch.Tensor, row_of_M: torch.Tensor, rows: int) -> torch.Tensor:
+    """Flags on the response tokens: whether all log-probs of their row are finite. Shape (M,)."""
+    faults = log_probs_M.new_zeros(rows)
+    faults.index_add_(0, row_of_M, (~torch.isfinite(log_probs_M)).to(faults.dtype))
+    return faults[row_of_M] == 0
+
+
 def _cross_entropies(
-    log_probs_BU: torch.Tensor, numbers_BU: torch.Tensor
+    log_probs_M: torch.Tensor, numbers_M: torch.Tensor, row_of_M: torch.Tensor
 ) -> list[tuple[int, list[float]]]:
-    rows = numbers_BU.amax(dim=1).nonzero().flatten().tolist()
-    return [
-        (int(numbers_BU[row].amax()), (-log_probs_BU[row][numbers_BU[row] > 0]).tolist())
-        for row in rows
-    ]
+    """c_t in nats on the numbered tokens of each row that has some, with its number."""
+    numbered = numbers_M > 0
+    columns = (row_of_M, numbers_M, -log_probs_M)
+    tokens = zip(*(column[numbered].tolist() for column in columns), strict=True)
+    runs = groupby(tokens, itemgetter(0, 1))
+    return [(number, [value for *_, value in run]) for (_, number), run in runs]

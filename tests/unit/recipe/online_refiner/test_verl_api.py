@@ -83,7 +83,6 @@ SIGNATURES = {
         "servers, router_config_path, full_determinism, load_balancer_cls"
     ),
     "verl.workers.utils.losses:ppo_loss": "config, model_output, data, dp_group",
-    "verl.workers.utils.padding:no_padding_2_padding": "tensor, data",
     "verl.workers.utils.padding:response_from_nested": "tensor, response_mask",
     "verl.workers.utils.padding:response_to_nested": "tensor, response_mask",
 }
