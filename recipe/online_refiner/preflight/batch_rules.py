@@ -107,6 +107,17 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
         )
 
 
+def group_warnings(plan: RunPlan) -> Iterator[str]:
+    """Group sizes for which verl's dynamic sampling misses groups of equal rewards."""
+    rollouts = plan.config.actor_rollout_ref.rollout.n
+    if plan.config.algorithm.filter_groups.enable and rollouts & (rollouts - 1):
+        yield (
+            f"actor_rollout_ref.rollout.n={rollouts} with algorithm.filter_groups.enable=True: "
+            "verl drops groups whose rewards have a standard deviation of exactly 0. Unless n is a "
+            "power of two, rounding makes it positive for some equal rewards, and their groups stay"
+        )
+
+
 def check_steps(plan: RunPlan) -> Iterator[str]:
     """Something is trained."""
     for key in ("total_epochs", "total_training_steps"):

@@ -19,6 +19,7 @@ from recipe.online_refiner.preflight.batch_rules import (
     check_micro_batches,
     check_mini_batches,
     check_steps,
+    group_warnings,
 )
 from recipe.online_refiner.preflight.data_rules import (
     check_batch,
@@ -126,6 +127,7 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     yield from constraint_class(plan.config).warnings(plan)
     yield from turn_warnings(plan)
     yield from score_warnings(plan)
+    yield from group_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "

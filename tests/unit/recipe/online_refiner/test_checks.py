@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -152,6 +153,38 @@ def test_a_reward_manager_of_ones_own_is_told_what_it_must_return(composed: Comp
     found = list(warnings_on(resolve(composed(f"{name}=importlib"))))
     assert any(f"{name}=importlib" in one and "'score'" in one for one in found)
     assert not any(name in one for one in warnings_on(resolve(composed())))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (("actor_rollout_ref.rollout.n=8", "algorithm.filter_groups.enable=true"), False),
+        (("actor_rollout_ref.rollout.n=12", "algorithm.filter_groups.enable=true"), True),
+        (("actor_rollout_ref.rollout.n=12", "algorithm.filter_groups.enable=false"), False),
+    ],
+)
+def test_group_sizes_whose_equal_rewards_verl_may_keep_are_warned_about(
+    composed: Compose, overrides: tuple[str, ...], warned: bool
+) -> None:
+    # NumPy's sum of 12 times -0.3 is not exact, that of 8 is.
+    assert (np.std([-0.3] * 8), np.std([-0.3] * 12) > 0) == (0.0, True)
+    found = warnings_on(resolve(composed(*overrides)))
+    assert any("standard deviation of exactly 0" in one for one in found) is warned
+
+
+def test_chord_says_that_nothing_keeps_a_group_in_it_without_refinements(
+    composed: Compose,
+) -> None:
+    chord = ("algorithm.filter_groups.enable=true", "constraint.kind=chord")
+
+    def told(*overrides: str) -> bool:
+        found = warnings_on(resolve(composed(*chord, *overrides)))
+        return any("constraint.keep_refined_groups=True" in one for one in found)
+
+    assert told()
+    assert not told("constraint.keep_refined_groups=false")
+    assert not told("refiner.observe=true")
+    assert not told("algorithm.filter_groups.enable=false")
 
 
 def test_malformed_data_is_refused_by_file(composed: Compose, tmp_path: Path) -> None:

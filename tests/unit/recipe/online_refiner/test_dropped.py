@@ -12,6 +12,7 @@ import transfer_queue as tq
 from steps import refinement
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from recipe.online_refiner.choices import REFINEMENT_KEY
 from recipe.online_refiner.queue.dropped import tell_dropped
 from recipe.online_refiner.queue.rollouts import read_rollouts
 from recipe.online_refiner.records import Prompt, Refinement
@@ -32,7 +33,7 @@ def row(reward: float, found: Refinement, number: int) -> Row:
         "response_mask": torch.ones(2, dtype=torch.int64),
         "extra_fields": {
             "reward_extra_info": {"score": reward, "verdict": ""},
-            "refinement": found.to_row(),
+            REFINEMENT_KEY: found.to_row(),
         },
         "extra_info": {"problem_id": str(number), "reference_solution": f"x = {number}"},
     }
