@@ -22,6 +22,14 @@ class Place(StrEnum):
     ADVANTAGES = "advantages"
 
 
+class Stage(StrEnum):
+    """The part of a step that is the first to read its refinements, in the order of a step."""
+
+    LOG_PROBS = "log_probs"
+    ADVANTAGES = "advantages"
+    UPDATE = "update"
+
+
 class Filter(StrEnum):
     """Which refinements are accepted, by the unshaped rewards of a' and a (paper: better)."""
 

@@ -11,6 +11,7 @@ from recipe.online_refiner.choices import (
     REFINER_POOL,
     REWARD_POOL,
     Filter,
+    Mode,
     Placement,
     Source,
 )
@@ -51,7 +52,7 @@ class RefiningPlan:
 
     Attributes:
         refiner: the section `refiner`. filter: between R(a') and R(a).
-        limits, engine, decoding: see `RunPlan`. top_tokens: see `Needs`.
+        limits, engine, decoding, joins_late: see `RunPlan`. top_tokens: see `Needs`.
     """
 
     refiner: RefinerSettings
@@ -60,6 +61,7 @@ class RefiningPlan:
     engine: str
     decoding: Decoding
     top_tokens: int = 0
+    joins_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class RunPlan:
             self.engine,
             self.decoding.decoding,
             self.needs.top_tokens,
+            self.joins_late,
         )
 
     @property
@@ -113,6 +116,28 @@ class RunPlan:
     def has_own_pool(self) -> bool:
         """Whether the refiner's servers have GPUs of their own."""
         return self.refines and self.settings.refiner.placement is Placement.POOL
+
+    @property
+    def late_join_obstacles(self) -> tuple[str, ...]:
+        """Each setting under which a step cannot go on while it is still refined, and why not."""
+        mode, placement = self.config.trainer.v1.trainer_mode, self.settings.refiner.placement
+        found = []
+        if placement is not Placement.POOL:
+            found.append(f"refiner.placement={placement}: its servers sleep while the actor trains")
+        if mode != Mode.SYNC:
+            found.append(f"trainer.v1.trainer_mode={mode}: it rolls out ahead, and waits for none")
+        if self.config.algorithm.filter_groups.enable:
+            found.append("algorithm.filter_groups.enable=True: what is evicted is counted refined")
+        return tuple(found)
+
+    @property
+    def joins_late(self) -> bool:
+        """Whether a step goes on while its last refinements are written and judged."""
+        return (
+            self.refines
+            and self.settings.refiner.late_join is not False
+            and not self.late_join_obstacles
+        )
 
     @property
     def starts_servers_together(self) -> bool:

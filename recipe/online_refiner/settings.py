@@ -130,6 +130,7 @@ class RefinerSettings(Section):
     max_concurrency: int = Field(ge=1)
     deadline_s: float = Field(gt=0)
     step_deadline_s: float | None = Field(gt=0)
+    late_join: bool | None
     on_failure: Literal["continue", "stop"]
     watch_every_s: float = Field(gt=0)
     rollout: dict[str, Any]

@@ -3,7 +3,8 @@
 What a step adds to verl's, in order:
 
 1. The rollouts come back refined and judged (`agent_loop.py`).
-2. `_compute_old_log_prob`: the step opens. Self-fed, verl's pass over the rollouts also yields the
+2. `_compute_old_log_prob`: the step opens. Joined late, its refinements are waited for here, in 3
+   or in 4 (`late_join.py`). Self-fed, verl's pass over the rollouts also yields the
    policy's cross entropy on the accepted refinements.
 3. `_compute_advantage`: teacher-forced, the actor computes it in a pass of its own; the constraint
    says what is taken from the rewards or the advantages.
@@ -28,11 +29,11 @@ import torch
 from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
-from recipe.online_refiner.method.accepted import accepted_rollouts
+from recipe.online_refiner.choices import Stage
+from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.queue.dropped import tell_dropped
@@ -43,7 +44,7 @@ from recipe.online_refiner.queue.rollouts import (
     read_rollouts,
     stand_in_for_reference,
 )
-from recipe.online_refiner.refine.counts import Dropped, RefinementCounts, counted
+from recipe.online_refiner.refine.counts import Dropped, counted
 from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
     group_metrics,
@@ -74,7 +75,7 @@ EVICTED_GROUPS = "training/filter_groups/evicted_samples"
 """verl's count of groups without a signal that its dynamic sampling has thrown away."""
 
 
-class OnlineRefinerTrainer(PPOTrainer):
+class OnlineRefinerTrainer(LateJoinTrainer):
     """PPO, GRPO or DAPO with a constraint; see the module.
 
     Goes before one of verl's trainers in a class of its own, one each mode; see `modes.py`.
@@ -82,7 +83,6 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     actor_rollout_wg: Any
     _step: Step
-    _counts: RefinementCounts
 
     def __init__(self, config: DictConfig) -> None:
         self.plan = resolve(config)
@@ -172,6 +172,7 @@ class OnlineRefinerTrainer(PPOTrainer):
         Here and not at the step's end, so that the checkpoint between them has the new average.
         """
         batch = super().step(metrics, timing_raw)
+        self._times.settle(timing_raw)
         average = self.plan.settings.refiner.ema
         if self.plan.refines_by_average and self.global_steps % average.every_steps == 0:
             with marked_timer("refiner_average", timing_raw):
@@ -198,7 +199,9 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step = self._open_step(batch)
-        self.constraint.begin(step)
+        self._begin(step)
+        self._pass_ahead(batch, metrics)
+        self._reach(Stage.LOG_PROBS, step, within="old_log_prob")
         labels = self.constraint.labels(step)
         if not labels:
             return super()._compute_old_log_prob(batch, metrics)
@@ -223,6 +226,7 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step
+        self._reach(Stage.ADVANTAGES, step, within="adv")
         metrics["judge/failed_total"] = float(neutralise_unjudged(batch, step.rollouts))
         in_update = self.constraint.measures_in_update(step)
         if not in_update:
@@ -246,9 +250,7 @@ class OnlineRefinerTrainer(PPOTrainer):
             number=self.global_steps,
             total_steps=self.total_training_steps,
             rollouts=rollouts,
-            accepted=accepted_rollouts(
-                rollouts, self.plan.settings.constraint.tokens, self.constraint.conditioning
-            ),
+            accepted=self._accepted(rollouts),
             mini_batches=len(batch) // a_mini_batch,
             rollouts_a_mini_batch=a_mini_batch,
             trains_actor=self.config.trainer.critic_warmup <= self.global_steps,
@@ -267,6 +269,7 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step
+        self._reach(Stage.UPDATE, step, within="update_actor")
         additions = self.constraint.additions(step)
         if additions is None:
             return super()._update_actor(batch, metrics)
@@ -303,13 +306,13 @@ class OnlineRefinerTrainer(PPOTrainer):
     def _observe_rollouts(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
         if "actor/entropy" in metrics:
             metrics["monitor/entropy"] = metrics["actor/entropy"]
-        metrics.update(group_metrics(self._step.rollouts))
         metrics.update(log_prob_metrics(batch, with_reference=self._watches_reference()))
         if EVICTED_GROUPS in metrics:
             metrics["constraint/evicted_total"] = metrics[EVICTED_GROUPS]
 
     def _observe_step(self, step: Step, metrics: dict[str, Any]) -> None:
         metrics.update(self.constraint.metrics(step))
+        metrics.update(group_metrics(step.rollouts))
         found = [one.refinement for one in step.rollouts if one.refinement is not None]
         if not found:
             return
@@ -319,7 +322,8 @@ class OnlineRefinerTrainer(PPOTrainer):
         accepted = sum(refinement.accepted for refinement in found)
         metrics["constraint/kept_total"] = float(accepted)
         metrics["constraint/nonfinite_total"] = float(accepted - len(step.accepted))
-        self.timing_raw["refine_wait"] = self._counts.wait_s
+        late = self.plan.joins_late
+        self.timing_raw["refine_wait"] = self._times.waited_s if late else self._counts.wait_s
         measured = {one.key: one for one in step.accepted}
         reading = self.constraint.conditioning
         self._episode_log.append(step.number, step.rollouts, measured, reading)

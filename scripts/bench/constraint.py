@@ -64,8 +64,9 @@ TOKENS_A_MICRO_BATCH = 4096
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 HEAD = """\
 | kept | penalty: rows forwarded | forward / update | Python / update | all / step \
-| sft: rows in the update / passes beside it | rows / update | Python / update | all / step |
-|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
+| sft: rows in the update / passes beside it | their tokens' share | rows / update \
+| Python / update | all / step |
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
@@ -359,6 +360,8 @@ def report(percent: int, turns: Sequence[Turn], forwarded: tuple[Forwarded, Forw
         f"{of_update.penalty_python:.1%}",
         f"{of_step.penalty_forward + of_step.penalty_python:.0%}",
         f"{by_update.rows} / {by_update.evaluations}",
+        # A fair bound: an update costs what its tokens cost.
+        f"{by_penalty.tokens / (by_update.tokens - by_penalty.tokens):.0%}",
         f"{of_update.sft_rows:.0%}",
         f"{of_update.sft_python:.1%}",
         f"{of_step.sft_rows + of_step.sft_python:.0%}",

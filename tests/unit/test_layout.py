@@ -12,7 +12,7 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("recipe", "refiner_worker", "reward")
 CORE = "recipe.online_refiner"
 ROOMS = {
-    "choices": ("choices", "records"),
+    "choices": ("choices", "records", "scores"),
     "plan": ("plan", "settings", "experiments"),
     "method": ("method",),
     "refine": ("refine",),
@@ -23,7 +23,7 @@ ROOMS = {
     "resolve": ("resolve",),
     "preflight": ("preflight",),
     "contract": ("contract",),
-    "entry": ("main", "runner", "trainer", "modes", "agent_loop"),
+    "entry": ("main", "runner", "trainer", "late_join", "modes", "agent_loop"),
 }
 """The rooms of the core from the lowest floor upwards, and the folders and modules in each."""
 ARROWS = {
@@ -42,7 +42,7 @@ ARROWS = {
               *("resolve", "preflight")},
 }  # fmt: skip
 """Which rooms each room may import."""
-WITHOUT_VERL_OR_RAY = ("choices", "records", "plan", "settings", "experiments",
+WITHOUT_VERL_OR_RAY = ("choices", "records", "scores", "plan", "settings", "experiments",
                        "method", "refine", "resolve",
                        "preflight", "run", "contract")  # fmt: skip
 STANDARD_LIBRARY_ONLY = (
@@ -58,7 +58,10 @@ ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {
     "recipe.acceptance.decode",
     "recipe.cpu",
-    *(f"{CORE}.{name}" for name in ("agent_loop", "main", "modes", "runner", "trainer")),
+    *(
+        f"{CORE}.{name}"
+        for name in ("agent_loop", "late_join", "main", "modes", "runner", "trainer")
+    ),
     *(f"{CORE}.{name}" for name in ("queue", "update")),
     *(f"{CORE}.servers.{name}" for name in ("averaging_worker", "refiner_servers")),
     "refiner_worker.replicas",

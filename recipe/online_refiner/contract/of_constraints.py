@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from recipe.online_refiner.choices import NO_LABEL
+from recipe.online_refiner.contract.joining import late_join_violations
 from recipe.online_refiner.contract.steps import (
     TOTAL_STEPS,
     of_one_token,
@@ -55,6 +56,8 @@ def constraint_violations(kind: str, overrides: Sequence[str] = ()) -> list[str]
         found += _in_a_step(chosen(plan), step)
     found += _repeatable(chosen, plan)
     found += _resumable(chosen, plan)
+    if not found:
+        found += late_join_violations(lambda: chosen(plan))
     return list(dict.fromkeys(found))
 
 

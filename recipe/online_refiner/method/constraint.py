@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import DictConfig
 
-from recipe.online_refiner.choices import Conditioning, Place
+from recipe.online_refiner.choices import Conditioning, Place, Stage
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import Prompt, RefinedRollout, Rollout
@@ -29,7 +29,7 @@ class Step:
 
     Attributes:
         number: of the step, from 1. total_steps: of the training.
-        rollouts: all rows of the batch that are no padding.
+        rollouts: all rows of the batch that are no padding; see `Constraint.reads_at`.
         accepted: the rollouts whose refinement the filter accepts. Their cross entropy is None
             until it is measured: by the forward pass for the old log-probs, by one of its own
             before `Constraint.penalty`, or by the update itself.
@@ -152,8 +152,17 @@ class Constraint:
 
     # In each step, in this order.
 
+    def reads_at(self, step: Step) -> Stage:
+        """The first part of the step that reads refinements, which may come late.
+
+        Until then the rollouts have none, and `begin` is not called before it: LOG_PROBS if they
+        are read by `labels`, ADVANTAGES by `penalty` or by what `measures_in_update` says, UPDATE
+        by `additions` alone.
+        """
+        return Stage.LOG_PROBS
+
     def begin(self, step: Step) -> None:
-        """The step's rollouts are there; follow whatever is followed over steps."""
+        """The step's rollouts and refinements are there; follow what is followed over steps."""
 
     @property
     def conditioning(self) -> Conditioning:

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import Align, Conditioning, Place, Schedule
+from recipe.online_refiner.choices import Align, Conditioning, Place, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Penalty, Step
 from recipe.online_refiner.method.groups import let_refinements_keep_groups
@@ -64,6 +64,11 @@ class Dynamic(Constraint):
     @property
     def conditioning(self) -> Conditioning:
         return self.settings.conditioning
+
+    def reads_at(self, step: Step) -> Stage:
+        if self.conditioning is Conditioning.SELF_FEEDING:
+            return Stage.LOG_PROBS
+        return Stage.ADVANTAGES
 
     def begin(self, step: Step) -> None:
         if step.improvement_ratio is not None:

@@ -105,13 +105,6 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
             f"algorithm.filter_groups.max_inflight_gen_batches={groups.max_inflight_gen_batches}: "
             "nothing would be generated. Fix: 1 or more"
         )
-    reward_model = plan.config.reward.reward_model
-    if reward_model.enable and not reward_model.enable_resource_pool:
-        yield (
-            "reward.reward_model.enable_resource_pool=False: groups are filtered while rollouts "
-            "are made, and a reward model on the policy's GPUs scores after them. Fix: "
-            "reward.reward_model.enable_resource_pool=True with GPUs of its own"
-        )
 
 
 def group_warnings(plan: RunPlan) -> Iterator[str]:

@@ -23,20 +23,13 @@ VLLM_MAX_LOGPROBS = 20
 
 
 def check_refinable(plan: RunPlan) -> Iterator[str]:
-    """Only single-turn responses that are scored while rollouts are made can be refined."""
+    """Only single-turn responses can be refined."""
     if not plan.refines:
         return
     if plan.config.actor_rollout_ref.rollout.multi_turn.enable:
         yield (
             "actor_rollout_ref.rollout.multi_turn.enable=True: only single-turn responses are "
             "refined. Fix: set it to False, or constraint.kind=none and refiner.observe=False"
-        )
-    reward_model = plan.config.reward.reward_model
-    if reward_model.enable and not reward_model.enable_resource_pool:
-        yield (
-            "reward.reward_model.enable_resource_pool=False: a reward model that shares the "
-            "policy's GPUs scores only after all rollouts, when refining has to be over. Fix: "
-            "reward.reward_model.enable_resource_pool=True with GPUs of its own"
         )
 
 

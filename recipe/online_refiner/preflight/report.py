@@ -107,7 +107,8 @@ def sizes_of(plan: RunPlan) -> list[Row]:
     ]  # fmt: skip
     if plan.refines:
         choice, limits = plan.decoding, plan.limits
-        rows.insert(4, ("refinements", f"decoded by {choice.decoding} ({choice.why})"))
+        late = "; joined late" if plan.joins_late else ""
+        rows.insert(4, ("refinements", f"decoded by {choice.decoding} ({choice.why}){late}"))
         rows.insert(
             4,
             (

@@ -31,6 +31,7 @@ from recipe.online_refiner.preflight.data_rules import (
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
 from recipe.online_refiner.preflight.node_rules import check_node
 from recipe.online_refiner.preflight.placement_rules import (
+    check_late_join,
     check_mode,
     check_shared_base,
     check_source,
@@ -48,6 +49,7 @@ from recipe.online_refiner.preflight.reward_rules import (
     check_reward_model,
     check_reward_servers,
 )
+from recipe.online_refiner.preflight.score_rules import check_score, score_warnings
 from recipe.online_refiner.preflight.sizes import check_disk, check_memory, check_shapes
 from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
@@ -89,6 +91,7 @@ RULES: tuple[Rule, ...] = (
     check_estimator,
     check_source,
     check_shared_base,
+    check_late_join,
     check_files,
     check_batch,
     check_model_folders,
@@ -102,6 +105,7 @@ RULES: tuple[Rule, ...] = (
     check_micro_batches,
     check_groups,
     check_reward,
+    check_score,
     check_reward_model,
     check_reward_manager,
     check_reward_servers,
@@ -124,6 +128,7 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     """What will run, and may surprise."""
     yield from constraint_class(plan.config).warnings(plan)
     yield from turn_warnings(plan)
+    yield from score_warnings(plan)
     yield from group_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (

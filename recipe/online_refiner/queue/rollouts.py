@@ -11,9 +11,10 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from recipe.online_refiner.choices import JUDGE_FAILED_KEY, REFINEMENT_KEY
+from recipe.online_refiner.choices import REFINEMENT_KEY
 from recipe.online_refiner.method.maths import kl_estimate, neutral_rewards
 from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.scores import score_of
 
 
 def read_rollouts(batch: KVBatchMeta) -> list[Rollout]:
@@ -73,7 +74,7 @@ def _real_keys(batch: KVBatchMeta) -> list[str]:
 
 
 def _rollout(key: str, row: Mapping[str, Any]) -> Rollout:
-    extras, info = row["extra_fields"]["reward_extra_info"], row["extra_info"]
+    score, info = score_of(row["extra_fields"].get("reward_extra_info", {})), row["extra_info"]
     refinement = row["extra_fields"].get(REFINEMENT_KEY)
     return Rollout(
         key=key,
@@ -82,8 +83,8 @@ def _rollout(key: str, row: Mapping[str, Any]) -> Rollout:
         prompt_ids=tuple(row["prompts"].tolist()),
         response_ids=tuple(row["responses"].tolist()),
         response_mask=tuple(row["response_mask"].tolist()),
-        reward=float(extras.get("score", 0.0)),
-        judged=not extras.get(JUDGE_FAILED_KEY, 0),
+        reward=score.reward,
+        judged=score.judged,
         reference=str(info.get("reference_solution") or ""),
         refinement=None if refinement is None else Refinement.from_row(refinement),
     )

@@ -24,7 +24,7 @@ def label_margins(
     """
     layout = (logits, strategy, data_format)
     # Each label + 1, so that 0 is none.
-    plus_one = on_states(data, [asked + 1 for asked in data[LABEL_FIELD].unbind()])
+    plus_one = on_states(data, LABEL_FIELD, data[LABEL_FIELD].values() + 1)
     labels, own = laid_out(plus_one, *layout), laid_out(own_tokens(data), *layout)
     margins = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)
     # A label that is the row's own token has no margin: most of them, if a' copies.

@@ -9,13 +9,14 @@ Shapes: N states of the packed rows, or of this rank's share of them, in the lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from verl.utils.ulysses import get_ulysses_sequence_parallel_world_size, slice_input_tensor
+
+from recipe.online_refiner.update.places import response_places
 
 HOOK = {"distillation_use_topk": True, "distillation_only": False}
 """Settings of a batch by which verl's engines call the loss with the logits."""
@@ -28,17 +29,17 @@ def own_tokens(data: TensorDict) -> torch.Tensor:
     return torch.nested.nested_tensor_from_jagged(own, input_ids.offsets())
 
 
-def on_states(data: TensorDict, values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Values per response token of each row on the states before those tokens, 0 elsewhere. Jagged.
+def on_states(data: TensorDict, field: str, values: torch.Tensor) -> torch.Tensor:
+    """Values of all response tokens on the states before those tokens, 0 elsewhere. Jagged.
 
-    A value is stored with the response token in whose state it is asked for, one place to the left
-    of which that state's logits stand. Padding is 0 in every layout.
+    Padding is 0 in every layout.
+
+    Args:
+        field: one with a value for each response token, jagged. values: as many.
     """
     input_ids = data["input_ids"]
-    ends = input_ids.offsets()[1:].tolist()
     placed = torch.zeros_like(input_ids.values())
-    for end, theirs in zip(ends, values, strict=True):
-        placed[end - len(theirs) - 1 : end - 1] = theirs
+    placed[response_places(data, field)] = values.to(placed.dtype)
     return torch.nested.nested_tensor_from_jagged(placed, input_ids.offsets())
 
 

@@ -1,5 +1,7 @@
 """The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's term."""
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -8,7 +10,6 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
-from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
@@ -26,7 +27,8 @@ from recipe.online_refiner.choices import (
 )
 from recipe.online_refiner.method.maths import divergence_from_top_tokens, expert_token_factor
 from recipe.online_refiner.update.label_logits import label_margins
-from recipe.online_refiner.update.target_logits import padded_log_probs, target_sums, targets_of
+from recipe.online_refiner.update.places import on_tokens_of, response_places
+from recipe.online_refiner.update.target_logits import packed_log_probs, target_sums
 
 
 def constrained_loss(
@@ -75,22 +77,19 @@ def mixed_loss(
     metrics = per_token(metrics, data)
     if WEIGHT_FIELD not in data:
         return loss, metrics
-    log_probs = no_padding_2_padding(model_output["log_probs"], data)
-    if LABEL_MARGIN in model_output:
-        log_probs = log_probs + no_padding_2_padding(model_output[LABEL_MARGIN], data)
-    extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
-    numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
-    costs, distils = -log_probs, TARGET_MARGIN in model_output
-    if distils:
-        costs, taught_B = _with_divergences(costs, model_output, data)
-        metrics[DIVERGENCE_METRIC] = _reported(costs.detach(), numbers * taught_B[:, None])
-    finite_B1 = torch.isfinite(costs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
-    weighted = finite_B1 & (weights > 0)
+    log_probs, weights = _response_log_probs(model_output, data), data[WEIGHT_FIELD].values()
+    rows = on_tokens_of(data, WEIGHT_FIELD, torch.arange(len(data), device=weights.device))
+    numbers, costs = data[NUMBER_FIELD].values(), -log_probs
+    if TARGET_MARGIN in model_output:
+        costs, taught = _with_divergences(costs, model_output, data)
+        metrics[DIVERGENCE_METRIC] = _reported(costs.detach(), numbers * taught, rows)
+    known = costs.detach().where(weights > 0, 0.0)
+    weighted = (weights > 0) & _in_finite_rows(known, rows, len(data))
     if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
         weights = weights * expert_token_factor(log_probs)
     term = (costs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
-    metrics[CROSS_ENTROPY_METRIC] = _reported(-log_probs.detach(), numbers)
+    metrics[CROSS_ENTROPY_METRIC] = _reported(-log_probs.detach(), numbers, rows)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
     return loss * share + term, metrics
 
@@ -113,24 +112,47 @@ def per_token(metrics: dict[str, Any], data: TensorDict) -> dict[str, Any]:
 
 
 def _with_divergences(
-    costs_BU: torch.Tensor, model_output: dict[str, torch.Tensor], data: TensorDict
+    costs_M: torch.Tensor, model_output: dict[str, torch.Tensor], data: TensorDict
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """c_t, or the divergence on rows that have targets; and flags of these rows. (B, U), (B,)."""
-    targets = targets_of(data)
-    taught_B = torch.tensor([one is not None for one in targets], device=costs_BU.device)
-    log_q = padded_log_probs(targets).to(costs_BU.device)
-    missing = costs_BU.shape[1] - log_q.shape[1]
-    log_q = torch.nn.functional.pad(log_q, (0, 0, 0, missing), value=-torch.inf)
+    """c_t, or the divergence on rows that have targets; and flags of their tokens. (M,), (M,)."""
+    log_q_MK, taught_M = packed_log_probs(data)
+    places = response_places(data, WEIGHT_FIELD)
     margins, log_rests = (
-        no_padding_2_padding(model_output[name], data) for name in (TARGET_MARGIN, TARGET_LOG_REST)
+        _packed(model_output[name])[places] for name in (TARGET_MARGIN, TARGET_LOG_REST)
     )
-    divergences = divergence_from_top_tokens(log_q, -costs_BU, margins, log_rests)
-    return divergences.where(taught_B[:, None], costs_BU), taught_B
+    divergences = divergence_from_top_tokens(log_q_MK, -costs_M, margins, log_rests)
+    return divergences.where(taught_M, costs_M), taught_M
 
 
-def _reported(values_BU: torch.Tensor, numbers_BU: torch.Tensor) -> list[tuple[int, list[float]]]:
-    """The values on the numbered tokens of each row that has some, by its number."""
-    rows = numbers_BU.amax(dim=1).nonzero().flatten().tolist()
-    return [
-        (int(numbers_BU[row].amax()), values_BU[row][numbers_BU[row] > 0].tolist()) for row in rows
-    ]
+def _response_log_probs(model_output: dict[str, torch.Tensor], data: TensorDict) -> torch.Tensor:
+    """log π of each response token, or of the label in its place. Shape (M,).
+
+    Taken from the packed tokens at once: padding row by row, as verl does, costs a small update
+    more than the term itself.
+    """
+    log_probs = _packed(model_output["log_probs"])
+    if LABEL_MARGIN in model_output:
+        log_probs = log_probs + _packed(model_output[LABEL_MARGIN])
+    return log_probs[response_places(data, WEIGHT_FIELD)]
+
+
+def _packed(values: torch.Tensor) -> torch.Tensor:
+    return values.values() if values.is_nested else values
+
+
+def _in_finite_rows(values_M: torch.Tensor, row_of_M: torch.Tensor, rows: int) -> torch.Tensor:
+    """Flags on the response tokens: whether all values of their row are finite. Shape (M,)."""
+    faults = values_M.new_zeros(rows)
+    faults.index_add_(0, row_of_M, (~torch.isfinite(values_M)).to(faults.dtype))
+    return faults[row_of_M] == 0
+
+
+def _reported(
+    values_M: torch.Tensor, numbers_M: torch.Tensor, row_of_M: torch.Tensor
+) -> list[tuple[int, list[float]]]:
+    """The values on the numbered tokens of each row that has some, with its number."""
+    numbered = numbers_M > 0
+    columns = (row_of_M, numbers_M, values_M)
+    tokens = zip(*(column[numbered].tolist() for column in columns), strict=True)
+    runs = groupby(tokens, itemgetter(0, 1))
+    return [(number, [value for *_, value in run]) for (_, number), run in runs]

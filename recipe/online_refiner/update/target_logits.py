@@ -22,6 +22,7 @@ from recipe.online_refiner.choices import (
 from recipe.online_refiner.method.maths import rest_of
 from recipe.online_refiner.update.logit_layout import laid_out, on_states, own_tokens, picked
 from recipe.online_refiner.update.other_logits import log_sum_of_others
+from recipe.online_refiner.update.places import on_tokens_of
 from refiner_worker.top_tokens import TopTokens
 
 Fields = dict[str, torch.Tensor]
@@ -55,17 +56,20 @@ def targets_of(data: TensorDict) -> list[tuple[torch.Tensor, torch.Tensor] | Non
     ]
 
 
-def padded_log_probs(targets: Sequence[tuple[torch.Tensor, torch.Tensor] | None]) -> torch.Tensor:
-    """log q of all rows, -inf where a row has no token or no target. Shape (B, U, k)."""
-    shapes = [one[1].shape for one in targets if one is not None]
-    longest, k = (max((shape[at] for shape in shapes), default=1) for at in (0, 1))
-    given = [one[1] for one in targets if one is not None]
-    device = given[0].device if given else None
-    padded = torch.full((len(targets), longest, k), -torch.inf, device=device)
-    for row, one in zip(padded, targets, strict=True):
-        if one is not None:
-            row[: len(one[1])] = one[1]
-    return padded
+def packed_log_probs(data: TensorDict) -> tuple[torch.Tensor, torch.Tensor]:
+    """log q on the M response tokens of all rows, -inf without a token or a target; and flags of
+    the tokens of rows that have targets. Shapes (M, k), (M,).
+    """
+    targets, device = targets_of(data), data["responses"].device
+    lengths = data["responses"].offsets().diff().tolist()
+    k = max((one[1].shape[1] for one in targets if one is not None), default=1)
+    taught = [one is not None for one in targets]
+    rows = [
+        torch.full((length, k), -torch.inf, device=device) if one is None else one[1]
+        for one, length in zip(targets, lengths, strict=True)
+    ]
+    flags = on_tokens_of(data, "responses", torch.tensor(taught, device=device))
+    return torch.cat(rows), flags
 
 
 def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_format: str) -> Fields:
@@ -77,7 +81,7 @@ def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_form
     """
     targets = targets_of(data)
     layout, split = (logits, strategy, data_format), strategy == "megatron"
-    numbers = laid_out(on_states(data, _numbers(data, targets)), *layout)
+    numbers = laid_out(on_states(data, "responses", _numbers(data, targets)), *layout)
     asked = (numbers > 0).nonzero(as_tuple=True)
     zeros = torch.zeros(numbers.shape, dtype=torch.float32, device=logits.device)
     if len(asked[0]) == 0:
@@ -103,13 +107,8 @@ def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_form
 
 def _numbers(
     data: TensorDict, targets: Sequence[tuple[torch.Tensor, torch.Tensor] | None]
-) -> list[torch.Tensor]:
+) -> torch.Tensor:
     """The number from 1 of each response token's target among those of all rows; 0 without one."""
-    numbers, count = [], 0
-    for response, target in zip(data["responses"].unbind(), targets, strict=True):
-        theirs = torch.zeros_like(response)
-        if target is not None:
-            theirs = count + 1 + torch.arange(len(response), device=response.device)
-            count += len(response)
-        numbers.append(theirs)
-    return numbers
+    flags = torch.tensor([one is not None for one in targets], device=data["responses"].device)
+    taught = on_tokens_of(data, "responses", flags)
+    return taught.cumsum(dim=0) * taught

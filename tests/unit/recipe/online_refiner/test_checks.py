@@ -41,6 +41,14 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["trainer.use_v1=false"], "trainer.use_v1"),
         (["actor_rollout_ref.rollout.multi_turn.enable=true"], "multi_turn.enable"),
         (["reward.reward_model.enable=true"], "reward.reward_model.enable_resource_pool"),
+        (
+            ["constraint.kind=none", "reward.reward_model.enable=true"],
+            "reward.reward_model.enable_resource_pool",
+        ),
+        (
+            ["constraint.kind=static_kl", "reward.reward_model.enable=true"],
+            "reward.reward_model.enable_resource_pool",
+        ),
         (["actor_rollout_ref.actor.shuffle=true"], "actor_rollout_ref.actor.shuffle"),
         (["constraint.kind=chord", "actor_rollout_ref.actor.shuffle=true"], "actor.shuffle"),
         (["actor_rollout_ref.actor.strategy=torchtitan"], "actor_rollout_ref.actor.strategy"),
@@ -138,6 +146,13 @@ def test_a_penalty_that_group_normalisation_cancels_is_warned_about(composed: Co
     (warning,) = warnings()
     assert "constraint.inject=advantage" in warning
     assert warnings("algorithm.adv_estimator=gae") == []
+
+
+def test_a_reward_manager_of_ones_own_is_told_what_it_must_return(composed: Compose) -> None:
+    name = "reward.reward_manager.source"
+    found = list(warnings_on(resolve(composed(f"{name}=importlib"))))
+    assert any(f"{name}=importlib" in one and "'score'" in one for one in found)
+    assert not any(name in one for one in warnings_on(resolve(composed())))
 
 
 @pytest.mark.parametrize(

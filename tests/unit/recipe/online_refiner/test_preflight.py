@@ -109,7 +109,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ),
     (
         (*DAPO, "reward.reward_model.enable=true"),
-        "reward.reward_model.enable_resource_pool=False: groups are filtered",
+        "reward.reward_model.enable_resource_pool=False: a reward model that shares",
     ),
     # The reward.
     (

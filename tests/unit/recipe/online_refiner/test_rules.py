@@ -46,6 +46,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "check_source": (("refiner.source=model",), "refiner.model_path=None"),
     "check_shared_base": (("refiner.placement=shared_base",), "lora_rank=0"),
+    "check_late_join": (
+        ("refiner.late_join=true",),
+        "refiner.late_join=True with refiner.placement=colocated",
+    ),
     "check_files": (("data.val_files=/nowhere/test.parquet",), "data.val_files"),
     "check_batch": (("data.train_batch_size=24",), "above the 16 rows"),
     "check_model_folders": (
@@ -76,6 +80,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "check_reward": (
         ("reward.custom_reward_function.path=/nowhere/reward.py",),
         "no such module or file",
+    ),
+    "check_score": (
+        (*SERVED, "reward.custom_reward_function.path=null"),
+        "reward.custom_reward_function.path=null: verl asks a served reward model without",
     ),
     "check_reward_model": (
         (*SERVED, "reward.reward_model.rollout.name=vllm", "refiner.perfect_reward=null"),
