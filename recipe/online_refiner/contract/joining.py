@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from recipe.online_refiner.choices import NO_LABEL, Stage
+from recipe.online_refiner.choices import Stage
+from recipe.online_refiner.contract.measured import measured, measured_in_update
 from recipe.online_refiner.contract.steps import small_step
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Step
@@ -48,7 +49,7 @@ def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     labels = constraint.labels(step)
     given["labels"] = _plain(labels)
     if labels:
-        constraint.after_labels(step, _measured(labels))
+        constraint.after_labels(step, measured(labels))
     if stage is Stage.ADVANTAGES:
         _join(constraint, step, whole)
     in_update = constraint.measures_in_update(step)
@@ -63,8 +64,7 @@ def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     if additions is not None:
         rows = [(row.prompt_ids, row.response_ids, row.weights.tolist()) for row in additions.rows]
         given["additions"] = (rows, _plain(additions.labels), additions.policy_share)
-        values = [torch.full((len(row.response_ids),), 0.5) for row in additions.rows]
-        constraint.after_update(step, [*values, *_measured(additions.labels)])
+        constraint.after_update(step, measured_in_update(additions))
     return given | {"metrics": constraint.metrics(step)}
 
 
@@ -73,10 +73,6 @@ def _join(constraint: Constraint, step: Step, whole: Step) -> None:
     tokens = constraint.settings.tokens
     step.accepted = accepted_rollouts(step.rollouts, tokens, constraint.conditioning)
     constraint.begin(step)
-
-
-def _measured(labels: Sequence[RowLabels]) -> list[torch.Tensor]:
-    return [torch.full((int((one.token_ids != NO_LABEL).sum()),), 0.5) for one in labels]
 
 
 def _plain(labels: Sequence[RowLabels]) -> list[Any]:

@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from recipe.online_refiner.choices import NO_LABEL
 from recipe.online_refiner.contract.joining import late_join_violations
+from recipe.online_refiner.contract.measured import measured, measured_in_update
 from recipe.online_refiner.contract.steps import (
     TOTAL_STEPS,
     of_one_token,
@@ -90,7 +90,7 @@ def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     labels = constraint.labels(step)
     yield from _of_labels(constraint, labels, step)
     if labels:
-        constraint.after_labels(step, _measured(labels))
+        constraint.after_labels(step, measured(labels))
     in_update = constraint.measures_in_update(step)
     if not in_update:
         _measure(step)
@@ -103,11 +103,7 @@ def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     if additions is not None:
         yield from _of_additions(constraint, additions)
         yield from _of_labels(constraint, additions.labels, step, weighted=True)
-        values = [torch.full((len(row.response_ids),), 0.5) for row in additions.rows]
-        values += _measured(additions.labels)
-        taught = [row for row in additions.rows if row.targets is not None]
-        values += [torch.full((len(row.response_ids),), 0.25) for row in taught]
-        yield from _of_metrics(constraint.after_update(step, values))
+        yield from _of_metrics(constraint.after_update(step, measured_in_update(additions)))
     if in_update:
         if any(one.cross_entropy is None for one in step.accepted):
             yield "`measures_in_update` promises c_t, and `after_update` does not set it"
@@ -141,11 +137,6 @@ def _of_labels(
             one.weights.shape != one.token_ids.shape or not bool(torch.isfinite(one.weights).all())
         ):
             yield "labels have one finite weight for each token of the rollout"
-
-
-def _measured(labels: Sequence[RowLabels]) -> list[torch.Tensor]:
-    """c_t of 0.5 on every labelled step."""
-    return [torch.full((int((one.token_ids != NO_LABEL).sum()),), 0.5) for one in labels]
 
 
 def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
@@ -200,7 +191,7 @@ def _repeatable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
         constraint.begin(step)
         labels = constraint.labels(step)
         if labels:
-            constraint.after_labels(step, _measured(labels))
+            constraint.after_labels(step, measured(labels))
         _measure(step)
         penalties.append(constraint.penalty(step))
     first, second = penalties
