@@ -6,51 +6,30 @@ from dataclasses import replace
 import pytest
 import torch
 from omegaconf import DictConfig
+from steps import refinement, rollout, step_of
 
-from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.method.registry import constraint_class
-from recipe.online_refiner.records import Refinement, Rollout
 from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 
-ANSWER, REFINED = (5, 6, 7), (5, 9, 6, 7)
+RESPONSE, REFINED = (5, 6, 7), (5, 9, 6, 7)
 """9 was inserted before 6."""
 COPIED, SOURCES = (1, 0, 1, 1), ((0, 1), (0, 1), (1, 2), (2, 3))
-
-
-def rollout(key: str, accepted: bool) -> Rollout:
-    refinement = Refinement(
-        outcome="refined",
-        reward=0.0,
-        judged_at_s=0.0,
-        finished_at_s=0.0,
-        refined_reward=float(accepted),
-        accepted=accepted,
-        token_ids=REFINED,
-        copied=COPIED,
-        divergence=1,
-        sources=SOURCES,
-    )
-    return Rollout(key, "g", "p", (1,), ANSWER, (1, 1, 1), 0.0, True, "", refinement)
 
 
 def opened(composed: Compose, *changes: str) -> tuple[Constraint, Step]:
     config = composed(*changes)
     constraint = constraint_class(config)(resolve(config))
-    rollouts = [rollout("a", accepted=True), rollout("b", accepted=False)]
-    tokens = constraint.settings.tokens
-    step = Step(
-        number=1,
-        total_steps=10,
-        rollouts=rollouts,
-        accepted=accepted_rollouts(rollouts, tokens, constraint.conditioning),
-        mini_batches=1,
+    better, worse = (
+        refinement(REFINED, COPIED, refined=refined, sources=SOURCES) for refined in (1.0, -1.0)
+    )
+    step = step_of(
+        [rollout("a", RESPONSE, better), rollout("b", RESPONSE, worse)],
+        tokens=constraint.settings.tokens,
+        conditioning=constraint.conditioning,
         rollouts_a_mini_batch=2,
-        trains_actor=True,
-        chat=None,  # type: ignore[arg-type]
-        max_response_tokens=8,
     )
     constraint.begin(step)
     return constraint, step
