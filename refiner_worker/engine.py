@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from refiner_worker.acceptance import Law, TokenScore
+from refiner_worker.acceptance import Sampling, TokenScore
 from refiner_worker.decoding import (
     Decoding,
     Reply,
@@ -92,7 +92,7 @@ class Engine:
         generated = scored = 0
         while (request := next_request(state)) is not None:
             output = await self._ask(
-                [*prompt_ids, *request.continuation], _wishes(request, settings.law)
+                [*prompt_ids, *request.continuation], _wishes(request, settings.sampling)
             )
             state = advance(state, _reply(output, request), self._coin)
             generated += len(output.token_ids)
@@ -111,10 +111,10 @@ class Engine:
         )
 
 
-def _wishes(request: Request, law: Law) -> dict[str, Any]:
+def _wishes(request: Request, sampling: Sampling) -> dict[str, Any]:
     wishes: dict[str, Any] = {"max_tokens": request.max_tokens}
     if request.scored:
-        wishes["prompt_logprobs"] = law.listed
+        wishes["prompt_logprobs"] = sampling.listed
     if request.excluded is not None:
         wishes["logit_bias"] = {request.excluded: EXCLUDING_BIAS}
     return wishes

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 from recipe.online_refiner.plan import RunPlan
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.engine import Decoding, server_overrides
 
 
@@ -36,7 +36,7 @@ def check_decoding(plan: RunPlan) -> Iterator[str]:
     try:
         server_overrides(plan.decoding.decoding, plan.engine)
         if refiner.decoding is Decoding.VERIFY:
-            Law(refiner.temperature, vocabulary_size=2)
+            Sampling(refiner.temperature, vocabulary_size=2)
             if refiner.temperature > 0 and plan.config.actor_rollout_ref.rollout.full_determinism:
                 raise ValueError("requests with equal seeds do not draw independently")
     except ValueError as error:
