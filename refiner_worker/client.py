@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RefineTask:
-    """One answer to refine.
+    """One response to refine.
 
     Attributes:
         messages: the prompt s0 as chat messages.
@@ -88,7 +88,7 @@ class RefinerClient:
             )
 
     async def refine(self, task: RefineTask) -> RefinerReply:
-        """Refine one answer; see `RefineTask`."""
+        """Refine one response; see `RefineTask`."""
         ends_s = asyncio.get_running_loop().time() + self._limits.deadline_s
         late = Outcome.DEADLINE
         if task.until_s is not None and task.until_s < ends_s:

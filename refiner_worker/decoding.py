@@ -192,7 +192,7 @@ def advance(state: State, reply: Reply, accepts: Bernoulli) -> State:
 
 
 def _span(state: State) -> tuple[int, ...]:
-    """The draft tokens to verify now; one place is kept for the token that is drawn after them."""
+    """The draft tokens to verify now; one place is left for the token that is drawn after them."""
     if state.phase is _Phase.FREE or state.calls_left < state.settings.calls_to_verify:
         return ()
     return state.draft[state.expected : state.expected + state.room - 1]
@@ -229,7 +229,7 @@ def _append(state: State, token_ids: Sequence[int], phase: _Phase) -> State:
 
 
 def _verified(state: State, span: tuple[int, ...], reply: Reply, accepts: Bernoulli) -> State:
-    """Accept the span up to the first token that does not stand."""
+    """Accept the span up to the first token that is rejected."""
     for index, (token, score) in enumerate(zip(span, reply.scores, strict=True)):
         ruling = state.settings.sampling.rule(token, score, accepts)
         if ruling is not Ruling.ACCEPT:
@@ -239,7 +239,7 @@ def _verified(state: State, span: tuple[int, ...], reply: Reply, accepts: Bernou
 
 
 def _accepted(state: State, token_ids: tuple[int, ...]) -> State:
-    """Take tokens from the draft; where there are none, one for one was no good guess."""
+    """Take tokens from the draft; if there are none, one for one was no good guess."""
     guess = bool(token_ids) or state.calls == 1
     if token_ids:
         state = replace(state, left_at=state.expected + len(token_ids), written=0)

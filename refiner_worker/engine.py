@@ -27,7 +27,7 @@ EXCLUDING_BIAS = -1e9
 
 
 DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.COPY: 10}
-"""Most tokens drafted in one step; our proposer drafts fewer where few agree."""
+"""Most tokens drafted in one step; our proposer drafts fewer if few agree."""
 REPLICA_SPLITS = (
     "tensor_model_parallel_size",
     "data_parallel_size",
@@ -54,7 +54,7 @@ class Decoded:
     """One output and what it cost.
 
     Attributes:
-        token_ids: the output, end token included where it ended.
+        token_ids: the output, end token included if it ended.
         generated_tokens: tokens the engine generated; each took a forward pass of its own, unless
             the engine speculates.
         engine_calls: requests sent.
@@ -152,7 +152,7 @@ def server_overrides(
         draft_tokens: most tokens drafted in one step; None for DRAFT_TOKENS. More save passes on
             long copies and cost what is drafted in vain; measured in docs/refiner.md.
 
-    Raises ValueError where the engine cannot do it, and for `auto`, which is no decoding method.
+    Raises ValueError if the engine cannot do it, and for `auto`, which is no decoding method.
     """
     decoding = Decoding(decoding)
     if decoding is Decoding.AUTO:

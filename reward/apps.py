@@ -64,7 +64,7 @@ async def compute_score(
 
     Returns:
         `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, and `judge_failed`:
-        1.0 where the judge or the problem, not the answer, was at fault. The score is 0.0 then and
+        1.0 if the judge or the problem, not the answer, was at fault. The score is 0.0 then and
         must not be trained on. With `show_failing_test` also `failing_test`, see that function.
 
     Raises:
@@ -110,7 +110,7 @@ def failing_test(problem: Problem, result: JudgeResult) -> str:
     """The first test that the program does not pass, as text for a reader.
 
     Its verdict, what the program is given, and what it should answer, each cut to SHOWN_CHARACTERS.
-    Empty where all tests are passed, or none could be run.
+    Empty if all tests are passed, or none could be run.
     """
     for test, outcome in zip(problem.tests, result.outcomes, strict=False):
         if outcome.verdict in (Verdict.COMPILE_ERROR, Verdict.INTERNAL_ERROR):

@@ -67,7 +67,7 @@ async def compute_score(
     Returns:
         `score`: (raw - offset) / scale, increasing in the raw one, so that the filter compares the
         same; `raw_score`; `degenerate`: whether a guard answered in the model's place;
-        `judge_failed`: 1.0 where the server did not answer. The score is 0.0 then and must not be
+        `judge_failed`: 1.0 if the server did not answer. The score is 0.0 then and must not be
         trained on.
 
     Raises:

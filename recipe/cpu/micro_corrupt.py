@@ -1,4 +1,4 @@
-"""Wrong programs for the warm start: what a sloppy writer writes, and what a refiner must mend.
+"""Wrong programs for the warm start: what a sloppy writer writes, and what a refiner must correct.
 
 Six in ten are slips of meaning (another operation, constant or input form, otherwise well written),
 the rest are slips of the pen (a bracket, a colon, a line, a character is gone; a name is confused).

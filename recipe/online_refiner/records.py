@@ -107,7 +107,7 @@ class RefinedRollout:
 
     Attributes:
         token_mask: U flags, 1 on the tokens of a' that the constraint is on.
-        cross_entropy: c_t in nats on all U tokens, 0 where it is not asked for; None until it is
+        cross_entropy: c_t in nats on all U tokens, 0 if it is not asked for; None until it is
             measured.
         states: self-fed only, for each of the U tokens the step of a in whose state the policy is
             asked for it, -1 if it is not asked for; None if the policy reads a' itself.

@@ -85,7 +85,7 @@ def _parse_options() -> argparse.Namespace:
 def measure(arguments: Sequence[str]) -> tuple[float, float, float]:
     """Wall time and CPU time in seconds, and peak resident memory in MiB, of a Python process.
 
-    Raises RuntimeError where it fails.
+    Raises RuntimeError if it fails.
     """
     command = [sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": str(REPO_ROOT)}

@@ -1,7 +1,7 @@
 """The refiner's life beside verl's own servers.
 
-Awake while rollouts are made; asleep while the actor trains, where both share GPUs. Launched when
-the policy's servers are asleep for the first time, or beside them where each has memory of its own.
+Awake while rollouts are made; asleep while the actor trains, if both share GPUs. Launched when
+the policy's servers are asleep for the first time, or beside them if each has memory of its own.
 A run that does not refine has none, and every call does nothing; nor has one in which the policy's
 servers refine on their base weights.
 """
@@ -102,7 +102,7 @@ class RefinerServers:
         )
 
     def client(self, policy: LLMServerClient) -> Generator | None:
-        """The client that the agent loops refine through; None where nothing is refined.
+        """The client that the agent loops refine through; None if nothing is refined.
 
         Args:
             policy: the client of the policy's servers, which refine where the base is shared.
@@ -151,7 +151,7 @@ class RefinerServers:
         return self._lost_total > 0 and self._plan.settings.refiner.on_failure == "stop"
 
     def stop_if_lost(self) -> None:
-        """Raise RefinerLostError where a server has died and `refiner.on_failure` is `stop`."""
+        """Raise RefinerLostError if a server has died and `refiner.on_failure` is `stop`."""
         if self.must_stop:
             raise RefinerLostError(
                 f"refiner.on_failure='stop', and servers of the refiner died: {self._lost_total}. "
