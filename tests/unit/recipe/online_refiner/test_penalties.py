@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from memory_queue import MemoryQueue
 from transfer_queue import KVBatchMeta
 
-from recipe.online_refiner.agent_loop import refinable
 from recipe.online_refiner.choices import Place
 from recipe.online_refiner.method.constraint import Penalty
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
@@ -79,10 +77,3 @@ def test_each_place_leaves_the_other_alone(queue: MemoryQueue, other: Place | No
         assert queue.field("rm_scores") == before[0]
     take_from_advantages(BATCH, None if other is Place.ADVANTAGES else found)
     assert (queue.field("rm_scores"), queue.field("advantages")) == before
-
-
-def test_an_accepted_refinement_sets_a_rollout_apart_and_nothing_else_does() -> None:
-    all_wrong = [refinable(-0.3, False, session) for session in range(3)]
-    assert np.std(all_wrong) == 0
-    assert np.std([*all_wrong, refinable(-0.3, True, 3)]) > 0
-    assert np.std([refinable(-0.3, True, session) for session in range(3)]) > 0
