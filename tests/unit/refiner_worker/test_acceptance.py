@@ -95,3 +95,21 @@ def test_what_cannot_be_exact_is_refused(arguments: dict[str, float], message: s
 
 def test_greedy_ignores_what_cuts_off_the_tail() -> None:
     assert Sampling(0.0, top_p=0.5, top_k=3).greedy
+
+
+def test_the_lowest_temperature_that_vllm_obeys_is_accepted() -> None:
+    assert Sampling(0.01, vocabulary_size=3).probability(1, score(t1=0.6, t2=0.3, t3=0.1)) == 1.0
+
+
+def test_as_many_tokens_are_listed_as_there_are_up_to_the_engines_maximum() -> None:
+    assert Sampling(0.5, vocabulary_size=3).listed == 3
+    assert Sampling(0.5, vocabulary_size=1000).listed == 20
+
+
+def test_the_bounds_may_differ_by_the_tolerance_itself_and_their_middle_is_taken() -> None:
+    uneven = score(t1=0.6, t2=0.3)
+    low, high = tempered_probability(1, uneven, 0.5, vocabulary_size=4)
+    at_the_limit = Sampling(0.5, vocabulary_size=4, tolerance=high - low)
+    assert at_the_limit.probability(1, uneven) == (low + high) / 2
+    below = Sampling(0.5, vocabulary_size=4, tolerance=(high - low) * 0.999)
+    assert below.probability(1, uneven) is None

@@ -118,3 +118,28 @@ def test_a_cross_entropy_that_is_not_finite_drops_the_refinement(composed: Compo
     constraint.after_labels(step, [torch.tensor([1.0, torch.inf, 4.0])])
     assert step.accepted == []
     assert constraint.penalty(step) is None
+
+
+def test_self_fed_penalties_of_different_lengths_are_padded_on_the_right(composed: Compose) -> None:
+    constraint, _ = opened(composed, "constraint.inject=reward", "constraint.lambda=0.5")
+    rollouts = [
+        rollout("a", (5,), refinement((9,), (0,))),
+        rollout("b", (5, 6), refinement((5, 9), (1, 0))),
+    ]
+    step = step_of(rollouts, conditioning=constraint.conditioning)
+    constraint.after_labels(step, [torch.tensor([1.0]), torch.tensor([2.0, 4.0])])
+    penalty = constraint.penalty(step)
+    assert penalty is not None
+    assert penalty.keys == ("a", "b")
+    assert penalty.values_BT.tolist() == [[0.5, 0.0], [1.0, 2.0]]
+
+
+def test_an_adaptive_lambda_may_have_equal_bounds_and_no_lower_one_above(composed: Compose) -> None:
+    def faults(*changes: str) -> str:
+        plan = resolve(composed("constraint.schedule=adaptive", *changes))
+        return "".join(constraint_class(plan.config).faults(plan))
+
+    assert faults("constraint.lambda=0.5", "constraint.lambda_end=0.5") == ""
+    assert "Fix: lower it" in faults("constraint.lambda=0.5", "constraint.lambda_end=0.6")
+    constant = ("constraint.schedule=constant", "constraint.lambda=0.5")
+    assert faults(*constant, "constraint.lambda_end=0.6") == ""

@@ -100,6 +100,15 @@ def test_the_term_is_the_weighted_cross_entropy(mode: str) -> None:
     assert metrics["sft_loss"].aggregate() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_term_is_multiplied_by_the_ranks_over_which_verl_averages(mode: str) -> None:
+    _, without, _ = losses(mode, weights=[0.0, 0.0], dp_size=3)
+    _, loss, metrics = losses(mode, weights=[0.5, 0.25], dp_size=3)
+    expected = 3 * (0.5 * 3.0 + 0.25 * 0.5)
+    assert (loss - without).item() == pytest.approx(expected)
+    assert metrics["sft_loss"].aggregate() == pytest.approx(expected)
+
+
 def test_the_cross_entropy_of_numbered_rows_is_reported_and_of_no_other() -> None:
     _, _, metrics = losses("token-mean", weights=[0.5, 0.25])
     assert metrics["refine_ce"] == [(1, [3.0, 0.5])]
