@@ -259,7 +259,7 @@ def _replaced(state: State, token_ids: Sequence[int]) -> State:
 
 
 def _continued(state: State, request: Request, reply: Reply) -> State:
-    """Free tokens; join the draft again where their last ones are found in it."""
+    """Free tokens; join the draft again if their last ones are found in it."""
     written = state.written + len(reply.token_ids)
     state = _append(replace(state, written=written), reply.token_ids, _Phase.FREE)
     if state.finished or len(reply.token_ids) < request.max_tokens:

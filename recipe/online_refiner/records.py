@@ -31,7 +31,7 @@ class Refinement:
         refined_reward: R(a'), unshaped; None without a judged a'.
         accepted: whether the filter accepts a'.
         token_ids: a', EOS included; empty if there is none.
-        copied: U flags, 1 if the token stands in a at the aligned place.
+        copied: U flags, 1 if the token is in a at the aligned place.
         divergence: index of the first token that differs from a at the same index.
         sources: U half-open ranges of tokens of a that each token copies or replaces.
         edit_distance: token edits from a to a'.

@@ -15,7 +15,7 @@ def feedback_text(kind: Feedback, extras: Mapping[str, Any]) -> str:
 
     Args:
         extras: what the reward function returned: `verdict`, `passed` and `total`, and
-            `failing_test` where it has one.
+            `failing_test` if it has one.
     """
     if kind is Feedback.NONE:
         return ""

@@ -50,7 +50,7 @@ class RefinerServers:
         self.launched: tuple[float, float] | None = None
 
     def add_pool(self, pools: dict[str, list[int]]) -> None:
-        """Add the refiner's GPUs per node to verl's resource pools, where it has its own."""
+        """Add the refiner's GPUs per node to verl's resource pools, if it has its own."""
         if self._plan.has_own_pool:
             pool = self._plan.settings.refiner.pool
             pools[REFINER_POOL] = [pool.n_gpus_per_node] * pool.nnodes
@@ -105,7 +105,7 @@ class RefinerServers:
         """The client that the agent loops refine through; None if nothing is refined.
 
         Args:
-            policy: the client of the policy's servers, which refine where the base is shared.
+            policy: the client of the policy's servers, which refine if the base is shared.
         """
         if self._plan.shares_base:
             return OnBaseWeights(policy)
@@ -127,7 +127,7 @@ class RefinerServers:
         self._is_loaded = False
 
     def load_average(self) -> None:
-        """Have the servers, which are awake, load the average where it is new to them."""
+        """Have the servers, which are awake, load the average if it is new to them."""
         if self._replicas is not None and self.average.path is not None and not self._is_loaded:
             self._replicas.load(str(self.average.path))
             self._is_loaded = True

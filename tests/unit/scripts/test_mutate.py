@@ -54,12 +54,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     yield made
 
 
-def whats(path: Path) -> set[tuple[str, str]]:
+def changes_of(path: Path) -> set[tuple[str, str]]:
     return {(one.function, one.what) for one in mutations_of(path)}
 
 
 def test_each_operator_constant_condition_and_statement_is_changed_once(module: ModuleType) -> None:
-    assert whats(Path(str(module.__file__))) == {
+    assert changes_of(Path(str(module.__file__))) == {
         ("", "`2` → `3`"),
         ("scaled", "`3` → `4`"),
         ("scaled", "`return value * FACTOR` → `return None`"),
