@@ -52,11 +52,11 @@ async def compute_score(
     extra_info: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Judge one answer.
+    """Judge one response.
 
     Args:
         data_source: name of the data set; every one is judged alike.
-        solution_str: the whole decoded answer.
+        solution_str: the whole decoded response.
         ground_truth: APPS's `input_output` as JSON.
         extra_info: `problem_id` names the problem in log lines and in the queue; `question` is the
             text whose examples `drop_prompt_examples` leaves out.
@@ -80,7 +80,7 @@ async def compute_score(
     try:
         problem = _problem(ground_truth, problem_id, shown, config.min_tests)
     except MalformedProblem as error:
-        # Every answer has the same keys: verl puts the extras of a batch into columns.
+        # Every result has the same keys: verl puts the extras of a batch into columns.
         return _malformed(str(error)) | ({"failing_test": ""} if config.show_failing_test else {})
     code = extract(solution_str, Extract(config.extract))
     if _uses_ray(config):

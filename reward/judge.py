@@ -160,7 +160,7 @@ class Judge:
         start = time.monotonic()
         total = len(problem.tests)
         if code is None:
-            outcomes = [TestOutcome(Verdict.COMPILE_ERROR, "no program in the answer")]
+            outcomes = [TestOutcome(Verdict.COMPILE_ERROR, "no program in the response")]
         else:
             outcomes = self._attempts(problem, code)
         return self._result(outcomes, total, time.monotonic() - start)

@@ -22,12 +22,12 @@ _NAME = re.compile(r"\b[a-z]\b")
 
 
 def fenced(program: str) -> str:
-    """The answer that holds this program: one ```python block, nothing else."""
+    """The response that holds this program: one ```python block, nothing else."""
     return f"{FENCE}python\n{program}\n{FENCE}"
 
 
 def corrupt(task: Task, style: Style, rng: random.Random) -> str:
-    """An answer to `task` with one slip in it; never equal to the right one in this style."""
+    """A response to `task` with one slip in it; never equal to the right one in this style."""
     right = fenced(task.program(style))
     while True:
         if rng.random() < SEMANTIC_SHARE:

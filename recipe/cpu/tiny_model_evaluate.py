@@ -74,7 +74,7 @@ def evaluate(
 
 
 def summarise(first: Judged, refined: Judged) -> Figures:
-    """The fractions of paired answers; a fraction of nothing is nan."""
+    """The fractions of paired responses; a fraction of nothing is nan."""
     right = [result.verdict is Verdict.ACCEPTED for result in first.results]
     same = [a == b for a, b in zip(first.answers, refined.answers, strict=True)]
     fixed = [result.verdict is Verdict.ACCEPTED for result in refined.results]
@@ -95,7 +95,7 @@ def generate(
     prompts: Sequence[list[dict[str, str]]],
     temperature: float,
 ) -> list[str]:
-    """One answer per prompt, without special tokens."""
+    """One response per prompt, without special tokens."""
     rows = [prompt_ids(tokenizer, messages) for messages in prompts]
     padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
     sampling: dict[str, float] = {"do_sample": temperature > 0}

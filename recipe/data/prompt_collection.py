@@ -165,7 +165,7 @@ def hold_out(
 
 
 def to_row(conversation: Conversation, split: str, index: int) -> dict[str, Any]:
-    """The dataset row of one conversation; a reward model scores it, so there is no answer."""
+    """The dataset row of one conversation; a reward model scores it, so no output is expected."""
     return {
         "data_source": DATA_SOURCE,
         "prompt": conversation.messages,
