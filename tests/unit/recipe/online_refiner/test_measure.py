@@ -50,9 +50,9 @@ def test_the_cross_entropy_is_minus_the_log_prob_of_each_token_given_the_prompt(
 
 def test_copies_of_the_shortest_row_fill_the_ranks_up(queue: MemoryQueue) -> None:
     class Watching(WorkerGroup):
-        def compute_log_prob(self, batch: object) -> object:  # type: ignore[override]
+        def compute_log_prob(self, batch: object) -> object:
             self.rows = list(queue.field("input_ids", PARTITION).values())
-            return super().compute_log_prob(batch)  # type: ignore[arg-type]
+            return super().compute_log_prob(batch)
 
     workers = Watching(queue, ranks=2)
     found = measure(accepted(), workers, temperature=1.0, micro_batch_size=2)
@@ -68,8 +68,8 @@ def test_nothing_accepted_is_no_pass(queue: MemoryQueue) -> None:
 
 def test_a_row_whose_cross_entropy_is_not_finite_is_left_out(queue: MemoryQueue) -> None:
     class Broken(WorkerGroup):
-        def compute_log_prob(self, batch: object) -> object:  # type: ignore[override]
-            super().compute_log_prob(batch)  # type: ignore[arg-type]
+        def compute_log_prob(self, batch: object) -> object:
+            super().compute_log_prob(batch)
             first = next(iter(queue.partitions[PARTITION].values()))
             first["log_probs"] = torch.full_like(first["log_probs"], -torch.inf)
             return batch
