@@ -22,6 +22,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     **{ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult},
     **{ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd},
 }
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 SKIPPED_FIELDS = {"annotation", "returns", "decorator_list", "bases"}
 SKIPPED_NODES = (ast.Assert, ast.JoinedStr)
 
@@ -79,10 +80,10 @@ def mutations_of(path: Path) -> Iterator[Mutation]:
             yield Mutation(path, line, place.function, what, changed)
 
 
-def functions(tree: ast.AST, scope: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+def functions(tree: ast.AST, scope: str = "") -> Iterator[tuple[str, Function]]:
     """The functions of a module and of its classes, by qualified name; none within a function."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield f"{scope}{node.name}", node
         elif isinstance(node, ast.ClassDef):
             yield from functions(node, f"{scope}{node.name}.")

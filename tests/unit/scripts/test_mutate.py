@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ class Pair:
         if found:
             found.append(1)
         return cls(found[-1])
+
+async def waited(value: int) -> int:
+    return value
 '''
 
 
@@ -74,12 +78,13 @@ def test_each_operator_constant_condition_and_statement_is_changed_once(module: 
         ("Pair.of", "`1` → `2`"),
         ("Pair.of", "`return cls(found[-1])` → `return None`"),
         ("Pair.of", "`-1` → `1`"),
+        ("waited", "`return value` → `return None`"),
     }
 
 
 def test_the_functions_of_a_file_have_the_names_that_mutations_give(module: ModuleType) -> None:
     names = {name for name, _ in functions(ast.parse(SOURCE))}
-    assert names == {"scaled", "Pair.total", "Pair.of"}
+    assert names == {"scaled", "Pair.total", "Pair.of", "waited"}
 
 
 def swapped(module: ModuleType, what: str) -> None:
@@ -127,7 +132,8 @@ def test_the_calls_of_each_function_are_noted_until_the_code_is_swapped_back(
     mutate.note_calls(path, called)
     assert module.Pair(1).total == 2
     module.scaled(1)
-    assert called == {(path, "Pair.total"), (path, "scaled")}
+    asyncio.run(module.waited(1))
+    assert called == {(path, "Pair.total"), (path, "scaled"), (path, "waited")}
     called.clear()
     mutate.swap(path, ast.parse(SOURCE))
     module.scaled(1)

@@ -227,3 +227,25 @@ def test_every_injection_needs_refinements_and_is_called_by_its_choices(
     assert type(constraint).describe(constraint.plan.settings) == (
         f"dynamic, inject={inject}, conditioning=teacher_forcing, λ=0.5"
     )
+
+
+def test_teacher_forced_penalties_are_laid_out_row_by_row_however_long(composed: Compose) -> None:
+    constraint = made(composed, "constraint.inject=advantage", "constraint.lambda=1")
+    rollouts = [
+        rollout("a_0", (5,), refinement((7, 8), (0, 0))),
+        rollout("b_0", (5, 6, 7), refinement((9,), (0,))),
+    ]
+    penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0), (4.0,)]))
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+
+
+def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compose) -> None:
+    aligned = ("constraint.inject=advantage", "constraint.align=edit", "constraint.lambda=1")
+    rollouts = [
+        rollout("a_0", (5, 6, 7), refinement((8,), (0,), sources=[(1, 3)])),
+        rollout("b_0", (5,), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
+    ]
+    penalty = made(composed, *aligned).penalty(step_of(rollouts, [(4.0,), (1.0, 2.0)]))
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[0.0, 2.0, 2.0], [3.0, 0.0, 0.0]]

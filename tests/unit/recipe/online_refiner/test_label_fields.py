@@ -71,8 +71,21 @@ def test_without_verls_pass_the_labelled_rows_are_forwarded_and_no_more_than_fil
     actor.measure(batch_of(), 0.5, micro_batch_size=1)
     (seen,) = workers.seen
     assert seen.keys == ["c", "a"]
+    assert seen.extra_info == {
+        "calculate_entropy": False,
+        "temperature": 0.5,
+        "compute_loss": True,
+        "refine_measure": True,
+        "distillation_use_topk": True,
+        "distillation_only": False,
+    }
     assert actor.cross_entropy is not None
     assert [one.tolist() for one in actor.cross_entropy] == [[2.5]]
+
+
+def test_what_else_verl_asks_of_the_worker_group_is_its_own(queue: MemoryQueue) -> None:
+    workers = WorkerGroup(queue)
+    assert AskedActor(workers, LABELS).seen is workers.seen
 
 
 def test_labels_ride_on_the_policys_rows_in_the_update(queue: MemoryQueue) -> None:
