@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.blocks import plan_blocks
 from refiner_worker.chat import Chat
 from refiner_worker.decoding import Decoding, VerifySettings
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RefineTask:
-    """One answer to refine.
+    """One response to refine.
 
     Attributes:
         messages: the prompt s0 as chat messages.
@@ -83,13 +83,13 @@ class RefinerClient:
         if Decoding(decoding) is Decoding.VERIFY:
             self._verify = VerifySettings(
                 # The model's last layer may be padded beyond the tokenizer; twice is ample.
-                law=Law(temperature, vocabulary_size=2 * len(chat.tokenizer)),
+                sampling=Sampling(temperature, vocabulary_size=2 * len(chat.tokenizer)),
                 max_tokens=limits.max_output_tokens,
                 end_ids=self._reader.end_ids,
             )
 
     async def refine(self, task: RefineTask) -> RefinerReply:
-        """Refine one answer; see `RefineTask`."""
+        """Refine one response; see `RefineTask`."""
         ends_s = asyncio.get_running_loop().time() + self._limits.deadline_s
         late = Outcome.DEADLINE
         if task.until_s is not None and task.until_s < ends_s:

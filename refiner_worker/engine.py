@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from refiner_worker.acceptance import Law, TokenScore
+from refiner_worker.acceptance import Sampling, TokenScore
 from refiner_worker.decoding import (
     Decoding,
     Reply,
@@ -27,7 +27,7 @@ EXCLUDING_BIAS = -1e9
 
 
 DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.COPY: 10}
-"""Most tokens drafted in one step; our proposer drafts fewer where few agree."""
+"""Most tokens drafted in one step; our proposer drafts fewer if few agree."""
 REPLICA_SPLITS = (
     "tensor_model_parallel_size",
     "data_parallel_size",
@@ -54,7 +54,7 @@ class Decoded:
     """One output and what it cost.
 
     Attributes:
-        token_ids: the output, end token included where it ended.
+        token_ids: the output, end token included if it ended.
         generated_tokens: tokens the engine generated; each took a forward pass of its own, unless
             the engine speculates.
         engine_calls: requests sent.
@@ -92,7 +92,7 @@ class Engine:
         generated = scored = 0
         while (request := next_request(state)) is not None:
             output = await self._ask(
-                [*prompt_ids, *request.continuation], _wishes(request, settings.law)
+                [*prompt_ids, *request.continuation], _wishes(request, settings.sampling)
             )
             state = advance(state, _reply(output, request), self._coin)
             generated += len(output.token_ids)
@@ -119,10 +119,10 @@ class Engine:
         )
 
 
-def _wishes(request: Request, law: Law) -> dict[str, Any]:
+def _wishes(request: Request, sampling: Sampling) -> dict[str, Any]:
     wishes: dict[str, Any] = {"max_tokens": request.max_tokens}
     if request.scored:
-        wishes["prompt_logprobs"] = law.listed
+        wishes["prompt_logprobs"] = sampling.listed
     if request.excluded is not None:
         wishes["logit_bias"] = {request.excluded: EXCLUDING_BIAS}
     return wishes
@@ -163,7 +163,7 @@ def server_overrides(
         draft_tokens: most tokens drafted in one step; None for DRAFT_TOKENS. More save passes on
             long copies and cost what is drafted in vain; measured in docs/refiner.md.
 
-    Raises ValueError where the engine cannot do it, and for `auto`, which is no decoding method.
+    Raises ValueError if the engine cannot do it, and for `auto`, which is no decoding method.
     """
     decoding = Decoding(decoding)
     if decoding is Decoding.AUTO:

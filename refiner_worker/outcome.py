@@ -12,8 +12,8 @@ class Outcome(StrEnum):
     TOO_LONG was not sent, since the prompt is over its budget; NO_RESPONSE neither, since the
     rollout is reasoning that was cut off, with nothing to refine. TRUNCATED did not end within the
     limit; REPETITIVE neither, and was caught in a loop. EMPTY is nothing, blanks or reasoning
-    alone, WRONG_SCRIPT an answer in letters that neither prompt nor rollout uses. DEADLINE came too
-    late for its own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
+    alone, WRONG_SCRIPT a response in letters that neither prompt nor rollout uses. DEADLINE came
+    too late for its own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
     """
 
     REFINED = "refined"
@@ -39,11 +39,11 @@ class RefineLimits:
     """Bounds on one refinement.
 
     Attributes:
-        max_prompt_tokens: longest refiner prompt (template, problem and answer together).
+        max_prompt_tokens: longest refiner prompt (template, problem and response together).
         max_response_tokens: longest refinement; what does not end within it is dropped.
         deadline_s: seconds from asking to answer, waiting in the queue included.
         max_concurrency: refinements of this client under way at once.
-        block_tokens: longest block of an answer that is refined at a time; None for all of it.
+        block_tokens: longest block of a response that is refined at a time; None for all of it.
     """
 
     max_prompt_tokens: int
@@ -92,7 +92,7 @@ class Written:
 class RefinerReply:
     """One refined response: token ids as the policy would have written them, EOS included.
 
-    `token_ids` is empty where the outcome has failed and equals the answer where it is verbatim.
+    `token_ids` is empty if the outcome has failed and equals the rollout if it is verbatim.
     `generated_tokens`, `engine_calls` and `scored_tokens` count what the engine did for it,
     whatever became of it, without the call that was under way when it failed or came too late; see
     `engine.Decoded`. `written` is None if the refiner did not write the refinement in one piece.

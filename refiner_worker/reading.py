@@ -16,7 +16,7 @@ class AnswerReader:
 
     Args:
         chat: how the policy's chats are written.
-        template: whose answer marks are taken off where the refiner echoes them.
+        template: whose answer marks are taken off if the refiner echoes them.
         end_ids: tokens beside the policy's at which the refiner's engine stops.
     """
 
@@ -47,7 +47,7 @@ class AnswerReader:
     def answer(
         self, output_ids: Sequence[int], answer_ids: Sequence[int], max_tokens: int
     ) -> RefinerReply:
-        """What the refiner made of the whole answer; at most `max_tokens` tokens, EOS included."""
+        """What the refiner made of the whole response, `max_tokens` tokens at most with EOS."""
         if refused := self._unfinished(output_ids, max_tokens):
             return RefinerReply(refused)
         text = self.text(output_ids)
@@ -102,7 +102,7 @@ class AnswerReader:
         return RefinerReply(Outcome.REFINED, tuple(kept))
 
     def _parsed(self, text: str) -> str:
-        """The refined answer in an output, without the refiner's reasoning and its echoes."""
+        """The refined response in an output, without the refiner's reasoning and its echoes."""
         response = response_text(text, opened=self._chat.opens_reasoning)
         return "" if response is None else parse_refinement(self._template, response)
 

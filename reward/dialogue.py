@@ -34,8 +34,8 @@ class Guards:
     """Answers that a reward model is easily fooled by, and what they get in its place (ours).
 
     Attributes:
-        max_repetition: share of repeated word 4-grams above which an answer is degenerate.
-        degenerate_score: what an empty or a degenerate answer gets.
+        max_repetition: share of repeated word 4-grams above which a response is degenerate.
+        degenerate_score: what an empty or a degenerate response gets.
     """
 
     max_repetition: float = 0.5
@@ -62,12 +62,12 @@ async def compute_score(
     max_repetition: float = Guards.max_repetition,
     degenerate_score: float = Guards.degenerate_score,
 ) -> dict[str, Any]:
-    """The reward model's score of one answer.
+    """The reward model's score of one response.
 
     Returns:
         `score`: (raw - offset) / scale, increasing in the raw one, so that the filter compares the
         same; `raw_score`; `degenerate`: whether a guard answered in the model's place;
-        `judge_failed`: 1.0 where the server did not answer. The score is 0.0 then and must not be
+        `judge_failed`: 1.0 if the server did not answer. The score is 0.0 then and must not be
         trained on.
 
     Raises:
@@ -94,7 +94,7 @@ async def compute_score(
 
 
 def render(tokenizer: Any, conversation: str | None, answer: str) -> str:
-    """Conversation and answer in the reward model's chat template, without its start token.
+    """Conversation and response in the reward model's chat template, without its start token.
 
     The servers add the start token again. Raises ValueError without a conversation.
     """

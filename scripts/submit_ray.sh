@@ -22,7 +22,7 @@ command resumes a run from its last checkpoint. Ctrl-C stops following, not the 
 Where the cluster asks for a token, it is taken from RAY_AUTH_TOKEN or ~/.ray/auth_token, as Ray's own heads do.
 
 Needs the same environment (Python, verl, engine) on every node, and for data, models and runs storage that all nodes
-share. Passed on where they are set: ONLINE_REFINER_DATA and ONLINE_REFINER_RUNS (absolute: a job runs in a temporary
+share. Passed on if they are set: ONLINE_REFINER_DATA and ONLINE_REFINER_RUNS (absolute: a job runs in a temporary
 copy of this folder; default data/ and runs/ of this checkout), HF_HOME, HF_HUB_OFFLINE and every name in
 ONLINE_REFINER_PASS_ON. Secrets are better set on the nodes: Ray shows a job's variables on its dashboard.
 EOF
@@ -60,7 +60,7 @@ done
 (($#)) || fail "nothing to run" "name at least experiment=... and hardware=..."
 command -v ray >/dev/null || fail "ray is not on the PATH" "activate the environment that the cluster has"
 
-# Ray 2.60's head asks for a token where it finds one, but its job client sends none unless told to.
+# Ray 2.60's head asks for a token if it finds one, but its job client sends none unless told to.
 if [[ -z "${RAY_AUTH_MODE:-}" && (-n "${RAY_AUTH_TOKEN:-}" || -f "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}") ]]; then
     export RAY_AUTH_MODE=token
 fi

@@ -118,7 +118,7 @@ def _counts_with_episodes(run: Run) -> Counts:
 
 
 def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The values at `steps`, 0 where the series has none."""
+    """The values at `steps`, 0 if the series has none."""
     known = dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
     return np.array([known.get(step, 0.0) for step in steps.tolist()])
 

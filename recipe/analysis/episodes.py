@@ -24,8 +24,8 @@ from recipe.analysis.records import (
 class Episode:
     """A rollout a and its refinement a', as logged.
 
-    `copied` and `ce` have one entry per refined token; `ce` is in nats and is None where the
-    episode carries no constraint (a' was not accepted).
+    `copied` and `ce` have one entry per refined token; `ce` is in nats and is None if the
+    episode has no constraint (a' was not accepted).
     """
 
     step: int
@@ -101,7 +101,7 @@ def read_episode(path: Path, item: EpisodeDigest) -> Episode:
 
 
 def digest(record: Record, offset: int) -> tuple[EpisodeDigest | None, str | None]:
-    """Reduce a logged record to the numbers that tables and choices need and, where something is
+    """Reduce a logged record to the numbers that tables and choices need and, if something is
     amiss, name it: the same judgement as that of `parse_episode`, without building the episode.
     """
     flags = _flags(record)
@@ -133,7 +133,7 @@ def digest(record: Record, offset: int) -> tuple[EpisodeDigest | None, str | Non
 
 
 def mean_ce(digests: Iterable[EpisodeDigest]) -> tuple[float, float]:
-    """Mean CE in nats on copied and on edited tokens, every token counting once; NaN where there is
+    """Mean CE in nats on copied and on edited tokens, every token counting once; NaN if there is
     none.
     """
     items = list(digests)
@@ -146,7 +146,7 @@ def mean_ce(digests: Iterable[EpisodeDigest]) -> tuple[float, float]:
 
 
 def parse_episode(record: Record) -> tuple[Episode | None, str | None]:
-    """Turn a logged record into an `Episode` and, where something is amiss, name it.
+    """Turn a logged record into an `Episode` and, if something is amiss, name it.
 
     Without a step or flags there is no episode; a CE list that does not fit its tokens costs the
     episode only its CE.
@@ -179,7 +179,7 @@ def parse_episode(record: Record) -> tuple[Episode | None, str | None]:
 
 
 def _flags(record: Record) -> tuple[int, bool, bool] | None:
-    """Step, accepted and verbatim; None where one is missing or of another type."""
+    """Step, accepted and verbatim; None if one is missing or of another type."""
     step, accepted, verbatim = record.get("step"), record.get("accepted"), record.get("verbatim")
     if is_step(step) and isinstance(accepted, bool) and isinstance(verbatim, bool):
         return step, accepted, verbatim
@@ -193,7 +193,7 @@ def is_step(value: object) -> TypeGuard[int]:
 
 def _token_values(record: Record) -> tuple[Sequence[Any], Sequence[float], str | None]:
     """What is logged per refined token: whether it is copied, by truth value, and its CE in nats,
-    empty where there is none; and what is amiss.
+    empty if there is none; and what is amiss.
     """
     tokens, copied = _list(record.get("refined_tokens")), _list(record.get("copied"))
     if len(copied) != len(tokens):

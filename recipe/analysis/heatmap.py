@@ -82,7 +82,7 @@ class Page:
 
 
 def draw_heatmap(choice: Choice, theme: Theme) -> Figure:
-    """The picture of one episode; `ValueError` where its file changed since it was loaded."""
+    """The picture of one episode; `ValueError` if its file changed since it was loaded."""
     episode = choice.read()
     sides = sides_of(episode)
     page = _lay_out_page(choice, episode, sides, theme)
@@ -170,7 +170,7 @@ def _draw_side(axes: Axes, side: Side, page: Page) -> None:
 
 
 def _draw_cell(axes: Axes, cell: Cell, side: Side, page: Page) -> None:
-    """The background by CE, and the text; the sign for a line break only where CE colours it."""
+    """The background by CE, and the text; the sign for a line break only if CE colours it."""
     y = cell.row - side.rows.start
     heat = 0.0 if side.ce is None else float(page.norm(side.ce[cell.token]))
     if cell.breaks and heat < VISIBLE_HEAT:
@@ -224,7 +224,7 @@ def _draw_wedge(axes: Axes, row: float, column: float, theme: Theme) -> None:
 
 
 def _draw_colour_bar(figure: Figure, page: Page, exceeded: bool) -> None:
-    """The scale; pointed at its end where a token's CE lies beyond it."""
+    """The scale; pointed at its end if a token's CE lies beyond it."""
     bar = page.add_axes(figure, (page.left_in(1), 0.8, page.text_width_in - 0.15, 0.13))
     figure.colorbar(
         ScalarMappable(page.norm, page.colours),

@@ -53,7 +53,7 @@ class EpisodeView:
 
 
 def view_of(choice: Choice, why: str = "") -> EpisodeView:
-    """Read the episode and mark it; `ValueError` or `OSError` where its file changed or went."""
+    """Read the episode and mark it; `ValueError` or `OSError` if its file changed or went."""
     episode, run = choice.read(), choice.run
     before, after = sides_of(episode)
     limit = heat_limit(episode.ce or ())

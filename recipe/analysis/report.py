@@ -42,7 +42,7 @@ from recipe.analysis.tables import arms_table, write_summary_csv
 from recipe.analysis.verdict import write_verdict
 
 PAGE_NAME = "report.html"
-NO_HEATMAP = "No accepted refinement carries CE on both copied and edited tokens: no heat map."
+NO_HEATMAP = "No accepted refinement has CE on both copied and edited tokens: no heat map."
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Desk:
         return views
 
     def written(self, write: Callable[[], Iterable[Path]]) -> list[str]:
-        """Files about episodes, which are read again for it; none where one changed since."""
+        """Files about episodes, which are read again for it; none if one changed since."""
         try:
             return self.add(write())
         except (OSError, ValueError) as error:

@@ -36,7 +36,7 @@ RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl"})
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `total_steps` is what was planned, None where unknown; `variant` names the
+    """One run folder. `total_steps` is what was planned, None if unknown; `variant` names the
     values in which the run differs from others of its arm, which it is then not averaged with.
     """
 

@@ -18,7 +18,7 @@ MAX_WINDOW_STEPS = 10
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in numbers; NaN where the run did not log what is needed.
+    """One run in numbers; NaN if the run did not log what is needed.
 
     `steps` is the last that the run has reached, `compared_to` the last that all runs of its
     setting have: everything that is compared stops there. `reward_start` and `reward_end` are means
@@ -149,7 +149,7 @@ def _values(run: Run, metric: str | None, until: int | None = None) -> NDArray[n
 
 
 def _at(run: Run, metric: str | None, step: int) -> float:
-    """The metric at one step, NaN where it was not logged."""
+    """The metric at one step, NaN if it was not logged."""
     series = run.metrics.get(metric) if metric is not None else None
     found = np.array([]) if series is None else series.values[series.steps == step]
     return float(found[0]) if len(found) else math.nan
@@ -164,7 +164,7 @@ def _max(values: NDArray[np.float64]) -> float:
 
 
 def _wall_time_s(run: Run) -> float:
-    """From `started_at` to `finished_at` of run.json (ISO 8601), NaN where either is absent or
+    """From `started_at` to `finished_at` of run.json (ISO 8601), NaN if either is absent or
     unreadable.
     """
     try:

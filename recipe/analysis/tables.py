@@ -95,7 +95,7 @@ def _cell(row: Row, items: Sequence[RunSummary]) -> str:
 
 
 def write_summary_csv(summaries: Mapping[str, Sequence[RunSummary]], path: Path) -> Path:
-    """One line per run, unrounded; empty where a run did not log what is needed."""
+    """One line per run, unrounded; empty if a run did not log what is needed."""
     columns = [field.name for field in fields(RunSummary)]
     items = [item for members in summaries.values() for item in members]
     rows = [[getattr(item, column) for column in columns] for item in items]

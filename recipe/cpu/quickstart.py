@@ -94,7 +94,7 @@ class TrainingFailed(RuntimeError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options ask for; 0 where every arm came to its end."""
+    """Run what the options ask for; 0 if every arm came to its end."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.update(environment())
@@ -135,9 +135,9 @@ def _run_all(options: argparse.Namespace) -> int:
 
 
 def run(training: Training, command: list[str]) -> None:
-    """Train one arm, showing its steps; returns at once where it has been trained already.
+    """Train one arm, showing its steps; returns at once if it has been trained already.
 
-    Raises TrainingFailed where it does not come to its end.
+    Raises TrainingFailed if it does not come to its end.
     """
     metrics = training.folder / "metrics.jsonl"
     if last_step(metrics) >= training.steps:

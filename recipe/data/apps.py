@@ -80,7 +80,7 @@ class Converted:
 
     Attributes:
         accepted: in source order. quarantined: in source order, those refused by the check last.
-        checked: a check's findings, problem by problem, None where none was made.
+        checked: a check's findings, problem by problem, None if none was made.
     """
 
     split: str

@@ -1,4 +1,4 @@
-"""Writing prepared data: whole or not at all, and untouched where nothing would change."""
+"""Writing prepared data: whole or not at all, and untouched if nothing would change."""
 
 import json
 import os

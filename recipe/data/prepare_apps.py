@@ -20,7 +20,7 @@ from reward.sandbox.client import SandboxError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepares the dataset and prints its counts; 2 where the source cannot be used."""
+    """Prepares the dataset and prints its counts; 2 if the source cannot be used."""
     options = _parser().parse_args(arguments)
     try:
         card = prepare(options.source, options.out, options.splits, _prepare_options(options))

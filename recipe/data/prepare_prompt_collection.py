@@ -12,7 +12,7 @@ from recipe.data.sources import SourceError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare the dataset and print its counts; 2 where the source cannot be used."""
+    """Prepare the dataset and print its counts; 2 if the source cannot be used."""
     options = _parser().parse_args(arguments)
     try:
         card = prepare(options.source, options.out, _prepare_options(options))

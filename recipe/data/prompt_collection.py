@@ -68,7 +68,7 @@ class Converted:
 def prepare(source: str, out: Path, options: PrepareOptions | None = None) -> dict[str, Any]:
     """Write the dataset of `source` into `out` and return the data card.
 
-    Raises SourceError where the source is missing, or leaves too few rows for both splits.
+    Raises SourceError if the source is missing, or leaves too few rows for both splits.
     """
     options = options or PrepareOptions()
     items = open_source(source, ("train",))["train"]
@@ -165,7 +165,7 @@ def hold_out(
 
 
 def to_row(conversation: Conversation, split: str, index: int) -> dict[str, Any]:
-    """The dataset row of one conversation; a reward model scores it, so there is no answer."""
+    """The dataset row of one conversation; a reward model scores it, so no output is expected."""
     return {
         "data_source": DATA_SOURCE,
         "prompt": conversation.messages,
@@ -222,7 +222,7 @@ def _message(number: int, value: Any) -> Message:
 
 
 def _identity(item: Item, place: int) -> str:
-    """The record's own id, or its place in the source where it has none."""
+    """The record's own id, or its place in the source if it has none."""
     if isinstance(item, Unreadable):
         return item.problem_id
     own = item.get("id")

@@ -70,7 +70,7 @@ class Checked:
 
     @property
     def accepted(self) -> int | None:
-        """Which solution is accepted, the first of several; None where none was."""
+        """Which solution is accepted, the first of several; None if none was."""
         places = (i for i, verdict in enumerate(self.verdicts) if verdict == Verdict.ACCEPTED)
         return next(places, None)
 

@@ -40,7 +40,7 @@ Item = dict[str, Any] | Unreadable
 def open_source(source: str, splits: Sequence[str]) -> dict[str, Iterator[Item]]:
     """The items of each split of `source`, lazily.
 
-    Raises SourceError where a split is missing, or two would be made of the same problems.
+    Raises SourceError if a split is missing, or two would be made of the same problems.
     """
     path = _local(source)
     places = {split: _locate(path, split) for split in splits}

@@ -121,7 +121,7 @@ def model_card(name: str, trained: Trained, evaluations: Mapping[str, Evaluated]
 
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """The value at a dotted key; None if there is none."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

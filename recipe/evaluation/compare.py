@@ -145,7 +145,7 @@ def gain(arm: str, benchmark: str, before: Sequence[Judged], after: Sequence[Jud
 
 
 def _section(arms: Evaluations, protocol: str, k: int) -> str:
-    """The tables of one protocol; empty where nothing was evaluated under it."""
+    """The tables of one protocol; empty if nothing was evaluated under it."""
     benchmarks = [
         str(name)
         for name in Benchmark

@@ -32,7 +32,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 2, and one message, where something given cannot be used; 130 on Ctrl-C."""
+    """Run a command; 2, and one message, if something given cannot be used; 130 on Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         text = options.command(options)
@@ -207,7 +207,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help=f"local files; NAME is one of {', '.join(Benchmark)}")  # fmt: skip
     add("--protocol", nargs="+", default=list(ASKED), metavar="NAME",
         help=f"{', '.join(ASKED)} (default: all); apps is always asked as in training")  # fmt: skip
-    add("--out", required=True, type=Path, metavar="DIR", help="resumed where it exists")
+    add("--out", required=True, type=Path, metavar="DIR", help="resumed if it exists")
     add("--samples", type=int, default=1, help="responses per problem (default 1)")
     add("--temperature", type=float, default=0.0, help="default 0, greedy")
     add("--top-p", type=float, default=1.0)
@@ -217,7 +217,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, metavar="N", help="the first N problems of each file only")
     add("--mbpp-split", choices=[str(split) for split in MbppSplit], default=str(MbppSplit.ALL),
         help="by number; test is the 500 that most papers evaluate (default all)")  # fmt: skip
-    add("--tokenizer", help="where it is not the model's")
+    add("--tokenizer", help="if it is not the model's")
     add("--engine", action="append", default=[], metavar="KEY=VALUE",
         help="an argument of vllm.EngineArgs, such as max_model_len=4096; repeatable")  # fmt: skip
     add("--endpoint", metavar="URL", help="a server's /v1 instead of vLLM in this process")

@@ -37,7 +37,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
-    """The mean over problems, each counted once; nan where there is none.
+    """The mean over problems, each counted once; nan if there is none.
 
     Where every value is 0 or 1 (one sample a problem) the interval is Wilson's, otherwise the
     percentile bootstrap over problems (10,000 resamples, fixed seed). Both say how far another draw

@@ -70,7 +70,7 @@ class Tokens(StrEnum):
 
 
 class Align(StrEnum):
-    """Onto which tokens of a the cross entropy on a' is laid, whose length differs (ours)."""
+    """Onto which tokens of a the cross entropy on a' is put, whose length differs (ours)."""
 
     POSITION = "position"
     LAST = "last"

@@ -24,7 +24,7 @@ EXIT_BAD_CONFIG = 2
 
 
 def train(config: DictConfig) -> None:
-    """Check the config and train; raises ConfigError before Ray starts where it cannot run."""
+    """Check the config and train; raises ConfigError before Ray starts if it cannot run."""
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config

@@ -33,7 +33,7 @@ class Refinement:
         refined_reward: R(a'), unshaped; None without a judged a'.
         accepted: whether the filter accepts a'.
         token_ids: a', EOS included; empty if there is none.
-        copied: U flags, 1 if the token stands in a at the aligned place.
+        copied: U flags, 1 if the token is in a at the aligned place.
         divergence: index of the first token that differs from a at the same index.
         sources: U half-open ranges of tokens of a that each token copies or replaces.
         edit_distance: token edits from a to a'.
@@ -128,7 +128,7 @@ class RefinedRollout:
 
     Attributes:
         token_mask: U flags, 1 on the tokens of a' that the constraint is on.
-        cross_entropy: c_t in nats on all U tokens, 0 where it is not asked for; None until it is
+        cross_entropy: c_t in nats on all U tokens, 0 if it is not asked for; None until it is
             measured.
         states: self-fed only, for each of the U tokens the step of a in whose state the policy is
             asked for it, -1 if it is not asked for; None if the policy reads a' itself.

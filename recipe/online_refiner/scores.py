@@ -19,8 +19,9 @@ SCORE_KEY = "score"
 """The reward before any shaping, in what a reward function returns as a dict."""
 PLAIN_SCORE_KEY = "acc"
 """verl's name of a plain number that a reward function returned."""
-GAVE_UP_KEYS = ("timeout", "error")
-"""Set by verl's reward manager `rate_limited` where it put 0.0 in the place of a result."""
+UNSCORED_KEYS = (JUDGE_FAILED_KEY, "timeout", "error")
+"""With one of them a result needs no score. verl's reward manager `rate_limited` sets the last two,
+and puts 0.0 in the place of a result."""
 
 
 class ScoreError(ValueError):
@@ -34,7 +35,7 @@ def score_of(extras: Mapping[str, Any]) -> Score:
     result holds no number at all.
     """
     verdict = str(extras.get("verdict", ""))
-    if SCORE_KEY not in extras and any(extras.get(key) for key in GAVE_UP_KEYS):
+    if SCORE_KEY not in extras and any(extras.get(key) for key in UNSCORED_KEYS):
         return Score(0.0, verdict, judged=False)
     reward = _number(extras)
     if not math.isfinite(reward):
@@ -71,7 +72,7 @@ def group_value(extras: Mapping[str, Any], metric: str, shaped: float | None) ->
 def _number(extras: Mapping[str, Any]) -> float:
     value = extras.get(SCORE_KEY, extras.get(PLAIN_SCORE_KEY))
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     except (TypeError, ValueError) as error:
         raise ScoreError(
             "reward.custom_reward_function or reward.reward_manager: the reward before any shaping "

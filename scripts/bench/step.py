@@ -285,7 +285,7 @@ def report(
 
 
 def median(steps: Sequence[dict[str, float]], key: str) -> float:
-    """The median of a metric over steps; 0 where it is absent."""
+    """The median of a metric over steps; 0 if it is absent."""
     return statistics.median(step.get(key, 0.0) for step in steps)
 
 

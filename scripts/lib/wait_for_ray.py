@@ -1,6 +1,6 @@
 """Wait until a Ray cluster has all its nodes: wait_for_ray.py --address IP:PORT --nodes N.
 
-Exit status 1 where they have not all joined in time; the last line says what was missing.
+Exit status 1 if they have not all joined in time; the last line says what was missing.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import ray
 
 
 def joined(address: str) -> tuple[int, int]:
-    """Nodes alive and their GPUs; (0, 0) where the head does not answer yet."""
+    """Nodes alive and their GPUs; (0, 0) if the head does not answer yet."""
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError):

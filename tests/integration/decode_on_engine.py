@@ -22,7 +22,7 @@ from recipe.cpu.micro_apps import problems
 from recipe.cpu.micro_corrupt import corrupt, fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
-from refiner_worker.acceptance import Law, TokenScore
+from refiner_worker.acceptance import Sampling, TokenScore
 from refiner_worker.blocks import plan_blocks
 from refiner_worker.chat import Chat
 from refiner_worker.client import RefineLimits, RefinerClient, RefineTask
@@ -114,7 +114,7 @@ async def decode(
     engine: LocalVllm, temperature: float, cases: Sequence[Case], end_id: int
 ) -> list[tuple[Decoded, Decoded]]:
     """Each case decoded plainly and by verify-then-resume."""
-    how = VerifySettings(Law(temperature), MAX_TOKENS, frozenset({end_id}))
+    how = VerifySettings(Sampling(temperature), MAX_TOKENS, frozenset({end_id}))
     client = Engine(engine, temperature, sampling_extra("vllm"))
     plain = await asyncio.gather(*(client.plain(prompt, MAX_TOKENS) for prompt, _ in cases))
     verified = await asyncio.gather(*(client.verify(prompt, draft, how) for prompt, draft in cases))

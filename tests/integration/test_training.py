@@ -1,4 +1,4 @@
-"""One training on the real stack (verl, Ray, FSDP2, vLLM, judge, refiner), hurt in three ways.
+"""One training on the real stack (verl, Ray, FSDP2, vLLM, judge, refiner) with three faults.
 
 The refiner has two servers in a pool of its own. In the second step one of them hangs; then the
 whole training is killed, and resumed with the penalty in the advantages instead of the loss; then

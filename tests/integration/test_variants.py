@@ -109,7 +109,6 @@ class TestPpoOnDialogues:
         check_steps(metrics)
         for data in metrics.values():
             assert math.isfinite(data["critic/vf_loss"])
-            assert data["critic/rewards/mean"] == data["critic/score/mean"]
             assert data["constraint/improvement_ratio"] > 0.05
             assert data["constraint/penalty_mean"] > 0
             assert data["critic/returns/max"] <= data["critic/score/max"] + 1e-4

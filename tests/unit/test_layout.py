@@ -25,7 +25,7 @@ ROOMS = {
     "contract": ("contract",),
     "entry": ("main", "runner", "trainer", "late_join", "modes", "agent_loop"),
 }
-"""The rooms of the core from the lowest floor upwards, and the folders and modules in each."""
+"""The rooms of the core from the lowest layer upwards, and the folders and modules in each."""
 ARROWS = {
     "choices": set[str](),
     "plan": {"choices"},
@@ -217,10 +217,10 @@ def test_the_modules_of_the_core_import_each_other_in_no_circle() -> None:
 def test_the_plan_keeps_to_its_size() -> None:
     assert len(ROOMS) <= 12
     assert sum(map(len, ARROWS.values())) < 40
-    floors: dict[str, int] = {}
+    layers: dict[str, int] = {}
     for room in ROOMS:
-        floors[room] = 1 + max((floors[one] for one in ARROWS[room]), default=0)
-    assert max(floors.values()) <= 9
+        layers[room] = 1 + max((layers[one] for one in ARROWS[room]), default=0)
+    assert max(layers.values()) <= 9
 
 
 def test_what_decides_needs_neither_verl_nor_ray() -> None:

@@ -80,7 +80,7 @@ def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
         yield "`name` and `section` belong together: give both, or neither"
     for fault in chosen.faults(plan):
         if "Fix: " not in fault:
-            yield f"a fault must say how to mend it, after 'Fix: ': {fault!r}"
+            yield f"a fault must say how to fix it, after 'Fix: ': {fault!r}"
 
 
 def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
     if not bool(torch.isfinite(penalty.values_BT).all()):
         yield "a penalty must be finite"
     if penalty.values_BT.requires_grad:
-        yield "a penalty carries no gradient: detach it"
+        yield "a penalty has no gradient: detach it"
     for key, row in zip(penalty.keys, penalty.values_BT, strict=True):
         if bool(row[lengths[key] :].any()):
             yield "a penalty is 0 beyond the rollout's last token"

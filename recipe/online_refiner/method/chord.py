@@ -23,6 +23,7 @@ from recipe.online_refiner.method.groups import filters_groups, let_refinements_
 from recipe.online_refiner.method.maths import expert_weights
 from recipe.online_refiner.method.schedules import chord_mu
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
+from recipe.online_refiner.records import Prompt, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
 
@@ -115,7 +116,8 @@ def demonstrations(step: Step) -> list[Demonstration]:
 
     Also of prompts whose rollouts dynamic sampling dropped: what always fails needs them most.
     """
-    by_prompt = {one.uid: one for one in (*step.rollouts, *step.dropped) if one.reference}
+    prompts: list[Rollout | Prompt] = [*step.rollouts, *step.dropped]
+    by_prompt = {one.uid: one for one in prompts if one.reference}
     return [
         (one.prompt_ids, ids)
         for one in by_prompt.values()

@@ -143,11 +143,11 @@ def penalty_on_rollouts(
     Self-fed, each c_t is on the step that was asked for a'_t; otherwise `align` lays it there.
     """
     if settings.conditioning is Conditioning.SELF_FEEDING:
-        mass = [
+        penalties = [
             reduced(one.masked_cross_entropy[None], one.token_mask[None], settings.reduce)[0]
             for one in accepted
         ]
-        steps = [on_steps(one, values) for one, values in zip(accepted, mass, strict=True)]
+        steps = [on_steps(one, values) for one, values in zip(accepted, penalties, strict=True)]
         return pad_sequence(steps, batch_first=True)
     mask_BT = pad_sequence(
         [torch.tensor(one.rollout.response_mask) for one in accepted], batch_first=True

@@ -26,7 +26,7 @@ from recipe.online_refiner.settings import ConstraintSettings, Settings
 
 
 class DynamicSft(Dynamic):
-    """Makes the refinement more likely, where the penalties make the rollout less likely."""
+    """Makes the refinement more likely, while the penalties make the rollout less likely."""
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:

@@ -37,7 +37,7 @@ def token_mask(copied: list[int], divergence: int, which: Tokens) -> list[int]:
     """The token mask: flags over the U tokens of a', from its diff against a.
 
     Args:
-        copied: 1 if the token stands in a at the aligned place.
+        copied: 1 if the token is in a at the aligned place.
         divergence: index of the first token of a' that differs from a at the same index.
         which: the selection; `after_divergence` and `first_edit` both include the token at
             `divergence`; `aligned` takes all, and `states.states_of` says which have a state.
@@ -72,7 +72,7 @@ def aligned(
     tokens gets nothing.
 
     Args:
-        sources_BU2: `edit` only: half-open ranges of steps of a; anything where the value is 0.
+        sources_BU2: `edit` only: half-open ranges of steps of a; anything if the value is 0.
     """
     mask = response_mask_BT.to(values_BU.dtype)
     step_BT = (response_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -94,7 +94,7 @@ def return_to_go(
 ) -> torch.Tensor:
     """G_t = Σ_{u≥t} γ^(u-t)·q_u over a's unmasked steps; 0 on masked ones. Shape (B, T).
 
-    The paper's code base, OpenRLHF, cumulates a per-token penalty in this way when rewards are
+    The paper's code base, OpenRLHF, cumulates a per-token penalty like this when rewards are
     normalised by group. Steps are counted over unmasked tokens alone (ours).
     """
     mask_BT = response_mask_BT.to(penalty_BT.dtype)
@@ -164,7 +164,7 @@ def expert_weights(mask_RU: torch.Tensor, share: float, mini_batches: int) -> to
 
 
 def expert_token_factor(log_probs_BU: torch.Tensor) -> torch.Tensor:
-    """CHORD's φ = p·(1 - p), without a gradient: largest where the policy is in two minds. (B, U).
+    """CHORD's φ = p·(1 - p), without a gradient: largest if the policy is undecided. (B, U).
 
     Expert tokens that the policy finds very likely teach little, and very unlikely ones would
     throw it off (arXiv 2508.11408, section 3.3).

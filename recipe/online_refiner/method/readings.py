@@ -1,4 +1,4 @@
-"""Which configurations cannot read a' in the states of the rollout, or not in that way."""
+"""Which configurations cannot read a' in the states of the rollout, or not with these keys."""
 
 from __future__ import annotations
 

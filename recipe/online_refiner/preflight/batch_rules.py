@@ -73,7 +73,7 @@ def check_micro_batches(plan: RunPlan) -> Iterator[str]:
 
 
 def check_groups(plan: RunPlan) -> Iterator[str]:
-    """Groups have two rollouts where they are compared, and dynamic sampling can end."""
+    """Groups have two rollouts if they are compared, and dynamic sampling can end."""
     estimator = str(plan.config.algorithm.adv_estimator)
     rollouts = plan.config.actor_rollout_ref.rollout.n
     if estimator == "grpo" and rollouts < 2:

@@ -36,7 +36,7 @@ def check_gpus(plan: RunPlan) -> Iterator[str]:
         yield (
             f"trainer.n_gpus_per_node={plan.config.trainer.n_gpus_per_node}: the pools want "
             f"{sum(wanted.values())} GPUs ({named}), and the machine has {there}. Fix: lower it, "
-            "or take a hardware=*_reward_model group where a reward model is served"
+            "or take a hardware=*_reward_model group if a reward model is served"
         )
 
 

@@ -13,7 +13,7 @@ from recipe.online_refiner.choices import Source
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.servers.chat import policy_tokenizer
 from recipe.online_refiner.servers.refiner_engine import refiner_rollout
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.engine import Decoding, server_overrides
 
 SCORING_ENGINES = ("vllm", "sglang")
@@ -41,7 +41,7 @@ def check_decoding(plan: RunPlan) -> Iterator[str]:
     try:
         server_overrides(plan.decoding.decoding, plan.engine)
         if refiner.decoding is Decoding.VERIFY:
-            Law(refiner.temperature, vocabulary_size=2)
+            Sampling(refiner.temperature, vocabulary_size=2)
             if refiner.temperature > 0 and plan.config.actor_rollout_ref.rollout.full_determinism:
                 raise ValueError("requests with equal seeds do not draw independently")
     except ValueError as error:

@@ -45,7 +45,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the memory check found; None where the size of the GPUs is not known."""
+    """What the memory check found; None if the size of the GPUs is not known."""
 
     gpu_bytes: int
     peaks: Peaks

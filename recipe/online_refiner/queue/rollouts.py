@@ -35,7 +35,7 @@ def _column(values: Any) -> list[Any]:
 
 
 def stand_in_for_reference(batch: KVBatchMeta) -> None:
-    """Store the actor's log-probs as the reference's, where the KL only has to exist this step."""
+    """Store the actor's log-probs as the reference's, if the KL only has to exist this step."""
     data = tq.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["old_log_probs"]
     )
@@ -46,7 +46,7 @@ def stand_in_for_reference(batch: KVBatchMeta) -> None:
 def log_prob_metrics(batch: KVBatchMeta, with_reference: bool) -> dict[str, float]:
     """What the stored log-probs say of the policy: against the reference, and against its engine.
 
-    `monitor/kl_to_reference` in nats a response, where the reference was forwarded;
+    `monitor/kl_to_reference` in nats a response, if the reference was forwarded;
     `monitor/rollout_logprob_diff_max` the largest |log-prob of the actor - of the rollout engine|
     over the sampled tokens in nats, which a wrong weight sync would show.
     """

@@ -49,7 +49,7 @@ class Refining:
     Args:
         client: asks the refiner.
         rule: the filter between R(a') and R(a).
-        perfect_reward: the task's highest reward, at which a rollout is not refined; None where
+        perfect_reward: the task's highest reward, at which a rollout is not refined; None if
             the reward has no maximum (a learned reward model).
         step_deadline_s: see `StepClock`.
         top_tokens: how many of the refiner's likeliest tokens an accepted refinement gets for each

@@ -41,7 +41,7 @@ def policy_chat(
 
     Args:
         tokenizer: the policy's, with its chat template.
-        model_path: the model's folder on this machine; None: where the configuration has it.
+        model_path: the model's folder on this machine; None for the one in the configuration.
 
     Raises ValueError if the model has no end token.
     """

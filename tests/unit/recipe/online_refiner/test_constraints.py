@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import DictConfig
 from steps import refinement, rollout, step_of
 
-from recipe.online_refiner.choices import Place, Tokens
+from recipe.online_refiner.choices import Conditioning, Place, Tokens
 from recipe.online_refiner.method.constraint import Additions, Constraint, Step
 from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
 from recipe.online_refiner.records import Prompt
@@ -229,3 +230,82 @@ def test_every_kind_is_reached_by_its_keys(composed: Compose) -> None:
         kind, _, inject = name.partition(".")
         overrides = [f"constraint.kind={kind}"] + [f"constraint.inject={inject}"] * bool(inject)
         assert constraint_class(composed(*overrides)) is expected
+
+
+CHORD = ("constraint.kind=chord", "constraint.chord.peak=0.5", "constraint.chord.decay_steps=0")
+
+
+def test_a_demonstration_may_be_as_long_as_a_response_and_no_longer(composed: Compose) -> None:
+    constraint = made(composed, *CHORD)
+    length = len("```python\nx\n```") + 1
+    for limit, fits in ((length, True), (length - 1, False)):
+        step = step_of([rollout("a_0", (5,), reference="x")], max_response_tokens=limit)
+        additions = constraint.additions(step)
+        assert additions is not None and bool(additions.rows) is fits
+
+
+def test_a_step_without_demonstrations_reports_none(composed: Compose) -> None:
+    constraint, step = made(composed, *CHORD), step_of([rollout("a_0", (5,))])
+    additions = constraint.additions(step)
+    assert additions is not None and list(additions.rows) == []
+    assert constraint.after_update(step, [])["constraint/expert_total"] == 0.0
+
+
+def chord_faults(composed: Compose, *files: Path) -> list[str]:
+    config = composed(*CHORD, "constraint.chord.valley=0.1")
+    config.data.train_files = [str(path) for path in files]
+    plan = resolve(config)
+    return list(constraint_class(config).faults(plan))
+
+
+def test_demonstrations_are_asked_of_the_files_that_can_be_read(
+    composed: Compose, parquet: Path, tmp_path: Path
+) -> None:
+    missing, broken = tmp_path / "missing.parquet", tmp_path / "broken.parquet"
+    broken.write_text("no parquet")
+    (fault,) = chord_faults(composed, missing, parquet)
+    assert "extra_info.reference_solution" in fault
+    # What is wrong with a file, another rule says.
+    assert chord_faults(composed, broken) == chord_faults(composed, missing) == []
+
+
+@pytest.mark.parametrize("kind", ["none", "static_kl", "chord"])
+def test_kinds_without_choices_are_called_by_their_name_and_read_no_rollout(
+    composed: Compose, kind: str
+) -> None:
+    constraint = made(composed, f"constraint.kind={kind}")
+    assert type(constraint).describe(constraint.plan.settings) == kind
+    assert constraint.conditioning is Conditioning.TEACHER_FORCING
+
+
+@pytest.mark.parametrize("inject", ["reward", "advantage", "sft"])
+def test_every_injection_needs_refinements_and_is_called_by_its_choices(
+    composed: Compose, inject: str
+) -> None:
+    constraint = made(composed, f"constraint.inject={inject}", "constraint.lambda=0.5")
+    assert constraint.plan.refines
+    assert type(constraint).describe(constraint.plan.settings) == (
+        f"dynamic, inject={inject}, conditioning=teacher_forcing, λ=0.5"
+    )
+
+
+def test_teacher_forced_penalties_are_laid_out_row_by_row_however_long(composed: Compose) -> None:
+    constraint = made(composed, "constraint.inject=advantage", "constraint.lambda=1")
+    rollouts = [
+        rollout("a_0", (5,), refinement((7, 8), (0, 0))),
+        rollout("b_0", (5, 6, 7), refinement((9,), (0,))),
+    ]
+    penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0), (4.0,)]))
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+
+
+def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compose) -> None:
+    aligned = ("constraint.inject=advantage", "constraint.align=edit", "constraint.lambda=1")
+    rollouts = [
+        rollout("a_0", (5, 6, 7), refinement((8,), (0,), sources=[(1, 3)])),
+        rollout("b_0", (5,), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
+    ]
+    penalty = made(composed, *aligned).penalty(step_of(rollouts, [(4.0,), (1.0, 2.0)]))
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[0.0, 2.0, 2.0], [3.0, 0.0, 0.0]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +42,7 @@ def row(reward: float, found: Refinement, number: int) -> Row:
 class Queue:
     """Finished groups of two in memory, behind the functions of TransferQueue that are called."""
 
-    def __init__(self, groups: dict[str, Sequence[Row]]) -> None:
+    def __init__(self, groups: Mapping[str, Sequence[Row]]) -> None:
         self.rows = {
             f"{uid}_{session}_0": {**one, "uid": uid}
             for uid, rows in groups.items()

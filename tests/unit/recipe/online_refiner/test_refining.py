@@ -143,7 +143,25 @@ def test_all_rollouts_of_a_step_share_its_end_and_the_next_step_has_its_own() ->
     assert StepClock(None).until_s(3) is None
 
 
-def test_a_refinement_is_dropped_where_its_verdict_comes_after_the_steps_end() -> None:
+def test_the_first_step_has_an_end_of_its_own() -> None:
+    async def end_s() -> float:
+        end = StepClock(60.0).until_s(0)
+        assert end is not None
+        return end - asyncio.get_running_loop().time()
+
+    assert asyncio.run(end_s()) == pytest.approx(60.0, abs=1.0)
+
+
+@pytest.mark.parametrize(("rule", "accepted"), [(Filter.BETTER, False), (Filter.NOT_WORSE, True)])
+def test_a_verbatim_refinement_is_as_good_as_its_rollout_to_the_filter(
+    rule: Filter, accepted: bool
+) -> None:
+    record = run(ScriptedClient(VERBATIM), Judge(Score(1.0)), Score(-0.3), rule)
+    assert record.accepted is accepted
+    assert (record.copied, record.edit_distance) == ((1, 1, 1), 0)
+
+
+def test_a_refinement_is_dropped_if_its_verdict_comes_after_the_steps_end() -> None:
     async def call() -> tuple[Refinement, list[RefineTask]]:
         async def never(token_ids: Sequence[int]) -> Score:
             await asyncio.Event().wait()
