@@ -332,7 +332,7 @@ def _tenants(plan: RunPlan, shapes: Shapes) -> dict[str, Tenant]:
 def check_node_memory(plan: RunPlan) -> Iterator[str]:
     """A node's memory holds what waits there, if its size is known."""
     needed = node_memory(plan)
-    there = _node_bytes(plan)
+    there = None if needed is None else _node_bytes(plan)
     if needed is not None and there is not None and needed.peak > there[1]:
         parts = ", ".join(f"{name} {_gib(size)}" for name, size in needed.parts.items() if size)
         yield (
