@@ -32,10 +32,10 @@ def resolve(config: DictConfig) -> RunPlan:
     Every value that the user left open and that several processes read is written into the config,
     `refiner.decoding: auto` among them, so that all of them do the same.
     """
-    wrong = list(key_faults(config)) or list(strategy_faults(config))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
     try:
+        wrong = list(key_faults(config)) or list(strategy_faults(config))
+        if wrong:
+            raise ConfigError("\n".join(wrong))
         return _resolved(config)
     except OmegaConfBaseException as error:
         raise ConfigError(

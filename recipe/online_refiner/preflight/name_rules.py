@@ -70,18 +70,23 @@ def check_engines(plan: RunPlan) -> Iterator[str]:
 
 
 def check_strategies(plan: RunPlan) -> Iterator[str]:
-    """Actor, reference and critic train in one process: one strategy for all of them."""
+    """Actor, reference and critic train in one process: one engine for all of them."""
     actor = plan.config.actor_rollout_ref.actor.strategy
     yield from _unknown("actor_rollout_ref.actor.strategy", actor, STRATEGIES)
     if not plan.has_critic:
         return
     critic = plan.config.critic.strategy
     yield from _unknown("critic.strategy", critic, STRATEGIES)
-    if critic in STRATEGIES and actor in STRATEGIES and critic != actor:
+    if critic in STRATEGIES and actor in STRATEGIES and _family(critic) != _family(actor):
         yield (
             f"critic.strategy={critic}: the actor shares its processes, with "
             f"actor_rollout_ref.actor.strategy={actor}. Fix: strategy={_group(actor)} for both"
         )
+
+
+def _family(strategy: str) -> str:
+    """Both releases of FSDP are one engine of verl's."""
+    return strategy.removesuffix("2")
 
 
 def _group(strategy: str) -> str:
@@ -100,7 +105,7 @@ def check_optimizers(plan: RunPlan) -> Iterator[str]:
     if plan.has_critic:
         sections["critic.optim"] = plan.config.critic
     for key, section in sections.items():
-        family = str(section.strategy).rstrip("2")
+        family = _family(str(section.strategy))
         known = OPTIMIZER_KEYS.get(family)
         for name in section.optim if known is not None else ():
             if name not in known:

@@ -149,7 +149,7 @@ def check_context(plan: RunPlan) -> Iterator[str]:
             f"data.max_prompt_length + data.max_response_length = {needed} exceeds the model's "
             f"context of {context} tokens. Fix: lower one of them"
         )
-    elif context is not None and rollout.max_model_len > context:
+    elif context is not None and rollout.max_model_len > context and not plan.shares_base:
         yield (
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len}: the model's context "
             f"has {context} tokens. Fix: actor_rollout_ref.rollout.max_model_len=null"

@@ -36,6 +36,13 @@ def check_reward_settings(plan: RunPlan) -> Iterator[str]:
     takes_any = len(named) < len(parameters)
     settings = _settings(plan)
     served = GIVEN_WITH_MODEL if plan.config.reward.reward_model.enable else ()
+    for name in () if takes_any else served:
+        if name not in named:
+            yield (
+                f"{_KEY}.name={_name(plan)!r}: verl hands it {name} if a reward model is served, "
+                f"and it takes none. Fix: a parameter {name} or **others, or "
+                "reward.reward_model.enable=False"
+            )
     for name in settings if not takes_any else ():
         if name not in named:
             near = difflib.get_close_matches(name, named, n=1)

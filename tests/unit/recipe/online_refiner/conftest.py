@@ -66,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     wrong: dict[str, dict[str, Any]] = {
         "small-vocabulary": {"vocab_size": 100},
         "other-tokenizer": {"swapped": True},
-        "short-context": {"max_position_embeddings": 256},
+        "short-context": {"max_position_embeddings": 64},
         "classifier": SCORES,
         "two-labels": SCORES | {"num_labels": 2},
     }

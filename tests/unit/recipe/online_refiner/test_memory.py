@@ -1,5 +1,10 @@
 """Sizes of models that are known, and the arithmetic of the two phases by hand."""
 
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from recipe.online_refiner.preflight.memory import (
@@ -137,3 +142,42 @@ def test_the_two_phases_hold_what_is_resident_and_what_is_at_work() -> None:
 
 def test_a_checkpoint_has_weights_and_two_moments() -> None:
     assert checkpoint_bytes(100) == 1200
+
+
+def memory_table() -> Any:
+    """The script that writes docs/memory.md."""
+    path = Path(__file__).resolve().parents[4] / "scripts" / "memory_table.py"
+    spec = importlib.util.spec_from_file_location("memory_table", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_has_the_numbers_of_the_formulas(repo_root: Path) -> None:
+    written = (repo_root / "docs" / "memory.md").read_text()
+    assert written == memory_table().document(), "run scripts/memory_table.py"
+
+
+def test_seven_billion_under_fsdp2_on_eight_gpus_by_hand() -> None:
+    """7.615 B parameters, a layer of 233.0 M, an output layer of 545.0 M, 16,384 tokens."""
+    setup = next(one for one in memory_table().SETUPS if one.model == "7B")
+    states = 16 * 7.615e9 / 8
+    gathered = 10 * 0.2330e9 + 8 * 0.5450e9
+    saved = 2 * 16384 * 3584 * 28
+    at_work = 2 * 16384 * (10 * 3584 + 4 * 18944)
+    logits = 8 * 16384 * 152064
+    total = states + gathered + saved + at_work + logits + 3 * PROCESS_BYTES
+    assert setup.peak("update") == pytest.approx(total, rel=1e-3)
+
+
+def test_thirty_two_billion_under_megatron_on_four_nodes_by_hand() -> None:
+    """32.76 B parameters over 8 tensor-parallel GPUs, activations shared among them."""
+    setup = next(one for one in memory_table().SETUPS if "tensor 8" in one.name)
+    states = 6 * 32.76e9 / 8 + 12 * 32.76e9 / 32
+    saved = 2 * 16384 * 5120 * 64 / 8
+    at_work = 2 * 16384 * (10 * 5120 + 4 * 27648) / 8 + 4 * 16384 * 5120
+    logits = 8 * 16384 * 152064 / 8
+    total = states + saved + at_work + logits + 3 * PROCESS_BYTES
+    assert setup.peak("update") == pytest.approx(total, rel=1e-3)

@@ -79,7 +79,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
         "refiner.rollout.gpu_memory_utilisation: verl's rollout config has no such key. Fix: did "
         "you mean gpu_memory_utilization?",
     ),
-    ((*GPU, "trainer.n_gpus_per_node=8"), "trainer.n_gpus_per_node=8: the pools want 8 GPUs"),
+    ((*GPU, "trainer.n_gpus_per_node=8"), "trainer.n_gpus_per_node=8: global_pool asks for 8"),
     (
         (*GPU, "trainer.n_gpus_per_node=4", "refiner.placement=pool"),
         "the pools want 5 GPUs (global_pool 4, refiner_pool 1)",

@@ -43,7 +43,7 @@ ON_ONE_MACHINE: list[Case] = [
     ((f"{ROLLOUT}.max_model_len=9000",), "the model's context has 8192 tokens"),
     ((f"{ROLLOUT}.{CACHE}=16384",), f"{ROLLOUT}.{CACHE}=16384: a cache of"),
     ((f"refiner.rollout.{CACHE}=16384",), f"refiner.rollout.{CACHE}=16384: a cache of"),
-    ((MODEL + "=<short-context>", "data.max_response_length=4000"), "the model's context of 256"),
+    ((MODEL + "=<short-context>", "data.max_response_length=4000"), "the model's context of 64"),
     # A prompt of -7233 tokens was once proposed.
     ((ANOTHER, "refiner.model_path=<short-context>"), "shorter data.max_response_length"),
     ((f"{ROLLOUT}.log_prob_max_token_len_per_gpu=100",), f"{ROLLOUT}.log_prob_max_token_len"),
@@ -79,7 +79,7 @@ ON_ONE_MACHINE: list[Case] = [
     (("trainer.logger=[console, wanb]",), "trainer.logger='wanb'"),
     ((f"{ACTOR}.strategy=fdsp2",), f"{ACTOR}.strategy='fdsp2'"),
     ((f"{ACTOR}.strategy=megatron",), "choose the group, strategy=megatron or megatron_tp8"),
-    ((*CRITIC, "critic.strategy=fsdp"), "strategy=fsdp2 or fsdp2_offload for both"),
+    ((*CRITIC, "critic.strategy=megatron"), "strategy=fsdp2 or fsdp2_offload for both"),
     ((f"{ACTOR}.optim.learning_rate=1.0e-6",), f"~{ACTOR}.optim.learning_rate takes it away"),
     ((f"{ACTOR}.optim.weigth_decay=0.1",), "did you mean weight_decay?"),
     # What heads and sequences are cut into.
@@ -94,7 +94,7 @@ ON_ONE_MACHINE: list[Case] = [
     ((f"{MODEL}=<small-vocabulary>",), "the policy's tokenizer"),
     (("critic.enable=true", "critic.model.path=<small-vocabulary>"), "critic.model.path="),
     # The reward.
-    (("reward.reward_model.enable_resource_pool=true",), "reserves 0 GPUs for a reward model"),
+    (("reward.reward_model.enable_resource_pool=true",), "reserves 1 GPUs for a reward model"),
     ((*SERVED, "reward.reward_model.nnodes=0"), "reward.reward_model.nnodes=0: the reward model's"),
     ((*SERVED, "reward.reward_model.model_path=<7B>"), "Qwen2ForCausalLM, which gives no score"),
     ((*SERVED, "reward.reward_model.model_path=<two-labels>"), "its head has 2 labels"),
@@ -143,7 +143,7 @@ ON_A_CLUSTER: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (LARGEST, ("trainer.nnodes=1", "machine.nodes=1", "machine.host_memory_gib=200"),
      "machine.host_memory_gib=200: a node would hold"),
     (LARGEST, ("refiner.deadline_s=120",), "refiner.deadline_s=120: by the estimate refinements"),
-    (PAPER, (f"{ROLLOUT}.max_model_len=32768", f"{ROLLOUT}.gpu_memory_utilization=0.2"),
+    (PAPER, (f"{ROLLOUT}.max_model_len=32768", f"{ROLLOUT}.gpu_memory_utilization=0.12"),
      "tokens, under one sequence of 32768"),
 ]  # fmt: skip
 
@@ -215,7 +215,7 @@ def test_the_context_is_that_of_each_model(composed: Compose) -> None:
     """A refiner with a short context says nothing of the policy's, and the other way round."""
     faults = refused(composed(ANOTHER, "refiner.model_path=<short-context>"))
     assert [fault for fault in faults if "exceeds the model's context" in fault] == []
-    assert any("refiner.model_path=" in fault and "has 256" in fault for fault in faults)
+    assert any("refiner.model_path=" in fault and "has 64" in fault for fault in faults)
 
 
 def test_the_quickstarts_servers_are_given_the_length_of_its_rows(composed: Compose) -> None:
