@@ -106,8 +106,8 @@ def check_optimizers(plan: RunPlan) -> Iterator[str]:
         sections["critic.optim"] = plan.config.critic
     for key, section in sections.items():
         family = _family(str(section.strategy))
-        known = OPTIMIZER_KEYS.get(family)
-        for name in section.optim if known is not None else ():
+        known = OPTIMIZER_KEYS.get(family, ())
+        for name in section.optim if known else ():
             if name not in known:
                 yield (
                     f"{key}.{name}={section.optim[name]!r}: verl's optimizer under "

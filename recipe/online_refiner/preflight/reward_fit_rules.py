@@ -68,7 +68,12 @@ def _type_faults(function: Callable[..., Any], settings: Mapping[str, Any]) -> I
         hints = typing.get_type_hints(function)
     except (NameError, TypeError):
         return  # types of the user's own that only their module knows
-    fits = {int: int, float: (int, float), str: str, bool: bool}
+    fits: dict[Any, tuple[type, ...]] = {
+        int: (int,),
+        float: (int, float),
+        str: (str,),
+        bool: (bool,),
+    }
     for name, value in settings.items():
         wanted = hints.get(name)
         if wanted not in fits:
