@@ -32,11 +32,25 @@ _PARSED_PROBLEMS = 4096
 SHOWN_CHARACTERS = 300
 """Of each part of a failing test that is shown."""
 
+
+def row_fault(row: Mapping[str, Any]) -> str:
+    """Why a row's answers cannot be judged; empty if they can."""
+    truth = (row.get("reward_model") or {}).get("ground_truth")
+    if not isinstance(truth, str):
+        return "reward_model.ground_truth is no text"
+    try:
+        parse_input_output(truth)
+    except MalformedProblem as error:
+        return f"reward_model.ground_truth: {error}"
+    return ""
+
+
 TRAITS = RewardTraits(
     tells_verdict=True,
     failing_test_setting="show_failing_test",
     asks_reward_model=False,
     inspect=inspect_judge,
+    row_fault=row_fault,
 )
 
 _lock = threading.Lock()

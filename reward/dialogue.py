@@ -19,10 +19,57 @@ from typing import Any
 
 import aiohttp
 
-from reward.traits import RewardTraits
+from reward.traits import Inspection, RewardTraits
 
-TRAITS = RewardTraits(asks_reward_model=True)
 ENGINES = ("vllm", "sglang")
+
+
+def setting_faults(
+    engine: Any = ENGINES[0],
+    scale: float = 1.0,
+    timeout_s: float = 60.0,
+    retries: int = 2,
+    max_repetition: float = 0.5,
+    **others: Any,
+) -> list[str]:
+    """Sentences on values that cannot be; types and names are for the caller to check."""
+    found = []
+    if engine not in ENGINES:
+        found.append(f"engine={engine!r}: use one of {', '.join(ENGINES)}")
+    if not scale > 0:
+        found.append(f"scale={scale}: use a number above zero")
+    if not timeout_s > 0:
+        found.append(f"timeout_s={timeout_s}: use a number of seconds above zero")
+    if retries < 0:
+        found.append(f"retries={retries}: use zero or more")
+    if not 0 <= max_repetition <= 1:
+        found.append(f"max_repetition={max_repetition}: use a share of 0 to 1")
+    return found
+
+
+def inspect_settings(settings: Mapping[str, Any]) -> Inspection:
+    """What the settings lack; values of a wrong type are told apart before."""
+    try:
+        return Inspection(tuple(setting_faults(**settings)))
+    except TypeError:
+        return Inspection()  # a number that is none: the settings' types are checked elsewhere
+
+
+def row_fault(row: Mapping[str, Any]) -> str:
+    """Why a row's answers cannot be scored; empty if they can."""
+    conversation = (row.get("extra_info") or {}).get("conversation")
+    if not isinstance(conversation, str) or not conversation:
+        return "extra_info.conversation is missing"
+    try:
+        messages = json.loads(conversation)
+    except ValueError:
+        return "extra_info.conversation is no JSON"
+    return "" if isinstance(messages, list) else "extra_info.conversation is no list of messages"
+
+
+TRAITS = RewardTraits(
+    asks_reward_model=True, asks_classifier=True, inspect=inspect_settings, row_fault=row_fault
+)
 
 
 class RewardServerError(RuntimeError):
@@ -73,10 +120,8 @@ async def compute_score(
     Raises:
         ValueError: an unknown engine, no scale, or no server.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"reward_kwargs.engine={engine!r}: use one of {', '.join(ENGINES)}")
-    if scale <= 0:
-        raise ValueError(f"reward_kwargs.scale={scale}: use a number above zero")
+    for fault in setting_faults(engine, scale, timeout_s, retries, max_repetition):
+        raise ValueError(f"reward_kwargs.{fault}")
     if reward_router_address is None:
         raise ValueError(
             "no reward model is served: set reward.reward_model.enable=True, and "

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.report import preflight
@@ -42,10 +43,13 @@ def train(config: DictConfig) -> None:
     print(report.text(), flush=True)
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, TypeError, NotImplementedError, HydraException) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(plan.settings.run.dir)
-    write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
+    try:
+        write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
+    except OSError as error:
+        raise ConfigError(f"run.dir={str(folder)!r}: {error}. Fix: another folder") from error
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     clock.lap("checks")
     add_phases(folder, clock.phases)

@@ -26,6 +26,15 @@ def paths_of(value: str | ListConfig) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+def longest_sequence(config: DictConfig) -> int:
+    """Tokens of the policy's longest prompt with the longest response, as its servers count them.
+
+    SGLang's server in verl leaves the last token of its length unused.
+    """
+    spare = 1 if config.actor_rollout_ref.rollout.name == "sglang" else 0
+    return int(config.data.max_prompt_length + config.data.max_response_length + spare)
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a constraint asks of the run beside verl's own training.
@@ -187,11 +196,20 @@ class RunPlan:
     @property
     def pools(self) -> dict[str, int]:
         """GPUs of each pool by name, in verl's and our names."""
-        found = {ACTOR_POOL: self.trainer_gpus}
+        return {name: nodes * gpus for name, (nodes, gpus) in self.pool_nodes.items()}
+
+    @property
+    def pool_nodes(self) -> dict[str, tuple[int, int]]:
+        """Nodes of each pool, and GPUs on each of them.
+
+        verl reserves the reward model's pool also if no reward model is served.
+        """
+        trainer = self.config.trainer
+        found = {ACTOR_POOL: (int(trainer.nnodes), int(trainer.n_gpus_per_node))}
         reward_model = self.config.reward.reward_model
-        if reward_model.enable and reward_model.enable_resource_pool:
-            found[REWARD_POOL] = int(reward_model.n_gpus_per_node) * int(reward_model.nnodes)
+        if reward_model.enable_resource_pool:
+            found[REWARD_POOL] = (int(reward_model.nnodes), int(reward_model.n_gpus_per_node))
         if self.has_own_pool:
             pool = self.settings.refiner.pool
-            found[REFINER_POOL] = pool.n_gpus_per_node * pool.nnodes
+            found[REFINER_POOL] = (pool.nnodes, pool.n_gpus_per_node)
         return found

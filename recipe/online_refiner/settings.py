@@ -43,7 +43,9 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A section of the config; a constraint derives the type of its own keys from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 OwnSection = TypeVar("OwnSection", bound=Section)

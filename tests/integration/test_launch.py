@@ -240,7 +240,7 @@ def test_a_job_of_rays_runs_the_checkout_and_gives_its_status(cluster: str, tmp_
     row = {
         "data_source": "micro_apps",
         "prompt": [{"role": "user", "content": "Print the sum."}],
-        "reward_model": {"style": "rule", "ground_truth": "{}"},
+        "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
         "extra_info": {"index": 0},
     }
     pq.write_table(pa.Table.from_pylist([row] * 16), tmp_path / "rows.parquet")

@@ -13,7 +13,7 @@ PACKAGES = ("recipe", "refiner_worker", "reward")
 CORE = "recipe.online_refiner"
 ROOMS = {
     "choices": ("choices", "records", "scores"),
-    "plan": ("plan", "settings", "experiments"),
+    "plan": ("plan", "settings", "experiments", "verl_keys"),
     "method": ("method",),
     "refine": ("refine",),
     "servers": ("servers",),
@@ -43,7 +43,7 @@ ARROWS = {
 }  # fmt: skip
 """Which rooms each room may import."""
 WITHOUT_VERL_OR_RAY = ("choices", "records", "scores", "plan", "settings", "experiments",
-                       "method", "refine", "resolve",
+                       "verl_keys", "method", "refine", "resolve",
                        "preflight", "run", "contract")  # fmt: skip
 STANDARD_LIBRARY_ONLY = (
     "reward.assertions",

@@ -52,7 +52,7 @@ def composed_with(composed: Compose, tmp_path: Path) -> Callable[..., DictConfig
     row = {
         "data_source": "micro_apps",
         "prompt": [{"role": "user", "content": "Print the sum."}],
-        "reward_model": {"style": "rule", "ground_truth": "{}"},
+        "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
         "extra_info": {"index": 0, "reference_solution": "print(1)"},
     }
     path = tmp_path / "references.parquet"
