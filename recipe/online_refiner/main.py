@@ -5,7 +5,6 @@ and hands over to verl.
 """
 
 import importlib
-import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -46,7 +45,6 @@ def train(config: DictConfig) -> None:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(plan.settings.run.dir)
     write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
-    os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     clock.lap("checks")
     add_phases(folder, clock.phases)
     OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands
