@@ -53,7 +53,11 @@ enter_container() {
         apptainer)
             inside=(apptainer exec --nv --pwd "$PWD" "${mounts[@]/#/--bind=}" "$ONLINE_REFINER_CONTAINER")
             ;;
-        enroot) inside=(enroot start --rw "${mounts[@]/#/--mount=}" "$ONLINE_REFINER_CONTAINER") ;;
+        enroot)
+            mounts=("${mounts[@]/#/--mount=}")
+            inside=(enroot start --rw --conf "$PWD/scripts/lib/enroot.conf" "${mounts[@]/%/:none:x-create=auto,rbind}"
+                "$ONLINE_REFINER_CONTAINER")
+            ;;
         pyxis)
             container_options=(--container-image="$ONLINE_REFINER_CONTAINER" --container-workdir="$PWD"
                 --container-mounts="$(IFS=, && echo "${mounts[*]}")")

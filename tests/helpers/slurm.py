@@ -77,6 +77,18 @@ while [[ "$1" != *.sif && "$1" != *.sqsh ]]; do shift; done
 shift
 exec "$@"
 """
+# The same, with the environment and the command script of its configuration, and nothing else.
+ENROOT = """#!/usr/bin/env bash
+echo "$*" >>"$STAND_IN/container.log"
+while [[ "$1" != *.sif ]]; do
+    [[ "$1" != --conf ]] || source "$2"
+    shift
+done
+shift
+mapfile -t variables < <(environ)
+cd /
+exec env -i PATH="$PATH" "${variables[@]}" bash -c "$(declare -f rc); rc \\"\\$@\\"" rc "$@"
+"""
 
 
 @dataclass
@@ -93,7 +105,7 @@ class Job:
         bin_folder.mkdir(parents=True)
         programs = {
             **{"srun": SRUN, "scontrol": SCONTROL, "hostname": HOSTNAME, "ip": IP, "ray": RAY},
-            **{"python": PYTHON, "apptainer": CONTAINER, "enroot": CONTAINER},
+            **{"python": PYTHON, "apptainer": CONTAINER, "enroot": ENROOT},
         }
         for name, text in programs.items():
             (bin_folder / name).write_text(text)

@@ -175,14 +175,16 @@ def test_a_container_has_the_folders_that_a_run_needs(job: Job, runtime: str) ->
     status, output = job.run_to_the_end()
     assert status == 0, output
     option = {"apptainer": "--bind", "enroot": "--mount"}[runtime]
-    for line in job.read("container.log").splitlines()[1:]:
+    end = {"apptainer": " ", "enroot": ":none:x-create=auto,rbind "}[runtime]
+    for line in job.read("container.log").splitlines():
         for name in ("data", "runs", "models"):
-            assert f"{option}={folders[name]}:{folders[name]} " in line
-        assert f"{option}={folders['more']}:/place " in line
+            assert f"{option}={folders[name]}:{folders[name]}{end}" in line
+        assert f"{option}={folders['more']}:/place{end}" in line
         assert "/is/not/there" not in line
     # Everything but the host's own address is asked inside, Ray of the node too.
     assert "ray_node.sh" in job.read("container.log")
-    assert f"{option}={job.run}:{job.run} " in job.read("container.log").splitlines()[-1]
+    assert f"{option}={job.run}:{job.run}{end}" in job.read("container.log").splitlines()[-1]
+    assert "RAY_AUTH_TOKEN=" in job.read("env-nodea")
 
 
 def test_pyxis_gets_image_and_mounts_as_options_of_srun(job: Job) -> None:
