@@ -26,15 +26,19 @@ class UploadError(ValueError):
 
 
 def excludes(sent: Iterable[str]) -> list[str]:
-    """Patterns, as of .gitignore, that leave out all but `sent`; a later one wins."""
-    patterns: list[str] = ["/*"]
+    """Patterns, as of .gitignore, that leave out all but `sent`; a later one wins.
+
+    The first two are "/*" but for ".": Ray asks for the checkout itself, and sends nothing where it
+    is left out.
+    """
+    patterns: list[str] = ["/[!.]*", "/.?*"]
     for path in sorted(sent):
         parts = PurePosixPath(path).parts
         for depth in range(1, len(parts)):
             parent = "/".join(parts[:depth])
             if f"!/{parent}" not in patterns:
                 patterns += [f"!/{parent}", f"/{parent}/*"]
-        patterns.append(f"!/{path}")
+        patterns += [f"!/{path}", f"!/{path}/**"]
     return patterns + [f"**/{name}" for name in NEVER]
 
 
