@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,12 +33,15 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"--out {folder}: {there} is not writable. Fix: another --out")
 
 
-class _Partial(AbstractContextManager["_Partial"]):
+class _Partial:
     """A file that takes its place when it is whole, and is removed where it does not get so far."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_suffix(path.suffix + ".partial")
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
@@ -145,7 +147,7 @@ def update_json(path: Path, part: Mapping[str, Any]) -> None:
         for split, content in (before if isinstance(before, dict) else {}).items()
         if split in part or (path.parent / f"{split}.parquet").exists()
     }
-    write_json(path, there | part)
+    write_json(path, there | dict(part))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

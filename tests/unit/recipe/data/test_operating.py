@@ -274,7 +274,12 @@ def test_rows_are_written_in_groups_of_at_most_so_many_and_so_large(
 ) -> None:
     monkeypatch.setattr("recipe.data.files.GROUP_ROWS", 4)
     monkeypatch.setattr("recipe.data.files.GROUP_CHARS", 100)
-    row = {"data_source": "a", "prompt": [], "ability": "code", "reward_model": None}
+    row: dict[str, Any] = {
+        "data_source": "a",
+        "prompt": [],
+        "ability": "code",
+        "reward_model": None,
+    }
     with RowFile(tmp_path / "a.parquet", row_schema()) as file:
         for chars in (1, 1, 1, 1, 60, 60, 200, 1):
             file.add(row | {"extra_info": None}, chars)
