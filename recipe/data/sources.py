@@ -154,7 +154,8 @@ def _read_line(line: bytes, place: str) -> Item:
 
 def _read_parquet(path: Path) -> Iterator[Item]:
     try:
-        file = pq.ParquetFile(path)
+        # Read in pieces: a row group of the hub's files may be the whole file.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except Exception as error:  # pyarrow raises several kinds for a file that is not parquet
         raise SourceError(f"{path}: not a readable parquet file: {error}") from error
     for batch in file.iter_batches(batch_size=64):

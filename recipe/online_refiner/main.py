@@ -5,7 +5,6 @@ and hands over to verl.
 """
 
 import importlib
-import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -50,7 +49,6 @@ def train(config: DictConfig) -> None:
         write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
     except OSError as error:
         raise ConfigError(f"run.dir={str(folder)!r}: {error}. Fix: another folder") from error
-    os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     clock.lap("checks")
     add_phases(folder, clock.phases)
     OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands
