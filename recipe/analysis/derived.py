@@ -17,7 +17,7 @@ from recipe.analysis.episodes import OUTCOMES
 from recipe.analysis.metrics_file import Series
 from recipe.analysis.names import arm_key
 from recipe.analysis.panels import aggregate
-from recipe.analysis.runs import Run, choose_metric
+from recipe.analysis.runs import Run, choose_metric, logged_share
 
 OUTCOME_SHARE = "derived/outcome/{}"
 AVOIDED_SHARE = "derived/avoided_share"
@@ -62,11 +62,12 @@ def outcome_shares(run: Run) -> dict[str, Series]:
     verbatim.
 
     Skipped and failed rollouts are counted by the log, edited ones by the episodes. Only steps that
-    have both count, so that a torn file does not look like a change of the run.
+    have both count, so that a torn file does not look like a change of the run. Absent if only a
+    share of the episodes is logged.
     """
     logged = {key: run.metrics.get(name) for key, name in LOGGED_OUTCOMES.items()}
     skipped = logged["skipped_perfect"]
-    if skipped is None or not run.episodes:
+    if skipped is None or not run.episodes or logged_share(run) < 1:
         return {}
     last = run.episodes[-1].step
     steps = np.array([step for step in skipped.steps.tolist() if step <= last], dtype=np.int64)

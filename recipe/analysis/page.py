@@ -73,6 +73,7 @@ class Page:
     answer: SheetView
     summary: Table
     summary_files: Sequence[str]
+    benchmarks: Table | None
     findings: Sequence[str]
     training: Sequence[SheetView]
     heatmap: EpisodeView | None

@@ -18,7 +18,7 @@ from typing import Any
 from recipe.analysis.records import Mark, read_jsonl_from, read_record_at
 from recipe.analysis.viewer.rows import COLUMNS, NO_STEP, Row, Source, Texts, read_row, values_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BATCH_ROWS = 1000
 SORTED = ("gain", "edits", "length", "refined_length", "ce", "reward", "refined_reward")
 SCHEMA = f"""
@@ -31,6 +31,7 @@ CREATE INDEX IF NOT EXISTS by_place ON episodes (source, offset);
 {"".join(f"CREATE INDEX IF NOT EXISTS by_{key} ON episodes ({key});" for key in SORTED)}
 CREATE INDEX IF NOT EXISTS by_outcome ON episodes (outcome);
 CREATE INDEX IF NOT EXISTS by_verdict ON episodes (verdict);
+CREATE INDEX IF NOT EXISTS by_reading ON episodes (reading);
 CREATE INDEX IF NOT EXISTS by_refined_verdict ON episodes (refined_verdict);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (
     prompt, answer, refined, content='', tokenize="unicode61 tokenchars '_'"

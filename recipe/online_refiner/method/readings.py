@@ -41,7 +41,7 @@ def reading_faults(plan: RunPlan) -> Iterator[str]:
             )
         return
     yield from _choice_faults(section)
-    yield from _pass_faults(plan.config)
+    yield from pass_faults(plan.config, SELF_FEEDING, "constraint.conditioning=teacher_forcing")
 
 
 def _choice_faults(section: ConstraintSettings) -> Iterator[str]:
@@ -59,23 +59,27 @@ def _choice_faults(section: ConstraintSettings) -> Iterator[str]:
         )
 
 
-def _pass_faults(config: DictConfig) -> Iterator[str]:
+def pass_faults(config: DictConfig, asked: str, without: str) -> Iterator[str]:
+    """Keys under which the pass for the old log-probs yields no cross entropy on labels.
+
+    Args:
+        asked: the key that asks for it, with its value. without: the key that does not.
+    """
     for key, reason in WITHOUT_LOGITS:
         value = OmegaConf.select(config, key)
         if value:
             yield (
-                f"{key}={value!r}: {SELF_FEEDING} reads the logits of the rollouts in the pass for "
-                f"the old log-probs, and {reason}. Fix: {key}=null or false, or "
-                "constraint.conditioning=teacher_forcing"
+                f"{key}={value!r}: {asked} reads the logits of the rollouts in the pass for "
+                f"the old log-probs, and {reason}. Fix: {key}=null or false, or {without}"
             )
     strategy = config.actor_rollout_ref.actor.strategy
     if strategy not in ("fsdp", "fsdp2", "megatron"):
         yield (
-            f"actor_rollout_ref.actor.strategy={strategy!r}: {SELF_FEEDING} is written for FSDP "
+            f"actor_rollout_ref.actor.strategy={strategy!r}: {asked} is written for FSDP "
             "and Megatron. Fix: actor_rollout_ref.actor.strategy=fsdp2"
         )
     if config.distillation.enabled:
         yield (
-            f"distillation.enabled=True: {SELF_FEEDING} reads logits by the hook of verl's "
+            f"distillation.enabled=True: {asked} reads logits by the hook of verl's "
             "distillation, which then has its own loss there. Fix: distillation.enabled=False"
         )

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.log_rules import log_rows
 from recipe.online_refiner.preflight.memory import GIB
 from recipe.online_refiner.preflight.reward_rules import inspect_reward
 from recipe.online_refiner.preflight.rules import faults_of, warnings_on
@@ -52,6 +53,7 @@ def preflight(plan: RunPlan) -> Report:
         "Sizes": sizes_of(plan),
         "Memory of a GPU, estimated": memory_rows(estimate(plan)),
         "Checkpoints": disk_rows(plan, checkpoint_disk(plan)),
+        "Log of rollouts": log_rows(plan),
     }
     return Report(tuple(faults_of(plan)), tuple(warnings_on(plan)), tables)
 

@@ -28,6 +28,7 @@ from recipe.online_refiner.preflight.data_rules import (
     check_prompts,
 )
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
+from recipe.online_refiner.preflight.log_rules import check_watched_reading, log_warnings
 from recipe.online_refiner.preflight.node_rules import check_node
 from recipe.online_refiner.preflight.placement_rules import (
     check_mode,
@@ -83,6 +84,7 @@ RULES: tuple[Rule, ...] = (
     check_refinable,
     check_decoding,
     check_constraint,
+    check_watched_reading,
     check_estimator,
     check_source,
     check_shared_base,
@@ -121,6 +123,7 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     """What will run, and may surprise."""
     yield from constraint_class(plan.config).warnings(plan)
     yield from turn_warnings(plan)
+    yield from log_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "
