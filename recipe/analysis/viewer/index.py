@@ -65,6 +65,10 @@ def cache_folder() -> Path:
     return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp())
 
 
+class Overtaken(Exception):
+    """Another process has written to the index since this one looked."""
+
+
 class RunIndex:
     """The index of one run folder; `cache` is the folder of its database."""
 
@@ -104,12 +108,22 @@ class RunIndex:
             return connection.execute(sql, values).fetchall()
 
     def update(self, most_rows: int | None = None) -> int:
-        """Read what the files have gained, `most_rows` lines at most; return the lines read."""
+        """Read what the files have gained, `most_rows` lines at most; return the lines read.
+
+        An index that was deleted or broken meanwhile is made anew and grows from the beginning.
+        """
         done = 0
         for source in Source:
             left = None if most_rows is None else most_rows - done
             if left is None or left > 0:
-                done += self._update(source, left)
+                try:
+                    done += self._update(source, left)
+                except Overtaken:
+                    continue
+                except sqlite3.DatabaseError as error:
+                    if "locked" in str(error):
+                        continue
+                    self._create()
         return done
 
     def _update(self, source: Source, most_rows: int | None) -> int:
@@ -121,7 +135,7 @@ class RunIndex:
             self._forget(source)
             mark, last_step = Mark(), -1
         done = 0
-        batch = Batch(source, last_step)
+        batch = Batch(source, mark, last_step)
         for line, after in read_jsonl_from(path, mark):
             if after.lines < line.number:
                 break
@@ -132,7 +146,8 @@ class RunIndex:
                 batch = self._write(batch, mark)
             if done == most_rows:
                 break
-        self._write(batch, mark)
+        if done:
+            self._write(batch, mark)
         return done
 
     def _mark(self, source: Source) -> tuple[Mark, int]:
@@ -149,8 +164,18 @@ class RunIndex:
                 connection.execute(f"DELETE FROM {table} WHERE source = ?", (source,))
 
     def _write(self, batch: "Batch", mark: Mark) -> "Batch":
-        """Write a batch in one transaction with the place up to which the file has been read."""
+        """Write a batch in one transaction with the place up to which the file has been read.
+
+        Raises:
+            Overtaken: another viewer of the run has written there meanwhile.
+        """
         with self.connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            row = connection.execute(
+                "SELECT offset FROM marks WHERE source = ?", (batch.source,)
+            ).fetchone()
+            if (row["offset"] if row else 0) != batch.start.offset:
+                raise Overtaken
             for step, row, texts in batch.rows:
                 if step is not None:
                     connection.execute(
@@ -166,7 +191,7 @@ class RunIndex:
                 "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)",
                 (batch.source, mark.offset, mark.lines, mark.tail, batch.last_step),
             )
-        return Batch(batch.source, batch.last_step)
+        return Batch(batch.source, mark, batch.last_step)
 
     def state(self) -> State:
         """How far the index is."""
@@ -201,12 +226,13 @@ class RunIndex:
 
 
 class Batch:
-    """Rows of one file that wait to be written, each with the step from which it voids earlier
-    ones, if it does.
+    """Rows of one file from a mark on that wait to be written, each with the step from which it
+    voids earlier ones, if it does.
     """
 
-    def __init__(self, source: Source, last_step: int) -> None:
+    def __init__(self, source: Source, start: Mark, last_step: int) -> None:
         self.source = source
+        self.start = start
         self.last_step = last_step
         self.rows: list[tuple[int | None, Row, Texts]] = []
         self.problems: list[tuple[int, int, str]] = []

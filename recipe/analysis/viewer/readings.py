@@ -139,9 +139,7 @@ def largest_of(values: Sequence[float | None]) -> float:
 
 def _column(reading: Reading, values: tuple[float | None, ...]) -> Column:
     largest = largest_of(values)
-    limit = largest or 1.0
-    if not reading.is_signed:
-        limit = max(1.0, largest)
+    limit = max(1.0, largest)
     if reading.most is not None:
         limit = min(limit, reading.most)
     return Column(reading, values, limit, largest > limit)
