@@ -184,7 +184,7 @@ _BUILDERS: dict[str, Callable[[list[Any]], Any]] = {
     "range": lambda parts: range(*parts),
     "complex": lambda parts: complex(*parts),
     "Fraction": lambda parts: Fraction(*map(int, parts)),
-    "Decimal": lambda parts: Decimal(*map(str, parts)),
+    "Decimal": lambda parts: Decimal("".join(parts)),
     "date": lambda parts: date.fromisoformat(*parts),
     "datetime": lambda parts: datetime.fromisoformat(*parts),
     "time": lambda parts: time.fromisoformat(*parts),

@@ -90,7 +90,7 @@ class Anything:
 
 
 class LyingFraction(Fraction):
-    numerator = 3  # type: ignore[assignment]
+    numerator = 3
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -99,7 +99,7 @@ class LyingFraction(Fraction):
 
 
 class LyingDate(date):
-    year = 3  # type: ignore[assignment]
+    year = 3
 
     def isoformat(self) -> str:
         return "2000-01-01"
@@ -107,6 +107,12 @@ class LyingDate(date):
 
 class Zone(tzinfo):
     def utcoffset(self, _: object) -> timedelta:
+        raise SystemExit
+
+    def dst(self, _: object) -> timedelta:
+        raise SystemExit
+
+    def tzname(self, _: object) -> str:
         raise SystemExit
 
 
