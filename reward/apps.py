@@ -77,9 +77,10 @@ async def compute_score(
         settings: keys of `JudgeConfig`.
 
     Returns:
-        `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, and `judge_failed`:
-        1.0 if the judge or the problem, not the answer, was at fault. The score is 0.0 then and
-        must not be trained on. With `show_failing_test` also `failing_test`, see that function.
+        `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, `solved` (1.0 if all
+        tests pass, so that its mean over a validation is pass@1), and `judge_failed`: 1.0 if the
+        judge or the problem, not the response, was at fault. The score is 0.0 then and must not be
+        trained on. With `show_failing_test` also `failing_test`, see that function.
 
     Raises:
         JudgeConfigError: unknown or impossible settings.
@@ -117,6 +118,7 @@ def as_dict(result: JudgeResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "level": result.level,
         "judge_failed": float(result.judge_failed),
+        "solved": float(result.verdict == Verdict.ACCEPTED),
     }
 
 

@@ -17,7 +17,7 @@ from recipe.analysis.episodes import OUTCOMES
 from recipe.analysis.metrics_file import Series
 from recipe.analysis.names import arm_key
 from recipe.analysis.panels import aggregate
-from recipe.analysis.runs import Run, choose_metric
+from recipe.analysis.runs import Run, choose_metric, logged_share
 
 OUTCOME_SHARE = "derived/outcome/{}"
 AVOIDED_SHARE = "derived/avoided_share"
@@ -101,10 +101,11 @@ def _counts_with_episodes(run: Run) -> Counts:
     """Skipped and failed rollouts are counted by the log, edited ones by the episodes.
 
     Only steps that have both count, so that a torn file does not look like a change of the run.
+    Nothing if only a share of the episodes is logged.
     """
     logged = {key: run.metrics.get(name) for key, name in LOGGED_OUTCOMES.items()}
     skipped = logged["skipped_perfect"]
-    if skipped is None or not run.episodes:
+    if skipped is None or not run.episodes or logged_share(run) < 1:
         return np.zeros(0, dtype=np.int64), {}
     last = run.episodes[-1].step
     steps = np.array([step for step in skipped.steps.tolist() if step <= last], dtype=np.int64)

@@ -39,6 +39,7 @@ VALIDATION = (
     "val-core/*/mean@*",
     "val-core/*",
 )
+PASS_AT_1 = ("val-core/*/acc/mean@*", "val-aux/*/solved/mean@*", "val-aux/*/acc/mean@*")
 KL_TO_REFERENCE = ("monitor/kl_to_reference",)
 CROSS_ENTROPY = ("constraint/ce_mean",)
 IMPROVEMENT_RATIO = ("constraint/improvement_ratio",)

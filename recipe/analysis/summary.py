@@ -24,7 +24,8 @@ class RunSummary:
     setting have: everything that is compared stops there. `reward_start` and `reward_end` are means
     over the first and the last `window` steps until then. `validation_end` is at `validation_step`,
     the last that all runs validated at; `validation_error` is the largest standard error that it
-    can have with its number of problems. Improvement ratios are means over the first and last
+    can have with its number of problems; `pass_start` and `pass_end` are pass@1 at the validations
+    before training and at that step. Improvement ratios are means over the first and last
     third of the steps. CE is in nats per token. `disagreement_max` is the largest difference
     between rollout engine and actor on any token.
     """
@@ -41,6 +42,8 @@ class RunSummary:
     validation_end: float
     validation_step: int
     validation_error: float
+    pass_start: float
+    pass_end: float
     kl_end: float
     improvement_first: float
     improvement_last: float
@@ -62,6 +65,7 @@ class Metrics:
 
     reward: str | None
     validation: str | None
+    passes: str | None
     kl: str | None
     improvement: str | None
     disagreement: str | None
@@ -75,6 +79,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, list[RunSummary]]:
     patterns = (
         names.REWARD,
         names.VALIDATION,
+        names.PASS_AT_1,
         names.KL_TO_REFERENCE,
         names.IMPROVEMENT_RATIO,
         names.ROLLOUT_DISAGREEMENT,
@@ -117,6 +122,8 @@ def _summarise_run(run: Run, names_: Metrics, until: int, validated: int) -> Run
         validation_end=validation,
         validation_step=validated,
         validation_error=validation_error(run, names_.validation, validation),
+        pass_start=_at(run, names_.passes, 0),
+        pass_end=_at(run, names_.passes, validated),
         kl_end=_mean(_values(run, names_.kl, until)[-1:]),
         improvement_first=_mean(ratios[:third]),
         improvement_last=_mean(ratios[-third:]),

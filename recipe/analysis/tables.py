@@ -33,6 +33,8 @@ ROWS = (
     Row("validation before training", lambda item: item.validation_start),
     Row("validation, last", lambda item: item.validation_end),
     Row("its standard error, at most", lambda item: item.validation_error),
+    Row("pass@1 in validation, before training", lambda item: item.pass_start),
+    Row("pass@1 in validation, last", lambda item: item.pass_end),
     Row("KL to reference, end (nats)", lambda item: item.kl_end, "{:.3g}"),
     Row("improvement ratio, first third", lambda item: item.improvement_first),
     Row("improvement ratio, last third", lambda item: item.improvement_last),

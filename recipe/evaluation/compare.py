@@ -28,7 +28,7 @@ class Gain:
 
     Attributes:
         problems: how many those are.
-        passes: the difference of pass@1, with the interval of the paired bootstrap.
+        passes: the difference of pass@1, problem by problem, with its interval.
         format, skill: its two parts, see `split_gain`.
     """
 

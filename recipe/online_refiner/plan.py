@@ -177,6 +177,11 @@ class RunPlan:
         return self.needs.reference or self.settings.monitor.kl_to_reference
 
     @property
+    def uses_own_loss(self) -> bool:
+        """Whether the actor gets our loss: for what is added to it, or to read labels by it."""
+        return self.needs.own_loss or self.settings.monitor.self_fed_ce
+
+    @property
     def has_critic(self) -> bool:
         """As verl decides it."""
         if self.config.critic.enable is not None:

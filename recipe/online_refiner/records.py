@@ -95,6 +95,7 @@ class Rollout:
         reward: unshaped. judged: whether there is a verdict.
         reference: the dataset's solution, empty if it has none.
         refinement: None if the run does not refine.
+        verdict: of the judge, empty if the reward function gives none.
     """
 
     key: str
@@ -107,6 +108,7 @@ class Rollout:
     judged: bool
     reference: str
     refinement: Refinement | None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ class MonitorSettings(Section):
 
     kl_to_reference: bool
     kl_every_steps: int = Field(ge=1)
+    self_fed_ce: bool
 
 
 class RunSettings(Section):
@@ -152,6 +153,7 @@ class RunSettings(Section):
     arm: str = Field(min_length=1)
     setting: str = Field(min_length=1)
     seed: int = Field(ge=0)
+    log_share: float = Field(ge=0, le=1)
     hardware: str | None
     launcher: str | None
 

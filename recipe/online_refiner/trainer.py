@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,10 +32,11 @@ from verl.trainer.ppo.utils import Role
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
-from recipe.online_refiner.choices import Stage
+from recipe.online_refiner.choices import Conditioning, Stage
 from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.method.self_fed import SelfFed
 from recipe.online_refiner.queue.dropped import tell_dropped
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
@@ -43,7 +44,9 @@ from recipe.online_refiner.queue.rollouts import (
     neutralise_unjudged,
     read_rollouts,
     stand_in_for_reference,
+    token_columns,
 )
+from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.refine.counts import Dropped, counted
 from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
@@ -53,8 +56,8 @@ from recipe.online_refiner.refine.metrics import (
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.run.episode_log import EpisodeLog
 from recipe.online_refiner.run.metrics_log import (
-    EPISODES_FILE,
     METRICS_FILE,
+    RECORD_FILES,
     RecordedTracking,
     drop_after,
 )
@@ -83,6 +86,7 @@ class OnlineRefinerTrainer(LateJoinTrainer):
 
     actor_rollout_wg: Any
     _step: Step
+    _self_fed: SelfFed
 
     def __init__(self, config: DictConfig) -> None:
         self.plan = resolve(config)
@@ -129,14 +133,15 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         super()._setup()
         self.clock.lap("policy's servers, checkpoint")
         # In every arm, so that its metrics compare; verl's distillation has a loss of its own.
-        if self.plan.needs.own_loss or not self.config.distillation.enabled:
+        if self.plan.uses_own_loss or not self.config.distillation.enabled:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         self.refiner.launch(self.resource_pool_manager.resource_pool_dict)
         self.clock.lap("waiting for the refiner's servers")
         if self.refiner.launched:
             self.clock.add(REFINER, "start", *self.refiner.launched)
-        self._episode_log = EpisodeLog(self._run_dir / EPISODES_FILE, self.tokenizer)
+        share = self.plan.settings.run.log_share
+        self._episode_log = EpisodeLog(self._run_dir, self.tokenizer, share)
 
     def on_init_end(self) -> None:
         super().on_init_end()
@@ -203,17 +208,28 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         self._pass_ahead(batch, metrics)
         self._reach(Stage.LOG_PROBS, step, within="old_log_prob")
         labels = self.constraint.labels(step)
-        if not labels:
+        self._self_fed = SelfFed([] if labels else self._watched(step))
+        asked = labels or self._self_fed.labels
+        if not asked:
             return super()._compute_old_log_prob(batch, metrics)
-        actor = AskedActor(self.actor_rollout_wg, labels)
+        actor = AskedActor(self.actor_rollout_wg, asked)
         with self._in_place_of_the_actor(actor):
             batch = super()._compute_old_log_prob(batch, metrics)
         if actor.cross_entropy is None:
             with marked_timer("constraint_ce", self.timing_raw):
                 actor.measure(batch, *self._pass_settings())
         assert actor.cross_entropy is not None
-        self.constraint.after_labels(step, actor.cross_entropy)
+        if labels:
+            self.constraint.after_labels(step, actor.cross_entropy)
+        else:
+            self._self_fed.measured(actor.cross_entropy)
         return batch
+
+    def _watched(self, step: Step) -> Sequence[Rollout]:
+        """Rollouts on whose refinement the self-fed cross entropy is only logged."""
+        is_own = self.constraint.conditioning is Conditioning.SELF_FEEDING
+        wants = self.plan.settings.monitor.self_fed_ce and not is_own
+        return self._episode_log.wanted(step.rollouts) if wants else []
 
     @contextmanager
     def _in_place_of_the_actor(self, actor: Any) -> Iterator[None]:
@@ -237,7 +253,7 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         take_from_advantages(batch, penalty)
         self._observe_rollouts(batch, metrics)
         if not in_update:
-            self._observe_step(step, metrics)
+            self._observe_step(step, batch, metrics)
         return batch
 
     def _open_step(self, batch: KVBatchMeta) -> Step:
@@ -276,7 +292,7 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         batch, cross_entropy = self._update_with(additions, batch, metrics)
         metrics.update(self.constraint.after_update(step, cross_entropy))
         if self.constraint.measures_in_update(step):
-            self._observe_step(step, metrics)
+            self._observe_step(step, batch, metrics)
         return batch
 
     def _update_with(
@@ -310,9 +326,11 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         if EVICTED_GROUPS in metrics:
             metrics["constraint/evicted_total"] = metrics[EVICTED_GROUPS]
 
-    def _observe_step(self, step: Step, metrics: dict[str, Any]) -> None:
+    def _observe_step(self, step: Step, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
         metrics.update(self.constraint.metrics(step))
         metrics.update(group_metrics(step.rollouts))
+        with marked_timer("episode_log", self.timing_raw):
+            self._log_episodes(step, batch)
         found = [one.refinement for one in step.rollouts if one.refinement is not None]
         if not found:
             return
@@ -324,9 +342,15 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         metrics["constraint/nonfinite_total"] = float(accepted - len(step.accepted))
         late = self.plan.joins_late
         self.timing_raw["refine_wait"] = self._times.waited_s if late else self._counts.wait_s
+
+    def _log_episodes(self, step: Step, batch: KVBatchMeta) -> None:
+        wanted = self._episode_log.wanted(step.rollouts)
+        columns = token_columns(batch, [one.key for one in wanted])
+        for key, values in self._self_fed.columns.items():
+            columns[key] |= values
         measured = {one.key: one for one in step.accepted}
         reading = self.constraint.conditioning
-        self._episode_log.append(step.number, step.rollouts, measured, reading)
+        self._episode_log.append(step.number, wanted, measured, reading, columns)
 
     @property
     def logger(self) -> RecordedTracking:
@@ -350,7 +374,7 @@ class OnlineRefinerTrainer(LateJoinTrainer):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        for name in (METRICS_FILE, EPISODES_FILE):
+        for name in RECORD_FILES:
             drop_after(self._run_dir / name, self.global_steps)
         if self.global_steps == 0:
             return

@@ -11,6 +11,7 @@ from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.host import HostMemory
+from recipe.online_refiner.preflight.log_rules import log_rows
 from recipe.online_refiner.preflight.memory import GIB
 from recipe.online_refiner.preflight.queueing import Waiting, expected_waiting
 from recipe.online_refiner.preflight.reward_rules import inspect_reward
@@ -57,6 +58,7 @@ def preflight(plan: RunPlan) -> Report:
         "Memory of a node, estimated": node_rows(node_memory(plan)),
         "Refinements, estimated": waiting_rows(plan, expected_waiting(plan)),
         "Checkpoints": disk_rows(plan, checkpoint_disk(plan)),
+        "Log of rollouts": log_rows(plan),
     }
     return Report(tuple(faults_of(plan)), tuple(warnings_on(plan)), tables)
 

@@ -28,6 +28,7 @@ from recipe.online_refiner.preflight.data_rules import (
 )
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
 from recipe.online_refiner.preflight.layer_rules import check_heads, check_layers
+from recipe.online_refiner.preflight.log_rules import check_watched_reading, log_warnings
 from recipe.online_refiner.preflight.model_rules import (
     check_refiner_tokenizer,
     check_vocabulary,
@@ -132,6 +133,7 @@ RULES: tuple[Rule, ...] = (
     check_decoding,
     check_top_tokens,
     check_constraint,
+    check_watched_reading,
     check_estimator,
     check_source,
     check_shared_base,
@@ -186,6 +188,7 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     yield from score_warnings(plan)
     yield from group_warnings(plan)
     yield from deadline_warnings(plan)
+    yield from log_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "

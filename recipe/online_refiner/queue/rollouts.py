@@ -64,6 +64,31 @@ def log_prob_metrics(batch: KVBatchMeta, with_reference: bool) -> dict[str, floa
     return metrics
 
 
+def token_columns(batch: KVBatchMeta, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is stored per token of these rollouts, for the log: by key, then by column.
+
+    `advantage` is one number if all tokens have the same; `entropy` is the policy's in nats, absent
+    if verl has made no pass over the rollouts.
+    """
+    if not keys:
+        return {}
+    fields = {"advantages": ("advantage", 6), "entropy": ("entropy", 4)}
+    data = tq.kv_batch_get(
+        keys=list(keys), partition_id=batch.partition_id, select_fields=list(fields)
+    )
+    found: dict[str, dict[str, Any]] = {key: {} for key in keys}
+    for field, (column, decimals) in fields.items():
+        if field in data:
+            for key, values in zip(keys, _column(data[field]), strict=True):
+                found[key][column] = _shortest(values.double().round(decimals=decimals).tolist())
+    return found
+
+
+def _shortest(values: list[float]) -> list[float] | float:
+    """One number for a list of many equal ones: a group's advantage is the same on all tokens."""
+    return values[0] if len(values) > 1 and min(values) == max(values) else values
+
+
 def _real_keys(batch: KVBatchMeta) -> list[str]:
     """Keys of the rows that are no padding."""
     return [
@@ -87,6 +112,7 @@ def _rollout(key: str, row: Mapping[str, Any]) -> Rollout:
         judged=score.judged,
         reference=str(info.get("reference_solution") or ""),
         refinement=None if refinement is None else Refinement.from_row(refinement),
+        verdict=score.verdict,
     )
 
 

@@ -39,6 +39,8 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("refiner.pool.nnodes=0",), "refiner.pool.nnodes=0"),
     (("run.seed=-1",), "run.seed=-1"),
     (("monitor.kl_every_steps=0",), "monitor.kl_every_steps=0"),
+    (("run.log_share=1.5",), "run.log_share=1.5"),
+    (("run.log_share=-0.1",), "run.log_share=-0.1"),
     # Files, models and lengths.
     (("data.train_files=/nowhere/train.parquet",), "data.train_files='/nowhere/train.parquet'"),
     (("actor_rollout_ref.model.path=/nowhere/model",), "actor_rollout_ref.model.path"),

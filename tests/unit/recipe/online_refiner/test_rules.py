@@ -40,6 +40,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("constraint.kind=chord", "constraint.chord.peak=0.01"),
         "constraint.chord.valley=0.05",
     ),
+    "check_watched_reading": (
+        ("monitor.self_fed_ce=true", "actor_rollout_ref.model.use_fused_kernels=true"),
+        "monitor.self_fed_ce=True reads the logits",
+    ),
     "check_estimator": (
         ("algorithm.adv_estimator=grpoo",),
         "algorithm.adv_estimator='grpoo': verl has no such estimator. Fix: "

@@ -86,7 +86,7 @@ def trainer_of(config: DictConfig, workers: WorkerGroup, run_dir: Path) -> Onlin
     trainer.timing_raw = {}
     trainer._times, trainer._joins_at, trainer._dropped = StepTimes(), None, Dropped()
     trainer.refiner = HealthyServers()  # type: ignore[assignment]
-    trainer._episode_log = EpisodeLog(run_dir / "episodes.jsonl", trainer.tokenizer)
+    trainer._episode_log = EpisodeLog(run_dir, trainer.tokenizer, share=1.0)
     return trainer
 
 
