@@ -103,3 +103,10 @@ def test_steps_beyond_the_mask_have_no_label() -> None:
     found = refined_rollout("abcd", "abXcd", Tokens.EDITED)
     assert labels_of(found).token_ids.tolist() == [-1, -1, ord("X"), -1]
     assert on_tokens(found, torch.tensor([3.0])).tolist() == [0.0, 0.0, 3.0, 0.0, 0.0]
+
+
+def test_a_refinement_that_is_not_read_in_the_rollouts_states_has_no_labels() -> None:
+    rollouts = [rollout("a_0", ids("ab"), refinement(ids("aX"), (1, 0)))]
+    (found,) = accepted_rollouts(rollouts, Tokens.ALL, Conditioning.TEACHER_FORCING)
+    with pytest.raises(ValueError, match="a_0 is not read in the rollout's states"):
+        labels_of(found)

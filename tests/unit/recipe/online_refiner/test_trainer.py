@@ -267,6 +267,26 @@ def test_an_update_to_which_nothing_is_added_is_verls(queue: MemoryQueue, step: 
     assert metrics["constraint/penalty_mean"] == 0.0
 
 
+@pytest.mark.parametrize(("warmup", "in_update"), [(0, True), (1, True), (2, False)])
+def test_while_only_the_critic_is_trained_a_pass_of_its_own_measures(
+    queue: MemoryQueue, step: Step, warmup: int, in_update: bool
+) -> None:
+    workers = WorkerGroup(queue, ranks=1, reported=[(1, [0.5, 1.5])] if in_update else [])
+    _, metrics = step(
+        *("constraint.conditioning=teacher_forcing", "constraint.inject=sft"),
+        f"trainer.critic_warmup={warmup}",
+        workers=workers,
+    )
+    assert ("refine_ce" in [batch.partition_id for batch in workers.seen]) is not in_update
+    assert metrics["constraint/ce_mean"] == pytest.approx(1.0 if in_update else 2.5)
+
+
+def test_the_constraint_follows_the_improvement_ratio_from_step_to_step(step: Step) -> None:
+    """One of four refinements is better; at a target of a half, λ is half of its upper bound."""
+    _, metrics = step(*SELF_FED, "constraint.schedule=adaptive", "constraint.adaptive_target=0.5")
+    assert metrics["constraint/lambda"] == pytest.approx(0.25)
+
+
 def test_the_worker_group_is_back_after_a_pass_that_failed(
     queue: MemoryQueue, step: Step, composed: Compose, tmp_path: Path
 ) -> None:
