@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recipe.online_refiner.plan import RunPlan, paths_of
-from recipe.online_refiner.preflight.readings import table
+from recipe.online_refiner.preflight.files_read import table
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 

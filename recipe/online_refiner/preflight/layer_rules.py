@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.files_read import model_shape
 from recipe.online_refiner.preflight.gpu_rules import ULYSSES
 from recipe.online_refiner.preflight.memory import ModelShape
-from recipe.online_refiner.preflight.readings import model_shape
 from recipe.online_refiner.servers.refiner_engine import refiner_rollout
 from refiner_worker.engine import REPLICA_SPLITS
 

@@ -8,13 +8,13 @@ from transformers import PreTrainedTokenizerBase
 
 from recipe.online_refiner.choices import Source
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.preflight.memory import ModelShape
-from recipe.online_refiner.preflight.prompt_rules import is_unreadable
-from recipe.online_refiner.preflight.readings import (
+from recipe.online_refiner.preflight.files_read import (
     model_shape,
     read_policy_tokenizer,
     tokenizer,
 )
+from recipe.online_refiner.preflight.memory import ModelShape
+from recipe.online_refiner.preflight.prompt_rules import is_unreadable
 from recipe.online_refiner.servers.chat import tokenizer_path
 
 

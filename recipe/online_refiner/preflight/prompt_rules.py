@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from recipe.online_refiner.plan import RunPlan, paths_of
 from recipe.online_refiner.preflight.data_rules import check_files, check_model_folders
-from recipe.online_refiner.preflight.readings import model_config, read_policy_tokenizer
+from recipe.online_refiner.preflight.files_read import model_config, read_policy_tokenizer
 from recipe.online_refiner.preflight.sizes import check_shapes
 from recipe.online_refiner.preflight.turn_rules import sense_faults, turn_faults
 from recipe.online_refiner.servers.chat import policy_chat, tokenizer_path

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from recipe.online_refiner.plan import RunPlan, paths_of
 from recipe.online_refiner.preflight.data_rules import check_files
-from recipe.online_refiner.preflight.readings import model_config
+from recipe.online_refiner.preflight.files_read import model_config
+from recipe.online_refiner.preflight.reward_rules import reward_settings
 from reward.traits import load_reward, traits_of
 
 GIVEN = ("data_source", "solution_str", "ground_truth", "extra_info")
@@ -34,7 +34,7 @@ def check_reward_settings(plan: RunPlan) -> Iterator[str]:
     parameters = inspect.signature(function).parameters.values()
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     takes_any = len(named) < len(parameters)
-    settings = _settings(plan)
+    settings = reward_settings(plan)
     served = GIVEN_WITH_MODEL if plan.config.reward.reward_model.enable else ()
     for name in () if takes_any else served:
         if name not in named:
@@ -76,7 +76,7 @@ def _type_faults(function: Callable[..., Any], settings: Mapping[str, Any]) -> I
     }
     for name, value in settings.items():
         wanted = hints.get(name)
-        if wanted not in fits:
+        if wanted is None or wanted not in fits:
             continue
         good = isinstance(value, fits[wanted]) and (wanted is bool or not isinstance(value, bool))
         if not good:
@@ -113,13 +113,6 @@ def _function(plan: RunPlan) -> Callable[..., Any] | None:
 
 def _name(plan: RunPlan) -> str:
     return str(plan.config.reward.custom_reward_function.name)
-
-
-def _settings(plan: RunPlan) -> dict[str, Any]:
-    given = plan.config.reward.custom_reward_function.get("reward_kwargs") or {}
-    plain = OmegaConf.to_container(OmegaConf.create(given), resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def check_reward_rows(plan: RunPlan) -> Iterator[str]:

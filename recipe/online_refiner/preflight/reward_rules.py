@@ -77,10 +77,14 @@ def inspect_reward(plan: RunPlan) -> Inspection:
     inspect = traits_of(function.path).inspect
     if inspect is None:
         return Inspection()
-    kwargs: Any = OmegaConf.to_container(
-        OmegaConf.create(function.get("reward_kwargs") or {}), resolve=True
-    )
-    return inspect({str(key): value for key, value in kwargs.items()})
+    return inspect(reward_settings(plan))
+
+
+def reward_settings(plan: RunPlan) -> dict[str, Any]:
+    """What the configuration gives the reward function."""
+    given = plan.config.reward.custom_reward_function.get("reward_kwargs")
+    plain: Any = OmegaConf.to_container(given, resolve=True) if given else {}
+    return {str(key): value for key, value in plain.items()}
 
 
 def check_reward_servers(plan: RunPlan) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.files_read import model_config, model_shape
 from recipe.online_refiner.preflight.host import (
     GPU_PROCESS_BYTES,
     PLAIN_PROCESS_BYTES,
@@ -39,7 +40,6 @@ from recipe.online_refiner.preflight.memory import (
     trained,
     value_activation_bytes,
 )
-from recipe.online_refiner.preflight.readings import model_config, model_shape
 from recipe.online_refiner.servers.refiner_engine import refiner_rollout
 
 SIZED = ("fsdp", "fsdp2", "megatron")
