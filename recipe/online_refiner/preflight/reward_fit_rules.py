@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from recipe.online_refiner.plan import RunPlan, paths_of
 from recipe.online_refiner.preflight.data_rules import check_files
 from recipe.online_refiner.preflight.readings import model_config
+from recipe.online_refiner.preflight.reward_rules import as_plain
 from reward.traits import load_reward, traits_of
 
 GIVEN = ("data_source", "solution_str", "ground_truth", "extra_info")
@@ -116,10 +116,8 @@ def _name(plan: RunPlan) -> str:
 
 
 def _settings(plan: RunPlan) -> dict[str, Any]:
-    given = plan.config.reward.custom_reward_function.get("reward_kwargs") or {}
-    plain = OmegaConf.to_container(OmegaConf.create(given), resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    given = plan.config.reward.custom_reward_function.get("reward_kwargs")
+    return {} if given is None else as_plain(given)
 
 
 def check_reward_rows(plan: RunPlan) -> Iterator[str]:

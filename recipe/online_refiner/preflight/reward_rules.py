@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.prompt_rules import context_of
@@ -77,10 +77,15 @@ def inspect_reward(plan: RunPlan) -> Inspection:
     inspect = traits_of(function.path).inspect
     if inspect is None:
         return Inspection()
-    kwargs: Any = OmegaConf.to_container(
-        OmegaConf.create(function.get("reward_kwargs") or {}), resolve=True
-    )
-    return inspect({str(key): value for key, value in kwargs.items()})
+    given = function.get("reward_kwargs")
+    return inspect({} if given is None else as_plain(given))
+
+
+def as_plain(section: DictConfig) -> dict[str, Any]:
+    """A section as a plain dict. What it refers to is in the whole config, so no copy is made."""
+    plain = OmegaConf.to_container(section, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def check_reward_servers(plan: RunPlan) -> Iterator[str]:
