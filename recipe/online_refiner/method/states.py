@@ -61,7 +61,7 @@ def _hunks(copied: Sequence[int], sources: Sources) -> Iterator[tuple[int, int, 
                 yield start, end, 1
             after = sources[index + length - 1][1]
         else:
-            # The diff gives an insertion the token before it; at the start it gives the first token,
+            # The diff gives an insertion the token before it. At the start it gives the first one,
             # whose state is the one that is open.
             inserted = sources[index][0] < after
             yield after, after + 1 if inserted else sources[index][1], length

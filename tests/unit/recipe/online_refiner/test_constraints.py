@@ -14,6 +14,7 @@ from steps import refinement, rollout, step_of
 from recipe.online_refiner.choices import Conditioning, Place, Tokens
 from recipe.online_refiner.method.chord import Chord
 from recipe.online_refiner.method.constraint import Constraint, Step
+from recipe.online_refiner.method.dynamic import penalty_on_rollouts, reduced_cross_entropy
 from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.settings import ConfigError
@@ -241,13 +242,18 @@ def test_teacher_forced_penalties_are_laid_out_row_by_row_however_long(composed:
     penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0), (4.0,)]))
     assert penalty is not None
     assert penalty.values_BT.tolist() == [[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+    mean = made(composed, "constraint.inject=advantage", "constraint.reduce=mean")
+    step = step_of(rollouts, [(1.0, 2.0), (4.0,)])
+    assert reduced_cross_entropy(step.accepted, mean.settings) == [1.5, 4.0]
+    values = penalty_on_rollouts(step.accepted, mean.settings)
+    assert values.tolist() == [[1.5, 0.0, 0.0], [4.0, 0.0, 0.0]]
 
 
 def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compose) -> None:
     aligned = ("constraint.inject=advantage", "constraint.align=edit", "constraint.lambda=1")
     rollouts = [
         rollout("a_0", (5, 6, 7), refinement((8,), (0,), sources=[(1, 3)])),
-        rollout("b_0", (5,), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
+        rollout("b_0", (5, 6), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
     ]
     penalty = made(composed, *aligned).penalty(step_of(rollouts, [(4.0,), (1.0, 2.0)]))
     assert penalty is not None
