@@ -45,7 +45,7 @@ NOTE_CALL = "_note_call"
 """Name under which a module finds the function that notes its calls."""
 PATIENCE = 10.0
 """Factor on what the tests of a mutation usually take, after which it counts as killed."""
-PLAIN = (bool, int, float, str, tuple)
+PLAIN = (bool, int, float, str, tuple, dict)
 """Constants of a module or class that are swapped."""
 
 Function = tuple[Path, str]
@@ -76,7 +76,7 @@ class MutationRun:
             while len(running) == self._jobs:
                 self._wait(running)
             self.total += 1
-            running[self._fork(mutation, session.items)] = mutation
+            running[self._fork(mutation)] = mutation
         while running:
             self._wait(running)
         return True  # in place of pytest's own loop
@@ -97,12 +97,17 @@ class MutationRun:
                 self._calls.setdefault(function, []).append(item)
         for path in self._files:
             swap(path, ast.parse(path.read_text(encoding="utf-8")))
+            every = {
+                item for (file, _), called in self._calls.items() if file == path for item in called
+            }
+            self._calls[path, ""] = list(every)
 
-    def _fork(self, mutation: Mutation, items: list[pytest.Item]) -> int:
-        """The process that tries a mutation; its exit status is 0 if the mutation survives."""
-        chosen = items
-        if mutation.function:
-            chosen = self._calls.get((mutation.path, mutation.function), [])
+    def _fork(self, mutation: Mutation) -> int:
+        """The process that tries a mutation; its exit status is 0 if the mutation survives.
+
+        Outside of functions a mutation is tried by all tests that call any function of its file.
+        """
+        chosen = self._calls.get((mutation.path, mutation.function), [])
         chosen = sorted(chosen, key=self._duration_s.__getitem__)
         process = os.fork()
         if process:

@@ -116,11 +116,11 @@ def _at_steps(values_BS: torch.Tensor, step_BT: torch.Tensor) -> torch.Tensor:
 def _spread(values_BU: torch.Tensor, sources_BU2: torch.Tensor, steps: int) -> torch.Tensor:
     """Each value in equal shares over its range of steps. Shape (B, steps).
 
-    Summed as differences at the ranges' ends, in float64 so that what cancels leaves nothing.
+    Summed as differences at the ranges' ends, in float64 so that what cancels leaves nothing; the
+    two ends of an empty range cancel too.
     """
     start_BU, end_BU = sources_BU2.clamp(max=steps).unbind(dim=-1)
     share_BU = values_BU.double() / (end_BU - start_BU).clamp(min=1)
-    share_BU = torch.where(end_BU > start_BU, share_BU, 0.0)
     ends_BS = torch.zeros(
         values_BU.shape[0], steps + 1, dtype=torch.float64, device=values_BU.device
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,13 @@ from omegaconf import DictConfig
 from steps import refinement, rollout, step_of
 
 from recipe.online_refiner.choices import Conditioning, Place, Tokens
+from recipe.online_refiner.method.chord import Chord
 from recipe.online_refiner.method.constraint import Additions, Constraint, Step
+from recipe.online_refiner.method.dynamic import penalty_on_rollouts, reduced_cross_entropy
 from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
 from recipe.online_refiner.records import Prompt
 from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]
 
@@ -298,14 +302,51 @@ def test_teacher_forced_penalties_are_laid_out_row_by_row_however_long(composed:
     penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0), (4.0,)]))
     assert penalty is not None
     assert penalty.values_BT.tolist() == [[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+    mean = made(composed, "constraint.inject=advantage", "constraint.reduce=mean")
+    step = step_of(rollouts, [(1.0, 2.0), (4.0,)])
+    assert reduced_cross_entropy(step.accepted, mean.settings) == [1.5, 4.0]
+    values = penalty_on_rollouts(step.accepted, mean.settings)
+    assert values.tolist() == [[1.5, 0.0, 0.0], [4.0, 0.0, 0.0]]
 
 
 def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compose) -> None:
     aligned = ("constraint.inject=advantage", "constraint.align=edit", "constraint.lambda=1")
     rollouts = [
         rollout("a_0", (5, 6, 7), refinement((8,), (0,), sources=[(1, 3)])),
-        rollout("b_0", (5,), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
+        rollout("b_0", (5, 6), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
     ]
     penalty = made(composed, *aligned).penalty(step_of(rollouts, [(4.0,), (1.0, 2.0)]))
     assert penalty is not None
     assert penalty.values_BT.tolist() == [[0.0, 2.0, 2.0], [3.0, 0.0, 0.0]]
+
+
+def test_a_class_is_found_by_its_module_or_its_file_and_is_the_same_each_time(
+    composed: Compose, repo_root: Path
+) -> None:
+    module = "recipe.online_refiner.method.chord:Chord"
+    assert constraint_class(composed(f"constraint.kind={module}")) is Chord
+    file = f"{repo_root}/docs/examples/repetition.py:Repetition"
+    found = constraint_class(composed(f"constraint.kind={file}"))
+    assert found.__name__ == "Repetition"
+    assert constraint_class(composed(f"constraint.kind={file}")) is found
+
+
+@pytest.mark.parametrize(("kind", "fix"), [("chord2", "did you mean chord? set"), ("x", "set it")])
+def test_the_nearest_kind_is_named_if_there_is_one(composed: Compose, kind: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"Fix: {fix}")):
+        constraint_class(composed(f"constraint.kind={kind}"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("nowhere.at.all:Class", "No module named 'nowhere'"),
+        ("docs/nowhere.py:Class", "No such file"),
+        ("recipe.online_refiner.method.chord:Nothing", "no attribute 'Nothing'"),
+        ("recipe.online_refiner.method.chord:ChordSettings", "is no subclass of"),
+        ("recipe.online_refiner.method.chord:demonstration_rows", "is no subclass of"),
+    ],
+)
+def test_what_is_no_constraint_is_refused(composed: Compose, reference: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        constraint_class(composed(f"constraint.kind={reference}"))

@@ -96,6 +96,13 @@ def test_edit_shares_a_value_over_a_longer_hunk_and_counts_only_the_rollouts_tok
     assert got.tolist() == [[1.5, 0.0, 1.5]]
 
 
+def test_edit_takes_each_row_by_itself_and_leaves_what_has_no_place_to_the_last_token() -> None:
+    sources = torch.tensor([[[0, 1]], [[1, 2]], [[1, 1]]])
+    values = torch.tensor([[1.0], [2.0], [4.0]])
+    got = aligned(values, torch.ones(3, 3), Align.EDIT, sources)
+    assert got.tolist() == [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 4.0]]
+
+
 def test_edit_without_a_diff_is_refused() -> None:
     with pytest.raises(ValueError, match="align=edit"):
         aligned(torch.ones(1, 2), torch.ones(1, 2), Align.EDIT)

@@ -150,6 +150,7 @@ def test_all_faults_are_reported_together(composed: Compose) -> None:
 @pytest.mark.parametrize(
     ("overrides", "in_reward", "in_loss", "coefficient"),
     [
+        (["constraint.kind=static_kl", "monitor.kl_to_reference=false"], False, True, 0.01),
         (["constraint.kind=static_kl"], False, True, 0.01),
         (["constraint.kind=static_kl", "constraint.static_kl.where=reward"], True, True, 0.0),
         (["constraint.kind=dynamic"], False, True, 0.0),
@@ -164,6 +165,15 @@ def test_verls_kl_keys_follow_the_kind(
     actor = config.actor_rollout_ref.actor
     assert config.algorithm.use_kl_in_reward is in_reward
     assert (actor.use_kl_loss, actor.kl_loss_coef) == (in_loss, coefficient)
+
+
+def test_static_kl_in_the_reward_has_a_fixed_coefficient_of_its_own(composed: Compose) -> None:
+    config = composed(
+        *("constraint.kind=static_kl", "constraint.static_kl.where=reward"),
+        *("constraint.static_kl.coef=0.25", "algorithm.kl_ctrl.type=adaptive"),
+    )
+    resolve(config)
+    assert (config.algorithm.kl_ctrl.type, config.algorithm.kl_ctrl.kl_coef) == ("fixed", 0.25)
 
 
 def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed: Compose) -> None:
