@@ -23,6 +23,7 @@ from recipe.online_refiner.method.groups import filters_groups, let_refinements_
 from recipe.online_refiner.method.maths import expert_weights
 from recipe.online_refiner.method.schedules import chord_mu
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
+from recipe.online_refiner.records import Prompt, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
 
@@ -90,7 +91,7 @@ class Chord(Constraint):
 
     def additions(self, step: Step) -> Additions:
         share = self._share(step)
-        rows = demonstration_rows(demonstrations(step), share, step.mini_batches)
+        rows = demonstration_rows(step, share)
         return Additions(rows, policy_share=1.0 - share, token_factor=self._own.phi)
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
@@ -115,7 +116,8 @@ def demonstrations(step: Step) -> list[Demonstration]:
 
     Also of prompts whose rollouts dynamic sampling dropped: what always fails needs them most.
     """
-    by_prompt = {one.uid: one for one in (*step.rollouts, *step.dropped) if one.reference}
+    prompts: list[Rollout | Prompt] = [*step.rollouts, *step.dropped]
+    by_prompt = {one.uid: one for one in prompts if one.reference}
     return [
         (one.prompt_ids, ids)
         for one in by_prompt.values()
@@ -123,19 +125,18 @@ def demonstrations(step: Step) -> list[Demonstration]:
     ]
 
 
-def demonstration_rows(
-    found: Sequence[Demonstration], share: float, mini_batches: int
-) -> list[ExtraRow]:
+def demonstration_rows(step: Step, share: float) -> list[ExtraRow]:
     """The weighted demonstrations, repeated in turn if there are fewer than mini-batches.
 
     Args:
         share: μ of this step.
     """
+    found = demonstrations(step)
     if not found:
         return []
-    rows = [found[index % len(found)] for index in range(max(len(found), mini_batches))]
+    rows = [found[index % len(found)] for index in range(max(len(found), step.mini_batches))]
     mask_RU = pad_sequence([torch.ones(len(ids)) for _, ids in rows], batch_first=True)
-    weights_RU = expert_weights(mask_RU, share, mini_batches)
+    weights_RU = expert_weights(mask_RU, share, step.mini_batches)
     return [
         ExtraRow(prompt_ids, ids, weights[: len(ids)])
         for (prompt_ids, ids), weights in zip(rows, weights_RU, strict=True)

@@ -63,7 +63,7 @@ class Queue:
         self.rows = {key: one for key, one in self.rows.items() if key not in keys}
 
 
-GROUPS = {
+GROUPS: dict[str, Sequence[Row]] = {
     # The rewards differ; one of them is more than the batch takes.
     "a": (row(-0.3, BETTER, 1), row(1.0, PERFECT, 1)),
     "b": (row(-0.3, WORSE, 2), row(1.0, PERFECT, 2)),

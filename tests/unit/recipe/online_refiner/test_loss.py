@@ -181,7 +181,9 @@ def test_policy_metrics_are_means_over_the_policys_tokens_whatever_is_beside_the
                     total[name] = total.get(name, 0.0) + value.aggregate()
         return total
 
-    for cuts in [[(0, 1)], [(0,), (1,)], [(0, 1, 2)], [(0,), (1, 2)], [(0,), (1,), (2,)]]:
+    alone: list[list[tuple[int, ...]]] = [[(0, 1)], [(0,), (1,)]]
+    beside: list[list[tuple[int, ...]]] = [[(0, 1, 2)], [(0,), (1, 2)], [(0,), (1,), (2,)]]
+    for cuts in alone + beside:
         got = measured(*cuts)
         assert got["actor/ppo_kl"] == pytest.approx((3 * 1.0 - 1.0) / 4)
         assert got["actor/pg_clipfrac"] == pytest.approx(1.0)
