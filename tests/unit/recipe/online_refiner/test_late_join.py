@@ -172,7 +172,7 @@ class Passes(PPOTrainer):
         return self._note("values", batch)
 
 
-class Trainer(LateJoinTrainer, Passes):  # type: ignore[misc]
+class Trainer(LateJoinTrainer, Passes):
     """Ours on such passes; verl's constructor wants a cluster."""
 
     def __init__(self, config: DictConfig, seen: list[Any]) -> None:
