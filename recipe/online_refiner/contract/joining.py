@@ -33,8 +33,8 @@ def late_join_violations(make: Callable[[], Constraint]) -> Iterator[str]:
 
 def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     """What the hooks give in one step, in the trainer's order, as plain values."""
-    step, stage = small_step(), None
-    whole = small_step()
+    step, whole = small_step(), small_step()
+    stage: Stage | None = None
     if is_late and constraint.needs(constraint.plan.settings).refinements:
         step.rollouts, step.accepted = [replace(one, refinement=None) for one in whole.rollouts], []
         step.improvement_ratio = None
