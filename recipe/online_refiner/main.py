@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
+from hydra import errors as hydra_errors
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.report import preflight
@@ -42,7 +42,13 @@ def train(config: DictConfig) -> None:
     print(report.text(), flush=True)
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, ValueError, TypeError, NotImplementedError, HydraException) as error:
+    except (
+        AssertionError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+        hydra_errors.HydraException,
+    ) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(plan.settings.run.dir)
     try:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import errors as omegaconf_errors
 
 from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.method.registry import constraint_class, own_sections
@@ -37,7 +37,7 @@ def resolve(config: DictConfig) -> RunPlan:
         if wrong:
             raise ConfigError("\n".join(wrong))
         return _resolved(config)
-    except OmegaConfBaseException as error:
+    except omegaconf_errors.OmegaConfBaseException as error:
         raise ConfigError(
             f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}. Fix: set it, or "
             "leave its line in the config as it was"

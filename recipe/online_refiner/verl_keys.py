@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import errors as omegaconf_errors
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 Count = Annotated[int, Field(ge=1)]
@@ -285,5 +285,5 @@ def _value_fault(holder: DictConfig, last: str, key: str) -> Iterator[str]:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ")
         yield f"{key}={plain!r} is refused. Fix: set it to {reason.removeprefix('Value error, ')}"
-    except OmegaConfBaseException as error:
+    except omegaconf_errors.OmegaConfBaseException as error:
         yield f"{key}: {str(error).splitlines()[0]}. Fix: set it to a value of its own"
