@@ -1,7 +1,7 @@
-"""Whether a draft token stands: the exact rule for each way of sampling.
+"""Whether a draft token is accepted: the exact rule at each temperature.
 
 Writing p for the distribution from which plain decoding would draw the next token, a draft token x
-is accepted with probability p(x); where it is not, the next token is drawn from p without x,
+is accepted with probability p(x); if it is not, the next token is drawn from p without x,
 renormalised. The token that results has distribution p, whatever the draft is: p(x) for x, and
 (1 - p(x)) · p(y) / (1 - p(x)) = p(y) for any other y. Greedy decoding is the case where p is
 concentrated on the arg-max. Source: speculative sampling (Leviathan et al., arXiv 2211.17192) with
@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-Coin = Callable[[float], bool]
+Bernoulli = Callable[[float], bool]
 """True with the probability it is given."""
 
 TOP_LOG_PROBS = 20
-"""Tokens to list at each position where the temperature asks for it; vLLM's default maximum."""
+"""Tokens to list at each position if the temperature asks for it; vLLM's default maximum."""
 ROUNDING = 1e-6
 """Error of a sum of float32 probabilities, which is the least that a tail can be known to hold."""
 
@@ -39,8 +39,8 @@ class Ruling(StrEnum):
 class TokenScore:
     """The raw log-probabilities (nats) of some tokens at one position, best first.
 
-    Which tokens are listed is told by `Law.listed`: the draft token alone where that is 0, else
-    that many of the likeliest.
+    `Sampling.listed` says which tokens are listed: the draft token alone if it is 0, otherwise that
+    many of the likeliest.
     """
 
     token_ids: tuple[int, ...]
@@ -48,15 +48,15 @@ class TokenScore:
 
 
 @dataclass(frozen=True)
-class Law:
-    """How the engine samples: the whole distribution at one temperature.
+class Sampling:
+    """Sampling parameters of a decoding: the whole distribution at one temperature.
 
     Attributes:
         temperature: 0 is greedy.
         vocabulary_size: number of tokens that can be drawn, or more; needed at temperatures other
             than 0 and 1, to bound the tail.
-        tolerance: largest error of p(x) that is taken; above it the engine draws.
-        top_p, top_k: only their neutral values are accepted where the temperature is not 0.
+        tolerance: largest error of p(x) that is accepted; above it the engine draws.
+        top_p, top_k: only their neutral values are accepted unless the temperature is 0.
     """
 
     temperature: float
@@ -98,17 +98,17 @@ class Law:
             return 0
         return min(TOP_LOG_PROBS, self.vocabulary_size or TOP_LOG_PROBS)
 
-    def rule(self, token: int, score: TokenScore, coin: Coin) -> Ruling:
+    def rule(self, token: int, score: TokenScore, accepts: Bernoulli) -> Ruling:
         """Decide on one draft token."""
         if self.greedy:
             return Ruling.ACCEPT if token == score.token_ids[0] else Ruling.REPLACE
         probability = self.probability(token, score)
         if probability is None:
             return Ruling.DRAW
-        return Ruling.ACCEPT if coin(probability) else Ruling.REDRAW
+        return Ruling.ACCEPT if accepts(probability) else Ruling.REDRAW
 
     def probability(self, token: int, score: TokenScore) -> float | None:
-        """p(token) in [0, 1]; None where the listed tokens leave it open by over `tolerance`."""
+        """p(token) in [0, 1]; None if the listed tokens bound it less closely than `tolerance`."""
         if self.temperature == 1:
             # The only one there is. SGLang lists the vocabulary's last token by another id.
             (log_prob,) = score.log_probs
@@ -123,10 +123,10 @@ def tempered_probability(
 ) -> tuple[float, float]:
     """Bounds on q(token)^r / Σ q^r, with r = 1/temperature, from the likeliest k tokens.
 
-    The n unlisted tokens share the mass m = 1 - Σ listed q, each at most the least listed q_k. So
-    their Σ q^r lies between m · q_k^(r-1) and m^r · n^(1-r): the first is the greater for r > 1
-    (all mass in tokens as large as can be), the second for r < 1 (spread evenly). Nothing is known
-    of an unlisted token: (0, 1).
+    The n unlisted tokens share the probability m = 1 - Σ listed q, each at most the least listed
+    q_k. So their Σ q^r lies between m · q_k^(r-1) and m^r · n^(1-r): the first is the greater for
+    r > 1 (in as few tokens as possible), the second for r < 1 (spread evenly). Nothing is known of
+    an unlisted token: (0, 1).
     """
     if token not in score.token_ids:
         return 0.0, 1.0
@@ -141,7 +141,7 @@ def _tail(score: TokenScore, r: float, vocabulary_size: int) -> tuple[float, flo
     unlisted = vocabulary_size - len(score.token_ids)
     if unlisted <= 0:
         return 0.0, 0.0
-    mass = max(1.0 - sum(map(math.exp, score.log_probs)), ROUNDING)
-    largest = math.exp(score.log_probs[-1] * (r - 1)) * mass
-    spread = mass**r * unlisted ** (1 - r)
+    unseen = max(1.0 - sum(map(math.exp, score.log_probs)), ROUNDING)
+    largest = math.exp(score.log_probs[-1] * (r - 1)) * unseen
+    spread = unseen**r * unlisted ** (1 - r)
     return min(largest, spread), max(largest, spread)

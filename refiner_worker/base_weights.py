@@ -1,11 +1,11 @@
-"""Asks the policy's own servers for an answer of their base weights (`placement: shared_base`)."""
+"""Asks the policy's own servers to generate by their base weights (`placement: shared_base`)."""
 
 from typing import Any
 
 from refiner_worker.engine import Generator
 
 ON_BASE = "on_base_weights"
-"""A sampling parameter of our servers, never seen by the engine: answer without the adapter."""
+"""A sampling parameter of our servers, never seen by the engine: generate without the adapter."""
 
 
 class OnBaseWeights:

@@ -1,6 +1,6 @@
-"""What `refiner.decoding: auto` stands for: the fastest way for the engine at hand.
+"""What `refiner.decoding: auto` stands for: the fastest method for the engine at hand.
 
-It never breaks a run that plain decoding would survive, and never changes what is sampled: where an
+It never breaks a run that plain decoding would survive, and never changes what is sampled: if an
 engine cannot speculate, or not exactly, or is set up to do so already, the choice is `plain`.
 
 The order is that of wall times measured on vLLM's CPU build (docs/refiner.md). On a GPU our
@@ -24,10 +24,10 @@ class EngineAtHand:
 
     Attributes:
         name: verl's `rollout.name`.
-        version: of the engine's package; None where it is not installed here.
+        version: of the engine's package; None if it is not installed here.
         device: cuda, rocm, cpu, or another.
         temperature: of the refiner; 0 is greedy.
-        obstacle: why this engine must not be told to speculate; empty where nothing forbids it.
+        obstacle: why this engine must not be told to speculate; empty if nothing forbids it.
     """
 
     name: str
@@ -39,14 +39,14 @@ class EngineAtHand:
 
 @dataclass(frozen=True)
 class Choice:
-    """A way of decoding and, for people, the reason."""
+    """A decoding method and, for people, the reason."""
 
     decoding: Decoding
     why: str
 
 
 def choose(engine: EngineAtHand) -> Choice:
-    """The fastest way of decoding that the engine is known to do exactly."""
+    """The fastest decoding method that the engine is known to do exactly."""
     if engine.obstacle:
         return Choice(Decoding.PLAIN, engine.obstacle)
     if engine.name == "vllm":

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.blocks import plan_blocks
 from refiner_worker.chat import Chat
 from refiner_worker.decoding import Decoding, VerifySettings
@@ -20,6 +20,7 @@ from refiner_worker.outcome import Outcome, RefineLimits, RefinerReply
 from refiner_worker.prompts import RefineTemplate, problem_text, render
 from refiner_worker.reading import AnswerReader
 from refiner_worker.script import is_foreign
+from refiner_worker.top_tokens import TopTokens, top_tokens
 
 __all__ = ["Generator", "Outcome", "RefineLimits", "RefineTask", "RefinerClient", "RefinerReply"]
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RefineTask:
-    """One answer to refine.
+    """One response to refine.
 
     Attributes:
         messages: the prompt s0 as chat messages.
@@ -82,13 +83,13 @@ class RefinerClient:
         if Decoding(decoding) is Decoding.VERIFY:
             self._verify = VerifySettings(
                 # The model's last layer may be padded beyond the tokenizer; twice is ample.
-                law=Law(temperature, vocabulary_size=2 * len(chat.tokenizer)),
+                sampling=Sampling(temperature, vocabulary_size=2 * len(chat.tokenizer)),
                 max_tokens=limits.max_output_tokens,
                 end_ids=self._reader.end_ids,
             )
 
     async def refine(self, task: RefineTask) -> RefinerReply:
-        """Refine one answer; see `RefineTask`."""
+        """Refine one response; see `RefineTask`."""
         ends_s = asyncio.get_running_loop().time() + self._limits.deadline_s
         late = Outcome.DEADLINE
         if task.until_s is not None and task.until_s < ends_s:
@@ -106,10 +107,35 @@ class RefinerClient:
             return spent.on(RefinerReply(Outcome.ENGINE_ERROR))
         return spent.on(self._in_known_letters(task, refinement))
 
+    async def top_tokens(
+        self, reply: RefinerReply, count: int, until_s: float | None = None
+    ) -> TopTokens | None:
+        """The refiner's likeliest `count` tokens over each token of a refinement that it has made.
+
+        One more request, within the deadline of a refinement and before `until_s`; None if it could
+        not be had, or not be said for the tokens that are trained on.
+        """
+        written, token_ids = reply.written, reply.token_ids
+        if written is None:
+            return None
+        end = len(token_ids) - (not written.ended)
+        context_ids = (*written.context_ids, *token_ids[written.start : end])
+        ends_s = asyncio.get_running_loop().time() + self._limits.deadline_s
+        try:
+            async with asyncio.timeout_at(min(ends_s, until_s or ends_s)), self._slots:
+                scores = await self._engine.score(context_ids, end - written.start, count)
+        except TimeoutError:
+            return None
+        except Exception as error:
+            # As in `refine`: the constraint goes on without the distributions of one sample.
+            self._complain(error)
+            return None
+        return top_tokens(token_ids, written.start, scores, count)
+
     def _complain(self, error: Exception) -> None:
         """Log the first failure of a kind in full: a dead server fails all its samples at once."""
         logger.error(
-            "the refiner's engine failed on one sample, which goes on unrefined: %s",
+            "the refiner's engine failed on one sample, which goes on without: %s",
             type(error).__name__,
             exc_info=None if type(error) in self._seen_errors else error,
         )
@@ -126,7 +152,8 @@ class RefinerClient:
             return refined
         if len(reasoning) + len(refined.token_ids) > self._limits.max_response_tokens:
             return RefinerReply(Outcome.TRUNCATED)
-        return replace(refined, token_ids=reasoning + refined.token_ids)
+        written = refined.written and refined.written.after(len(reasoning))
+        return replace(refined, token_ids=reasoning + refined.token_ids, written=written)
 
     async def _refined_response(self, task: RefineTask, spent: "_Spent") -> RefinerReply:
         if self._limits.block_tokens is not None:
@@ -135,7 +162,11 @@ class RefinerClient:
         if len(prompt_ids) > self._limits.max_prompt_tokens:
             return RefinerReply(Outcome.TOO_LONG)
         output_ids = await self._decode(prompt_ids, task.answer_ids, spent)
-        return self._reader.answer(output_ids, task.answer_ids, self._limits.max_output_tokens)
+        reply = self._reader.answer(output_ids, task.answer_ids, self._limits.max_output_tokens)
+        if reply.outcome.failed:
+            return reply
+        written = self._reader.written(prompt_ids, output_ids, reply.token_ids)
+        return replace(reply, written=written)
 
     async def _by_blocks(
         self, task: RefineTask, block_tokens: int, spent: "_Spent"

@@ -3,9 +3,9 @@
 vLLM's own n-gram proposer needs its whole n-gram to agree: after each edit it falls silent until it
 has seen enough, and what stands earlier in the prompt is preferred. Here every earlier position is
 scored by how well the tokens before it agree with the last ones, mismatches forgiven, the recent
-weighing most; what follows the best position is proposed. A replaced token thus costs nothing, an
-inserted or deleted one a step or two. Where nothing agrees with an answer's first token, it is
-followed where it first occurs: most likely where the answer to copy begins.
+counting most; what follows the best position is proposed. A replaced token thus costs nothing, an
+inserted or deleted one a step or two. If nothing agrees with a response's first token, it is
+followed where it first occurs: most likely where the response to copy begins.
 
 Positions of the siblings count as well: the requests, under way or just finished, that share most
 of their prompt, which are refinements of one problem's other rollouts. One that is ahead knows how
@@ -98,7 +98,7 @@ def proposal(
 ) -> np.ndarray:
     """What stands after the position that agrees best with the end of a text; may be empty.
 
-    Of equal positions the last is taken, the text's own before a sibling's: the answer to copy
+    Of equal positions the last is taken, the text's own before a sibling's: the response to copy
     stands at the prompt's end. Where no position reaches LEAST_SCORE there is no proposal, unless
     the text has just begun.
 
@@ -106,7 +106,7 @@ def proposal(
         tokens: [places, longest] prompts and outputs so far. lengths: [places].
         place: of the text to go on with. siblings: other places to look into; -1 is none.
         most: tokens that may be proposed.
-        begun: the text's last token is its answer's first; `most` are proposed.
+        begun: the text's last token is its response's first; `most` are proposed.
         full: propose `most` wherever anything is proposed.
     """
     own = tokens[place, : lengths[place]]
@@ -143,7 +143,7 @@ def _common(one: np.ndarray, other: np.ndarray) -> int:
 
 @njit
 def _first(own: np.ndarray) -> int:
-    """Where the last token occurs first before its own place; -1 where it does not."""
+    """Where the last token occurs first before its own place; -1 if it does not."""
     for at in range(own.shape[0] - 1):
         if own[at] == own[-1]:
             return at
@@ -156,7 +156,7 @@ def _best_position(
 ) -> tuple[float, int, int]:
     """The last best position: its score, where it is, and how many tokens agree without a gap.
 
-    The position is -1 where all are below `least`.
+    The position is -1 if all are below `least`.
     """
     last = own.shape[0] - 1
     newest, newest_but_one = own[last], own[max(last - 1, 0)]

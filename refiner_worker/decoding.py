@@ -10,20 +10,20 @@ sampled. It knows no engine and no event loop; `engine.py` connects the two.
    was right throughout, the end token.
 2. After a rejection the replaced token is taken for a substitution of one for one, and the rest of
    the draft is verified at once.
-3. Where that fails at its first token, tokens are generated freely, first a few, then twice as
+3. If that fails at its first token, tokens are generated freely, first a few, then twice as
    many each time, until the last of them are found in the draft; the rest of it is verified again.
 4. The last call that is left generates whatever remains.
 
 Every token of the output is drawn once, given those before it, and none is thrown away for what it
-is: so where to verify and when to stop trying is free, and no setting but the law of sampling can
-change the distribution. Source: ours, see `acceptance.py`.
+is: so where to verify and when to stop trying is free, and no setting but the
+sampling parameters can change the distribution. Source: ours, see `acceptance.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from refiner_worker.acceptance import Coin, Law, Ruling, TokenScore
+from refiner_worker.acceptance import Bernoulli, Ruling, Sampling, TokenScore
 
 
 class Decoding(StrEnum):
@@ -48,10 +48,10 @@ class Decoding(StrEnum):
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """Bounds and choices of one decoding; only `law` touches what comes out of it.
+    """Bounds and choices of one decoding; only `sampling` touches what comes out of it.
 
     Attributes:
-        law: how the engine samples.
+        sampling: how the engine samples.
         max_tokens: longest output, end token included.
         end_ids: tokens that end an output.
         max_calls: engine calls for one output, the one that finishes it included; at least 3.
@@ -59,7 +59,7 @@ class VerifySettings:
         rejoin_tokens: how many tokens must be found in the draft to join it again.
     """
 
-    law: Law
+    sampling: Sampling
     max_tokens: int
     end_ids: frozenset[int]
     max_calls: int = 12
@@ -81,7 +81,7 @@ class VerifySettings:
     @property
     def calls_to_verify(self) -> int:
         """Calls that must be left to start a verification: it, perhaps a redraw, and the last."""
-        return 2 if self.law.greedy else 3
+        return 2 if self.sampling.greedy else 3
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def next_request(state: State) -> Request | None:
     return Request(state.output, _free_length(state))
 
 
-def advance(state: State, reply: Reply, coin: Coin) -> State:
+def advance(state: State, reply: Reply, accepts: Bernoulli) -> State:
     """Take the engine's reply to `next_request(state)` in.
 
     Raises ValueError for a reply that does not answer the request.
@@ -187,12 +187,12 @@ def advance(state: State, reply: Reply, coin: Coin) -> State:
     if state.phase is _Phase.REDRAW:
         return _replaced(state, reply.token_ids)
     if request.scored:
-        return _verified(state, request.continuation[-request.scored :], reply, coin)
+        return _verified(state, request.continuation[-request.scored :], reply, accepts)
     return _continued(state, request, reply)
 
 
 def _span(state: State) -> tuple[int, ...]:
-    """The draft tokens to verify now; one place is kept for the token that is drawn after them."""
+    """The draft tokens to verify now; one place is left for the token that is drawn after them."""
     if state.phase is _Phase.FREE or state.calls_left < state.settings.calls_to_verify:
         return ()
     return state.draft[state.expected : state.expected + state.room - 1]
@@ -228,10 +228,10 @@ def _append(state: State, token_ids: Sequence[int], phase: _Phase) -> State:
     return replace(state, output=output, phase=_Phase.DONE if ended or full else phase)
 
 
-def _verified(state: State, span: tuple[int, ...], reply: Reply, coin: Coin) -> State:
-    """Accept the span up to the first token that does not stand."""
+def _verified(state: State, span: tuple[int, ...], reply: Reply, accepts: Bernoulli) -> State:
+    """Accept the span up to the first token that is rejected."""
     for index, (token, score) in enumerate(zip(span, reply.scores, strict=True)):
-        ruling = state.settings.law.rule(token, score, coin)
+        ruling = state.settings.sampling.rule(token, score, accepts)
         if ruling is not Ruling.ACCEPT:
             return _rejected(_accepted(state, span[:index]), ruling, score)
     state = replace(_accepted(state, span), written=len(reply.token_ids))
@@ -239,7 +239,7 @@ def _verified(state: State, span: tuple[int, ...], reply: Reply, coin: Coin) -> 
 
 
 def _accepted(state: State, token_ids: tuple[int, ...]) -> State:
-    """Take tokens from the draft; where there are none, one for one was no good guess."""
+    """Take tokens from the draft; if there are none, one for one was no good guess."""
     guess = bool(token_ids) or state.calls == 1
     if token_ids:
         state = replace(state, left_at=state.expected + len(token_ids), written=0)
@@ -259,7 +259,7 @@ def _replaced(state: State, token_ids: Sequence[int]) -> State:
 
 
 def _continued(state: State, request: Request, reply: Reply) -> State:
-    """Free tokens; join the draft again where their last ones are found in it."""
+    """Free tokens; join the draft again if their last ones are found in it."""
     written = state.written + len(reply.token_ids)
     state = _append(replace(state, written=written), reply.token_ids, _Phase.FREE)
     if state.finished or len(reply.token_ids) < request.max_tokens:

@@ -21,23 +21,23 @@ MAX_CELLS = 2**28
 WINDOW_TOKENS = 2048
 
 Block = tuple[bool, int, int, int, int]
-"""Whether the tokens are equal, then the half-open ranges of answer and of refinement."""
+"""Whether the tokens are equal, then the half-open ranges of response and of refinement."""
 
 
 @dataclass(frozen=True)
 class TokenDiff:
-    """The diff from an answer (T tokens) to its refinement (U tokens).
+    """The diff from a response (T tokens) to its refinement (U tokens).
 
     Attributes:
-        copied: U flags, 1 where the refined token stands in the answer at the aligned place.
+        copied: U flags, 1 if the refined token is in the rollout at the aligned place.
         edit_distance: the number of token insertions, deletions and replacements; an upper bound of
             the smallest number for texts beyond `MAX_CELLS`.
-        divergence: index of the first refined token that differs from the answer's token at the
-            same index; U where the refinement is a prefix of the answer.
-        sources: U half-open ranges of answer tokens: the one that a copied token repeats, those
+        divergence: index of the first refined token that differs from the response's token at the
+            same index; U if the refinement is a prefix of the response.
+        sources: U half-open ranges of response tokens: the one that a copied token repeats, those
             that its hunk replaces, or the one before an insertion (the first token at the start).
-        hunks: what is not copied, in order: half-open ranges of answer tokens that are dropped and
-            of refined tokens that are new; one of the two may be empty.
+        hunks: what is not copied, in order: half-open ranges of response tokens that are dropped
+            and of refined tokens that are new; one of the two may be empty.
     """
 
     copied: tuple[int, ...]
@@ -53,7 +53,7 @@ class TokenDiff:
 
 
 def token_diff(answer_ids: Sequence[Hashable], refined_ids: Sequence[Hashable]) -> TokenDiff:
-    """Align a refinement to the answer it was made from; see `TokenDiff`."""
+    """Align a refinement to the response it was made from; see `TokenDiff`."""
     copied: list[int] = []
     sources: list[tuple[int, int]] = []
     hunks: list[tuple[tuple[int, int], tuple[int, int]]] = []
@@ -80,7 +80,7 @@ def token_diff(answer_ids: Sequence[Hashable], refined_ids: Sequence[Hashable]) 
 
 
 def _align(a: Sequence[Hashable], b: Sequence[Hashable]) -> Iterator[Block]:
-    """Blocks that cover both texts in order: whole where the table is small enough, else by
+    """Blocks that cover both texts in order: whole if the table is small enough, else by
     windows.
     """
     prefix = _common_prefix_length(a, b)

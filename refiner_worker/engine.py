@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from refiner_worker.acceptance import Law, TokenScore
+from refiner_worker.acceptance import Sampling, TokenScore
 from refiner_worker.decoding import (
     Decoding,
     Reply,
@@ -27,7 +27,7 @@ EXCLUDING_BIAS = -1e9
 
 
 DRAFT_TOKENS = {Decoding.NGRAM: 8, Decoding.COPY: 10}
-"""Most tokens drafted in one step; our proposer drafts fewer where few agree."""
+"""Most tokens drafted in one step; our proposer drafts fewer if few agree."""
 REPLICA_SPLITS = (
     "tensor_model_parallel_size",
     "data_parallel_size",
@@ -54,7 +54,7 @@ class Decoded:
     """One output and what it cost.
 
     Attributes:
-        token_ids: the output, end token included where it ended.
+        token_ids: the output, end token included if it ended.
         generated_tokens: tokens the engine generated; each took a forward pass of its own, unless
             the engine speculates.
         engine_calls: requests sent.
@@ -92,12 +92,20 @@ class Engine:
         generated = scored = 0
         while (request := next_request(state)) is not None:
             output = await self._ask(
-                [*prompt_ids, *request.continuation], _wishes(request, settings.law)
+                [*prompt_ids, *request.continuation], _wishes(request, settings.sampling)
             )
             state = advance(state, _reply(output, request), self._coin)
             generated += len(output.token_ids)
             scored += request.scored
         return Decoded(state.output, generated, state.calls, scored)
+
+    async def score(self, token_ids: Sequence[int], scored: int, count: int) -> list[TokenScore]:
+        """The likeliest `count` tokens in the state before each of the last `scored` tokens.
+
+        In one prefill; raw, that is at temperature 1.
+        """
+        wishes = {"max_tokens": 1, "prompt_logprobs": count}
+        return _scores(await self._ask(list(token_ids), wishes), scored)
 
     def _coin(self, probability: float) -> bool:
         return self._random.random() < probability
@@ -111,10 +119,10 @@ class Engine:
         )
 
 
-def _wishes(request: Request, law: Law) -> dict[str, Any]:
+def _wishes(request: Request, sampling: Sampling) -> dict[str, Any]:
     wishes: dict[str, Any] = {"max_tokens": request.max_tokens}
     if request.scored:
-        wishes["prompt_logprobs"] = law.listed
+        wishes["prompt_logprobs"] = sampling.listed
     if request.excluded is not None:
         wishes["logit_bias"] = {request.excluded: EXCLUDING_BIAS}
     return wishes
@@ -122,18 +130,21 @@ def _wishes(request: Request, law: Law) -> dict[str, Any]:
 
 def _reply(output: Any, request: Request) -> Reply:
     """The engine's output as the state machine reads it."""
-    scores: list[TokenScore] = []
-    if request.scored:
-        # The row before a token's own is the one that predicts it; the last row is a dummy.
-        rows = slice(-request.scored - 1, -1)
-        fields = output.extra_fields
-        scores = [
-            TokenScore(tuple(token_ids), tuple(log_probs))
-            for token_ids, log_probs in zip(
-                fields["prompt_ids"][rows], fields["prompt_logprobs"][rows], strict=True
-            )
-        ]
+    scores = _scores(output, request.scored) if request.scored else []
     return Reply(tuple(output.token_ids), scores)
+
+
+def _scores(output: Any, count: int) -> list[TokenScore]:
+    """The scores of the prompt's last `count` tokens."""
+    # The row before a token's own is the one that predicts it; the last row is a dummy.
+    rows = slice(-count - 1, -1)
+    fields = output.extra_fields
+    return [
+        TokenScore(tuple(token_ids), tuple(log_probs))
+        for token_ids, log_probs in zip(
+            fields["prompt_ids"][rows], fields["prompt_logprobs"][rows], strict=True
+        )
+    ]
 
 
 def replica_gpus(rollout: Any) -> int:
@@ -152,7 +163,7 @@ def server_overrides(
         draft_tokens: most tokens drafted in one step; None for DRAFT_TOKENS. More save passes on
             long copies and cost what is drafted in vain; measured in docs/refiner.md.
 
-    Raises ValueError where the engine cannot do it, and for `auto`, which is no decoding method.
+    Raises ValueError if the engine cannot do it, and for `auto`, which is no decoding method.
     """
     decoding = Decoding(decoding)
     if decoding is Decoding.AUTO:

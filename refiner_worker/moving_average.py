@@ -35,7 +35,7 @@ class WeightFiles:
             )
 
     def get(self, name: str) -> torch.Tensor | None:
-        """The tensor, or None where no file has it (a tied output layer is often left out)."""
+        """The tensor, or None if no file has it (a tied output layer is often left out)."""
         if name not in self._files:
             return None
         with safe_open(self._files[name], framework="pt") as file:
@@ -59,7 +59,7 @@ def average_into(
         decay: of the average so far, in [0, 1].
         shard_bytes: a file is closed once it holds this many bytes.
 
-    Raises FileNotFoundError where `before` has no safetensors files, and ValueError where a tensor
+    Raises FileNotFoundError if `before` has no safetensors files, and ValueError if a tensor
     has another shape there.
     """
     part = folder.with_name(folder.name + ".part")

@@ -1,6 +1,8 @@
 """What one refinement may cost, and what becomes of it."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -10,8 +12,8 @@ class Outcome(StrEnum):
     TOO_LONG was not sent, since the prompt is over its budget; NO_RESPONSE neither, since the
     rollout is reasoning that was cut off, with nothing to refine. TRUNCATED did not end within the
     limit; REPETITIVE neither, and was caught in a loop. EMPTY is nothing, blanks or reasoning
-    alone, WRONG_SCRIPT an answer in letters that neither prompt nor rollout uses. DEADLINE came too
-    late for its own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
+    alone, WRONG_SCRIPT a response in letters that neither prompt nor rollout uses. DEADLINE came
+    too late for its own limit, STEP_DEADLINE for the step's; ENGINE_ERROR never came.
     """
 
     REFINED = "refined"
@@ -37,11 +39,11 @@ class RefineLimits:
     """Bounds on one refinement.
 
     Attributes:
-        max_prompt_tokens: longest refiner prompt (template, problem and answer together).
+        max_prompt_tokens: longest refiner prompt (template, problem and response together).
         max_response_tokens: longest refinement; what does not end within it is dropped.
         deadline_s: seconds from asking to answer, waiting in the queue included.
         max_concurrency: refinements of this client under way at once.
-        block_tokens: longest block of an answer that is refined at a time; None for all of it.
+        block_tokens: longest block of a response that is refined at a time; None for all of it.
     """
 
     max_prompt_tokens: int
@@ -68,13 +70,32 @@ class RefineLimits:
 
 
 @dataclass(frozen=True)
+class Written:
+    """How the refiner came to write a refinement.
+
+    Attributes:
+        context_ids: what it had read and written before it.
+        start: index of the first token that it wrote; the rollout's reasoning may stand before.
+        ended: whether it also wrote the last token, or that was set for it.
+    """
+
+    context_ids: tuple[int, ...]
+    start: int
+    ended: bool
+
+    def after(self, tokens: int) -> Written:
+        """The same behind so many tokens that it did not write."""
+        return replace(self, start=self.start + tokens)
+
+
+@dataclass(frozen=True)
 class RefinerReply:
     """One refined response: token ids as the policy would have written them, EOS included.
 
-    `token_ids` is empty where the outcome has failed and equals the answer where it is verbatim.
+    `token_ids` is empty if the outcome has failed and equals the rollout if it is verbatim.
     `generated_tokens`, `engine_calls` and `scored_tokens` count what the engine did for it,
     whatever became of it, without the call that was under way when it failed or came too late; see
-    `engine.Decoded`.
+    `engine.Decoded`. `written` is None if the refiner did not write the refinement in one piece.
     """
 
     outcome: Outcome
@@ -82,3 +103,4 @@ class RefinerReply:
     generated_tokens: int = 0
     engine_calls: int = 0
     scored_tokens: int = 0
+    written: Written | None = field(default=None, compare=False)

@@ -1,16 +1,16 @@
-"""What the refiner is asked, and how its answer is read back.
+"""What the refiner is asked, and how its output is read back.
 
 A template is a YAML file with `name`, `version`, `system` (or null), `user`, and optionally
-`answer_open` and `answer_close`. `user` holds `{problem}` and `{answer}`, and `{before}` where
-answers are refined block by block (the part of the refinement written already), and `{feedback}`
-where the refiner is told what the judge said. They are replaced literally, in one pass, since
+`answer_open` and `answer_close`. `user` holds `{problem}` and `{answer}`, and `{before}` if
+responses are refined block by block (the part of the refinement written already), and `{feedback}`
+if the refiner is told what the judge said. They are replaced literally, in one pass, since
 problems and programs hold braces of their own. The built-in
 templates are our reconstructions from the method's description ("repeat what is right, change only
 what is wrong"): the wording of arXiv 2603.18088, appendix A.3, was not available.
 
-The refiner's answer is meant to be, token for token, what the policy would have written: no
+The refiner's output is meant to be, token for token, what the policy would have written: no
 greeting, no label. So `parse_refinement` changes nothing, except that it takes off the template's
-own answer marks where the refiner echoes them.
+own answer marks if the refiner echoes them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RefineTemplate:
         if missing:
             raise ValueError(
                 f"template {self.name!r}: `user` lacks {' and '.join(missing)}; "
-                "it must show the refiner both the problem and the answer"
+                "it must show the refiner both the problem and the response"
             )
         if bool(self.answer_open) != bool(self.answer_close):
             raise ValueError(
@@ -98,8 +98,8 @@ def render(
     Args:
         prompt_messages: the policy's own prompt (s0).
         answer: its answer without the end-of-sequence token, or one block of it.
-        before: what has been refined so far; empty where the answer is refined in one piece.
-        feedback: what the judge says of the answer.
+        before: what has been refined so far; empty if the response is refined in one piece.
+        feedback: the verdict on the response, in words.
     """
     values = {
         "{problem}": problem_text(prompt_messages),
@@ -126,10 +126,10 @@ def problem_text(prompt_messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def parse_refinement(template: RefineTemplate, text: str) -> str:
-    """The refined answer in `text` (decoded without special tokens), as the policy would write it.
+    """The refined response in `text`, decoded without special tokens, as the policy would write.
 
-    Where the refiner echoes the template's answer marks, what stands between the first opening and
-    the last closing one is taken (an answer cut off by the length limit has no closing mark).
+    If the refiner echoes the template's answer marks, what is between the first opening and the
+    last closing one is taken (a response cut off by the length limit has no closing mark).
     Anything else is returned untouched.
     """
     opening = template.answer_open.strip()

@@ -1,10 +1,11 @@
 """Reads the refiner's output back to tokens as the policy would have written them."""
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 
 from refiner_worker.blocks import fit_seams
 from refiner_worker.chat import Chat
-from refiner_worker.outcome import Outcome, RefinerReply
+from refiner_worker.outcome import Outcome, RefinerReply, Written
 from refiner_worker.prompts import RefineTemplate, parse_refinement
 from refiner_worker.reasoning import reasoning_length, response_text
 from refiner_worker.repetition import loops
@@ -15,7 +16,7 @@ class AnswerReader:
 
     Args:
         chat: how the policy's chats are written.
-        template: whose answer marks are taken off where the refiner echoes them.
+        template: whose answer marks are taken off if the refiner echoes them.
         end_ids: tokens beside the policy's at which the refiner's engine stops.
     """
 
@@ -46,7 +47,7 @@ class AnswerReader:
     def answer(
         self, output_ids: Sequence[int], answer_ids: Sequence[int], max_tokens: int
     ) -> RefinerReply:
-        """What the refiner made of the whole answer; at most `max_tokens` tokens, EOS included."""
+        """What the refiner made of the whole response, `max_tokens` tokens at most with EOS."""
         if refused := self._unfinished(output_ids, max_tokens):
             return RefinerReply(refused)
         text = self.text(output_ids)
@@ -56,6 +57,27 @@ class AnswerReader:
         if parsed == self.text(answer_ids):
             return RefinerReply(Outcome.VERBATIM, tuple(answer_ids))
         return self.ended(output_ids if parsed == text else self._chat.encode(parsed), max_tokens)
+
+    def written(
+        self, prompt_ids: Sequence[int], output_ids: Sequence[int], token_ids: Sequence[int]
+    ) -> Written | None:
+        """How a whole refinement was written; None if it begins within a token of the output.
+
+        Args:
+            prompt_ids: of the refiner. output_ids: what it wrote. token_ids: the refinement read
+                from it.
+        """
+        text = self.text(output_ids)
+        refined = self._parsed(text)
+        before = text[: text.rfind(refined)]
+        lengths = range(len(output_ids) + 1)
+        lead = bisect_right(lengths, len(before), key=lambda n: len(self.text(output_ids[:n]))) - 1
+        if self.text(output_ids[:lead]) != before:
+            return None
+        ended = token_ids[-1] not in self.end_ids or (
+            output_ids[-1] == token_ids[-1] and before + refined == text
+        )
+        return Written((*prompt_ids, *output_ids[:lead]), start=0, ended=ended)
 
     def block(
         self,
@@ -80,7 +102,7 @@ class AnswerReader:
         return RefinerReply(Outcome.REFINED, tuple(kept))
 
     def _parsed(self, text: str) -> str:
-        """The refined answer in an output, without the refiner's reasoning and its echoes."""
+        """The refined response in an output, without the refiner's reasoning and its echoes."""
         response = response_text(text, opened=self._chat.opens_reasoning)
         return "" if response is None else parse_refinement(self._template, response)
 

@@ -25,7 +25,7 @@ class RecentTexts:
 
     Attributes:
         tokens: [rows + REMEMBERED, longest] what each place holds.
-        lengths: [rows + REMEMBERED] how much of it; 0 where it holds nothing.
+        lengths: [rows + REMEMBERED] how much of it; 0 if it holds nothing.
     """
 
     def __init__(self, rows: int, longest: int) -> None:
@@ -105,7 +105,7 @@ def followed(
     lengths: np.ndarray,
     grown: np.ndarray,
 ) -> np.ndarray:
-    """[B] the place of each row, -1 where it has none; `current` were those of the last batch.
+    """[B] the place of each row, -1 if it has none; `current` were those of the last batch.
 
     A row goes on with a text that it begins with: the one of the same row in the last batch, or the
     first that fits of `elsewhere`: of the other rows, and of all places, since vLLM does not show
@@ -113,7 +113,7 @@ def followed(
     is new of it is written to `tokens` and counted in `known`.
     """
     places = np.full(len(lengths), -1, dtype=np.int64)
-    free = known.copy()  # 0 where a row has been found to go on
+    free = known.copy()  # 0 if a row has been found to go on
     for row in range(len(lengths)):
         before = lengths[row] - grown[row]
         found = current[row] if row < len(current) else -1

@@ -1,6 +1,6 @@
 """A group of servers that outlives its members: who is up, who is awake, who must be started again.
 
-Knows neither Ray nor verl: it is given a way to launch a server and a router that requests go
+Knows neither Ray nor verl: it is given a function to launch a server and a router that requests go
 through, and runs in one event loop. Nothing here raises for a server that dies: it is taken out of
 the router, so that requests go to the others, and is replaced when there is memory for another.
 """
@@ -62,7 +62,7 @@ Launch = Callable[[int, int], Awaitable[S]]
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """How a group is kept alive.
+    """How a group replaces servers that fail.
 
     Attributes:
         size: servers of the whole group.
@@ -121,7 +121,7 @@ class ReplicaGroup(Generic[S]):
         self._max_inflight = 0
 
     async def start(self) -> None:
-        """Launch every server; raises where one does not start."""
+        """Launch every server; raises if one does not start."""
         await asyncio.gather(*[self._launch(slot) for slot in self._slots])
 
     async def wake_up(self) -> None:
@@ -131,7 +131,7 @@ class ReplicaGroup(Generic[S]):
         self._asleep = False
 
     async def sleep(self) -> None:
-        """Put all servers to sleep, having replaced the lost ones where that had to wait."""
+        """Put all servers to sleep, having replaced the lost ones if that had to wait."""
         if not self._settings.sleeps:
             return
         if not self._settings.restarts_any_time:

@@ -203,7 +203,7 @@ class RefinerReplicas:
         return kind(config=self._config, load_balancer_handle=self._router.handle)
 
     def wake_up(self) -> None:
-        """Take the GPU memory back; nothing to do where the servers never sleep."""
+        """Take the GPU memory back; nothing to do if the servers never sleep."""
         self._run(self._group.wake_up())
 
     def sleep(self) -> None:

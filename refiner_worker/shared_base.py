@@ -1,7 +1,7 @@
-"""One engine for policy and refiner where the policy is trained by LoRA adapters.
+"""One engine for policy and refiner if the policy is trained by LoRA adapters.
 
 The base weights of the policy's servers are then the frozen reference. verl's vLLM server decides
-by itself to use the adapter for every request; this one leaves it out where the request says so.
+by itself to use the adapter for every request; this one leaves it out if the request says so.
 """
 
 from contextvars import ContextVar
@@ -22,7 +22,7 @@ class BaseSharingServer(vLLMHttpServer):
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], *args: Any, **kwargs: Any
     ) -> TokenOutput:
-        """verl's `generate`; without the adapter where `sampling_params[ON_BASE]` is true."""
+        """verl's `generate`; without the adapter if `sampling_params[ON_BASE]` is true."""
         # Each request is a task with a context of its own, so that none sees another's flag.
         token = _on_base.set(bool(sampling_params.pop(ON_BASE, False)))
         try:

@@ -32,11 +32,25 @@ _PARSED_PROBLEMS = 4096
 SHOWN_CHARACTERS = 300
 """Of each part of a failing test that is shown."""
 
+
+def row_fault(row: Mapping[str, Any]) -> str:
+    """Why a row's answers cannot be judged; empty if they can."""
+    truth = (row.get("reward_model") or {}).get("ground_truth")
+    if not isinstance(truth, str):
+        return "reward_model.ground_truth is no text"
+    try:
+        parse_input_output(truth)
+    except MalformedProblem as error:
+        return f"reward_model.ground_truth: {error}"
+    return ""
+
+
 TRAITS = RewardTraits(
     tells_verdict=True,
     failing_test_setting="show_failing_test",
     asks_reward_model=False,
     inspect=inspect_judge,
+    row_fault=row_fault,
 )
 
 _lock = threading.Lock()
@@ -52,20 +66,21 @@ async def compute_score(
     extra_info: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Judge one answer.
+    """Judge one response.
 
     Args:
         data_source: name of the data set; every one is judged alike.
-        solution_str: the whole decoded answer.
+        solution_str: the whole decoded response.
         ground_truth: APPS's `input_output` as JSON.
         extra_info: `problem_id` names the problem in log lines and in the queue; `question` is the
             text whose examples `drop_prompt_examples` leaves out.
         settings: keys of `JudgeConfig`.
 
     Returns:
-        `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, and `judge_failed`:
-        1.0 where the judge or the problem, not the answer, was at fault. The score is 0.0 then and
-        must not be trained on. With `show_failing_test` also `failing_test`, see that function.
+        `score` (the tier), `verdict`, `passed`, `total`, `seconds`, `level`, `solved` (1.0 if all
+        tests pass, so that its mean over a validation is pass@1), and `judge_failed`: 1.0 if the
+        judge or the problem, not the response, was at fault. The score is 0.0 then and must not be
+        trained on. With `show_failing_test` also `failing_test`, see that function.
 
     Raises:
         JudgeConfigError: unknown or impossible settings.
@@ -80,7 +95,7 @@ async def compute_score(
     try:
         problem = _problem(ground_truth, problem_id, shown, config.min_tests)
     except MalformedProblem as error:
-        # Every answer has the same keys: verl puts the extras of a batch into columns.
+        # Every result has the same keys: verl puts the extras of a batch into columns.
         return _malformed(str(error)) | ({"failing_test": ""} if config.show_failing_test else {})
     code = extract(solution_str, Extract(config.extract))
     if _uses_ray(config):
@@ -103,6 +118,7 @@ def as_dict(result: JudgeResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "level": result.level,
         "judge_failed": float(result.judge_failed),
+        "solved": float(result.verdict == Verdict.ACCEPTED),
     }
 
 
@@ -110,7 +126,7 @@ def failing_test(problem: Problem, result: JudgeResult) -> str:
     """The first test that the program does not pass, as text for a reader.
 
     Its verdict, what the program is given, and what it should answer, each cut to SHOWN_CHARACTERS.
-    Empty where all tests are passed, or none could be run.
+    Empty if all tests are passed, or none could be run.
     """
     for test, outcome in zip(problem.tests, result.outcomes, strict=False):
         if outcome.verdict in (Verdict.COMPILE_ERROR, Verdict.INTERNAL_ERROR):

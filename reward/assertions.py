@@ -18,7 +18,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def parsed(source: str) -> ast.Module:
-    """The syntax tree of a problem's own code. Raises SyntaxError where there is none."""
+    """The syntax tree of a problem's own code. Raises SyntaxError if there is none."""
     try:
         with warnings.catch_warnings(action="ignore"), any_length():
             tree = ast.parse(source)
@@ -38,7 +38,7 @@ def compiles(source: str) -> bool:
 
 
 def fault(test: str) -> str:
-    """Why a test program cannot tell a right program from a wrong one; empty where it may."""
+    """Why a test program cannot tell a right program from a wrong one; empty if it may."""
     try:
         tree = parsed(test)
     except SyntaxError as error:

@@ -80,7 +80,7 @@ class Attempt:
     def _fast(self) -> bool:
         """All tests in few processes; what does not match is run again in a process of its own.
 
-        False where a test gave another output alone: nothing of this counts then.
+        False if a test gave another output alone: nothing of this counts then.
         """
         doubtful: dict[int, _Seen | None] = {}
         count = len(self.problem.tests)
@@ -127,7 +127,7 @@ class Attempt:
     def _rerun(self, doubtful: dict[int, _Seen | None]) -> bool:
         """Run doubtful tests alone until enough of the fast path's failures are reproduced.
 
-        The last one first: what earlier tests leave behind has grown most there. False where a
+        The last one first: what earlier tests leave behind has grown most there. False if a
         failure is not reproduced.
         """
         confirmed = 0
@@ -250,7 +250,7 @@ class Attempt:
         }
 
     def _case(self, index: int, output: bytes) -> list[Any] | None:
-        """[input, output, answer] as the checker is given them; None where the output is none."""
+        """[input, output, answer] as the checker is given them; None if the output is none."""
         test = self.problem.tests[index]
         if self.problem.kind == Kind.STDIO:
             given = test.given.decode("utf-8", "surrogatepass")

@@ -43,7 +43,7 @@ class InputError(ValueError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge a file of programs; the exit status is 0 where every program has a line."""
+    """Judge a file of programs; the exit status is 0 if every program has a line."""
     options = _parser().parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))

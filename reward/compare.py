@@ -82,7 +82,7 @@ def result_equal(expected: Any, got: bytes) -> bool:
 
 
 def parse_result(expected: Any, got: bytes) -> Any:
-    """The result, or something that equals nothing: where it is no JSON, or far too long."""
+    """The result, or something that equals nothing: if it is no JSON, or far too long."""
     if len(got) > 16 * len(jsontext.dumps(expected)) + _SLACK_BYTES:
         return DIFFERENT  # so much longer that parsing it would only cost memory
     try:

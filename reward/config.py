@@ -37,7 +37,7 @@ class JudgeConfig:
         adaptive: reward the share of tests passed, see `reward.verdict.score`.
         compile_error, runtime_error, wrong_answer, accepted: the tiers.
         extract: which code block of a response is its program, of those declared as Python: only
-            (none where there are several), first, last, longest, class_or_def (the last with a
+            (none if there are several), first, last, longest, class_or_def (the last with a
             definition); or bare, the whole response. Training and evaluation share this setting.
         drop_prompt_examples: leave out tests whose input and output stand in the question (of the
             problem's record, or of `extra_info`) where at least `min_tests` others remain.
@@ -136,7 +136,7 @@ class JudgeConfig:
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """Settings from `key=value` words; values are JSON, or text where they are not.
+    """Settings from `key=value` words; values are JSON, or text if they are not.
 
     Raises:
         JudgeConfigError: a word without "=".

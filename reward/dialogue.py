@@ -19,10 +19,57 @@ from typing import Any
 
 import aiohttp
 
-from reward.traits import RewardTraits
+from reward.traits import Inspection, RewardTraits
 
-TRAITS = RewardTraits(asks_reward_model=True)
 ENGINES = ("vllm", "sglang")
+
+
+def setting_faults(
+    engine: Any = ENGINES[0],
+    scale: float = 1.0,
+    timeout_s: float = 60.0,
+    retries: int = 2,
+    max_repetition: float = 0.5,
+    **others: Any,
+) -> list[str]:
+    """Sentences on values that cannot be; types and names are for the caller to check."""
+    found = []
+    if engine not in ENGINES:
+        found.append(f"engine={engine!r}: use one of {', '.join(ENGINES)}")
+    if not scale > 0:
+        found.append(f"scale={scale}: use a number above zero")
+    if not timeout_s > 0:
+        found.append(f"timeout_s={timeout_s}: use a number of seconds above zero")
+    if retries < 0:
+        found.append(f"retries={retries}: use zero or more")
+    if not 0 <= max_repetition <= 1:
+        found.append(f"max_repetition={max_repetition}: use a share of 0 to 1")
+    return found
+
+
+def inspect_settings(settings: Mapping[str, Any]) -> Inspection:
+    """What the settings lack; values of a wrong type are told apart before."""
+    try:
+        return Inspection(tuple(setting_faults(**settings)))
+    except TypeError:
+        return Inspection()  # a number that is none: the settings' types are checked elsewhere
+
+
+def row_fault(row: Mapping[str, Any]) -> str:
+    """Why a row's answers cannot be scored; empty if they can."""
+    conversation = (row.get("extra_info") or {}).get("conversation")
+    if not isinstance(conversation, str) or not conversation:
+        return "extra_info.conversation is missing"
+    try:
+        messages = json.loads(conversation)
+    except ValueError:
+        return "extra_info.conversation is no JSON"
+    return "" if isinstance(messages, list) else "extra_info.conversation is no list of messages"
+
+
+TRAITS = RewardTraits(
+    asks_reward_model=True, asks_classifier=True, inspect=inspect_settings, row_fault=row_fault
+)
 
 
 class RewardServerError(RuntimeError):
@@ -34,8 +81,8 @@ class Guards:
     """Answers that a reward model is easily fooled by, and what they get in its place (ours).
 
     Attributes:
-        max_repetition: share of repeated word 4-grams above which an answer is degenerate.
-        degenerate_score: what an empty or a degenerate answer gets.
+        max_repetition: share of repeated word 4-grams above which a response is degenerate.
+        degenerate_score: what an empty or a degenerate response gets.
     """
 
     max_repetition: float = 0.5
@@ -62,21 +109,19 @@ async def compute_score(
     max_repetition: float = Guards.max_repetition,
     degenerate_score: float = Guards.degenerate_score,
 ) -> dict[str, Any]:
-    """The reward model's score of one answer.
+    """The reward model's score of one response.
 
     Returns:
         `score`: (raw - offset) / scale, increasing in the raw one, so that the filter compares the
         same; `raw_score`; `degenerate`: whether a guard answered in the model's place;
-        `judge_failed`: 1.0 where the server did not answer. The score is 0.0 then and must not be
+        `judge_failed`: 1.0 if the server did not answer. The score is 0.0 then and must not be
         trained on.
 
     Raises:
         ValueError: an unknown engine, no scale, or no server.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"reward_kwargs.engine={engine!r}: use one of {', '.join(ENGINES)}")
-    if scale <= 0:
-        raise ValueError(f"reward_kwargs.scale={scale}: use a number above zero")
+    for fault in setting_faults(engine, scale, timeout_s, retries, max_repetition):
+        raise ValueError(f"reward_kwargs.{fault}")
     if reward_router_address is None:
         raise ValueError(
             "no reward model is served: set reward.reward_model.enable=True, and "
@@ -94,7 +139,7 @@ async def compute_score(
 
 
 def render(tokenizer: Any, conversation: str | None, answer: str) -> str:
-    """Conversation and answer in the reward model's chat template, without its start token.
+    """Conversation and response in the reward model's chat template, without its start token.
 
     The servers add the start token again. Raises ValueError without a conversation.
     """

@@ -32,7 +32,7 @@ class Execution:
 
 
 def execute(zygote: ZygoteClient, run: RunRequest, config: JudgeConfig) -> Execution:
-    """Run a program in a process of its own. Raises SandboxError where the zygote fails."""
+    """Run a program in a process of its own. Raises SandboxError if the zygote fails."""
     wall_s = _WALL_FACTOR * run.timeout_s + _WALL_EXTRA_S
     request = Request(
         kind=Kind.RUN,

@@ -18,7 +18,7 @@ _DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 class Extract(StrEnum):
     """Which code block of a response is its program."""
 
-    ONLY = "only"  # the one block declared as Python; none where there are several
+    ONLY = "only"  # the one block declared as Python; none if there are several
     FIRST = "first"  # the first of them
     LAST = "last"  # the last
     LONGEST = "longest"  # the one with the most text; of equals the last
@@ -27,7 +27,7 @@ class Extract(StrEnum):
 
 
 def extract(response: str, how: Extract = Extract.LAST) -> str | None:
-    """The program in `response`, or None where there is none, or, for `ONLY`, more than one."""
+    """The program in `response`, or None if there is none, or, for `ONLY`, more than one."""
     if how == Extract.BARE:
         return response
     blocks = python_blocks(response)

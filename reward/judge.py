@@ -160,13 +160,13 @@ class Judge:
         start = time.monotonic()
         total = len(problem.tests)
         if code is None:
-            outcomes = [TestOutcome(Verdict.COMPILE_ERROR, "no program in the answer")]
+            outcomes = [TestOutcome(Verdict.COMPILE_ERROR, "no program in the response")]
         else:
             outcomes = self._attempts(problem, code)
         return self._result(outcomes, total, time.monotonic() - start)
 
     def _attempts(self, problem: Problem, code: str) -> list[TestOutcome]:
-        """Judge, again in a fresh zygote where the judge itself fails."""
+        """Judge, again in a fresh zygote if the judge itself fails."""
         outcomes: list[TestOutcome] = []
         for attempt in range(self.config.retries + 1):
             zygote = self._idle.get()
@@ -184,7 +184,7 @@ class Judge:
         return outcomes
 
     def _execute(self, request: RunRequest) -> Execution:
-        """Run, again in a fresh zygote where the judge itself fails."""
+        """Run, again in a fresh zygote if the judge itself fails."""
         execution = Execution(End.BROKEN, "")
         for _ in range(self.config.retries + 1):
             zygote = self._idle.get()
@@ -201,7 +201,7 @@ class Judge:
         return execution
 
     def _fit_for_more(self, zygote: ZygoteClient | None, failed: bool) -> ZygoteClient | None:
-        """The zygote, or None where it is worn out or took part in a failure."""
+        """The zygote, or None if it is worn out or took part in a failure."""
         if zygote is None:
             return None
         if failed or zygote.requests >= self.config.recycle_after:

@@ -113,7 +113,7 @@ def parse_input_output(
 
 
 def _checker(source: Any) -> str:
-    """The source of a problem's own checker; empty where it has none."""
+    """The source of a problem's own checker; empty if it has none."""
     if source is None or source == "":
         return ""
     if not isinstance(source, str):
@@ -231,7 +231,7 @@ def _without_docstring(prompt: str, entry: str) -> str:
 
 
 def program_source(problem: Problem, code: str) -> str:
-    """What is compiled: `code`, after the prompt where the problem has one.
+    """What is compiled: `code`, after the prompt if the problem has one.
 
     An answer that starts indented, or does not define `entry`, completes the prompt; any other is
     a program of its own, which may use the prompt's imports and helpers.

@@ -1,6 +1,6 @@
 """`python -m reward.selftest`: attempt each attack in a real child and say what stops it.
 
-Every line is a protection: ACTIVE where a program that tried was stopped, MISSING where it got
+Every line is a protection: ACTIVE if a program that tried was stopped, MISSING if it got
 through. The exit status is 1 below the required level, and where a protection that the level
 promises is missing.
 """

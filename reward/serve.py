@@ -46,7 +46,7 @@ async def _serve(judge: Judge, options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; 1 where the judge or the address cannot be had."""
+    """Serve until interrupted; 1 if the judge or the address cannot be had."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
     try:

@@ -58,12 +58,16 @@ class RewardTraits:
         failing_test_setting: the setting with which results have a `failing_test`; empty if it
             cannot tell one.
         asks_reward_model: whether it scores by a served reward model; None if it does not say.
+        asks_classifier: whether this reward model has to be a classifier with one label.
+        row_fault: why a row, as a dict of its columns, cannot be scored; empty if it can.
         inspect: looks at the settings, and at this node, before a run starts.
     """
 
     tells_verdict: bool = False
     failing_test_setting: str = ""
     asks_reward_model: bool | None = None
+    asks_classifier: bool = False
+    row_fault: Callable[[Mapping[str, Any]], str] | None = None
     inspect: Callable[[Mapping[str, Any]], Inspection] | None = None
 
 

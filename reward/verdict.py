@@ -75,7 +75,7 @@ class JudgeResult:
         level: isolation level it ran under, 0 to 3.
         seconds: wall time from dispatch to verdict, without queueing.
         detail: the first failure, for people.
-        outcomes: per test, in the problem's order; empty where nothing ran.
+        outcomes: per test, in the problem's order; empty if nothing ran.
     """
 
     verdict: Verdict

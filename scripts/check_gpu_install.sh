@@ -58,7 +58,7 @@ free_mib="$(df -Pm "$scratch" | awk 'NR == 2 { print $4 }')"
 ((free_mib >= NEEDED_DISK_MIB)) || fail "$scratch has $free_mib MiB free, and this needs $NEEDED_DISK_MIB MiB" \
     "set TMPDIR to a folder on another disk"
 
-# step TITLE COMMAND...: its output goes to a log, of which the end is shown where it fails.
+# step TITLE COMMAND...: its output goes to a log, of which the end is shown if it fails.
 step() {
     local title="$1" started="$SECONDS" log="$scratch/log"
     shift

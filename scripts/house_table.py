@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""The plan of a checkout in numbers: modules, rooms, floors, arrows, lines, parameters.
+"""The plan of a checkout in numbers: modules, rooms, layers, arrows, lines, parameters.
 
     python scripts/house_table.py [CHECKOUT …]
 
 A room is a folder of `recipe/online_refiner`, or one of the groups of modules that stand beside the
-folders (`GROUPS`), or a module alone. An arrow is an import of one room by another; the floor of a
+folders (`GROUPS`), or a module alone. An arrow is an import of one room by another; the layer of a
 room is the length of the longest chain of arrows below it. Two checkouts give two columns.
 """
 
@@ -77,19 +77,19 @@ def rooms(root: Path) -> dict[str, set[str]]:
     return found
 
 
-def floors(graph: dict[str, set[str]]) -> dict[str, int]:
-    """The floor of each node, from 1; raises ValueError if arrows go in a circle."""
+def layers(graph: dict[str, set[str]]) -> dict[str, int]:
+    """The layer of each node, from 1; raises ValueError if arrows go in a circle."""
     found: dict[str, int] = {}
 
-    def floor(name: str, above: tuple[str, ...]) -> int:
+    def layer(name: str, above: tuple[str, ...]) -> int:
         if name in above:
             raise ValueError(f"a circle: {' -> '.join([*above, name])}")
         if name not in found:
-            found[name] = 1 + max((floor(n, (*above, name)) for n in graph[name]), default=0)
+            found[name] = 1 + max((layer(n, (*above, name)) for n in graph[name]), default=0)
         return found[name]
 
     for name in graph:
-        floor(name, ())
+        layer(name, ())
     return found
 
 
@@ -127,10 +127,10 @@ def column(root: Path) -> dict[str, str]:
     numbers: dict[str, int] = {
         "modules of the core": len(by_module),
         "arrows between modules": sum(map(len, by_module.values())),
-        "floors of modules": _height(by_module),
+        "layers of modules": _height(by_module),
         "rooms": len(by_room),
         "arrows between rooms": sum(map(len, by_room.values())),
-        "floors of rooms": _height(by_room),
+        "layers of rooms": _height(by_room),
         "functions with more than four parameters": many_parameters(root),
         "functions that take config and settings together": pairs(root),
     }
@@ -139,9 +139,9 @@ def column(root: Path) -> dict[str, str]:
 
 
 def _height(graph: dict[str, set[str]]) -> int:
-    """The number of floors; 0 if arrows go in a circle."""
+    """The number of layers; 0 if arrows go in a circle."""
     try:
-        return max(floors(graph).values())
+        return max(layers(graph).values())
     except ValueError:
         return 0
 

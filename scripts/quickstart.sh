@@ -11,7 +11,7 @@ usage: scripts/quickstart.sh [options of the run]
 
 Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then prepares the micro-APPS problems and the
 tiny model, trains every arm with the real stack (verl, Ray, FSDP2, vLLM) on the CPU, draws the figures and prints
-where they are. Running it again goes on where it stopped. Needs Linux, Python 3.11 or 3.12, and no GPU.
+where they are. Running it again resumes it. Needs Linux, Python 3.11 or 3.12, and no GPU.
 
 ONLINE_REFINER_VENV    folder of the environment (default: .venv)
 ONLINE_REFINER_PYTHON  interpreter to make it with (default: the first of ${PYTHON_CANDIDATES[*]} that fits)

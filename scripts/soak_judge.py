@@ -2,7 +2,7 @@
 
     python scripts/soak_judge.py [--programs 10000] [--workers 2]
 
-Exits with 1 where a verdict is not one that the program's case allows, or where memory or the
+Exits with 1 if a verdict is not one that the program's case allows, or if memory or the
 number of processes or descriptors grows after the first quarter.
 """
 

@@ -10,21 +10,22 @@ usage: scripts/submit_ray.sh [options] KEY=VALUE ...
 
   scripts/submit_ray.sh experiment=dynamic_dapo_apps hardware=gpu8x80 run.seed=1
 
-Sends this checkout to the cluster, starts python -m recipe.online_refiner.main there and follows its log. The same
-command resumes a run from its last checkpoint. Ctrl-C stops following, not the job.
+Sends this checkout's packages to the cluster, starts python -m recipe.online_refiner.main there and follows its log. The
+same command resumes a run from its last checkpoint. Ctrl-C stops following, not the job.
 
   --address URL   the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)
   --id ID         the job's name (default: online-refiner-DATE-TIME)
   --detach        return at once
   --module NAME   another module than recipe.online_refiner.main, e.g. recipe.online_refiner.preflight
+  --send PATH     send this as well, e.g. a folder of the checkout with a reward of your own; may be repeated
   --dry-run       print what would be submitted
 
 Where the cluster asks for a token, it is taken from RAY_AUTH_TOKEN or ~/.ray/auth_token, as Ray's own heads do.
 
 Needs the same environment (Python, verl, engine) on every node, and for data, models and runs storage that all nodes
-share. Passed on where they are set: ONLINE_REFINER_DATA and ONLINE_REFINER_RUNS (absolute: a job runs in a temporary
-copy of this folder; default data/ and runs/ of this checkout), HF_HOME, HF_HUB_OFFLINE and every name in
-ONLINE_REFINER_PASS_ON. Secrets are better set on the nodes: Ray shows a job's variables on its dashboard.
+share. Passed on if they are set: ONLINE_REFINER_DATA and ONLINE_REFINER_RUNS (absolute: a job runs in a temporary
+copy of this folder; default data/ and runs/ of this checkout), HF_HOME, HF_HUB_OFFLINE, WANDB_MODE, WANDB_DIR,
+TENSORBOARD_DIR and every name in ONLINE_REFINER_PASS_ON. Secrets are better set on the nodes: Ray shows a job's variables on its dashboard.
 EOF
 }
 
@@ -37,17 +38,19 @@ address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}"
 id="online-refiner-$(date +%Y%m%d-%H%M%S)"
 module=recipe.online_refiner.main
 options=()
+send=()
 dry_run=false
 while (($#)); do
     case "$1" in
         -h | --help) usage && exit 0 ;;
         --detach) options+=(--no-wait) ;;
         --dry-run) dry_run=true ;;
-        --address | --id | --module)
+        --address | --id | --module | --send)
             (($# > 1)) || fail "$1 has no value" "$1 VALUE"
             case "$1" in
                 --address) address="$2" ;;
                 --id) id="$2" ;;
+                --send) send+=("$2") ;;
                 *) module="$2" ;;
             esac
             shift
@@ -60,7 +63,7 @@ done
 (($#)) || fail "nothing to run" "name at least experiment=... and hardware=..."
 command -v ray >/dev/null || fail "ray is not on the PATH" "activate the environment that the cluster has"
 
-# Ray 2.60's head asks for a token where it finds one, but its job client sends none unless told to.
+# Ray 2.60's head asks for a token if it finds one, but its job client sends none unless told to.
 if [[ -z "${RAY_AUTH_MODE:-}" && (-n "${RAY_AUTH_TOKEN:-}" || -f "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}") ]]; then
     export RAY_AUTH_MODE=token
 fi
@@ -70,25 +73,22 @@ for name in ONLINE_REFINER_DATA ONLINE_REFINER_RUNS; do
     [[ "${!name}" == /* ]] || fail "$name=${!name} is relative" "an absolute path that all nodes share"
 done
 
-# runtime_env NAME...: JSON with the working directory, what of it stays here, and the variables that are set.
-runtime_env() {
-    python3 - "$REPO_ROOT" "$@" <<'PYTHON'
-import json, os, sys
-
-root, *names = sys.argv[1:]
-kept_here = [".git", ".venv", ".venv-gpu", "venv", "build", "dist", "data", "runs", "outputs", "wandb", "tests", "docs", "docker"]
-caches = ["**/__pycache__", "**/.mypy_cache", "**/.ruff_cache", "**/.pytest_cache", "**/*.egg-info"]
-print(json.dumps({
-    "working_dir": root,
-    "excludes": [f"/{name}" for name in kept_here] + caches,
-    "env_vars": {name: os.environ[name] for name in names if os.environ.get(name)},
-}))
-PYTHON
-}
+# A job runs in a temporary copy: what it writes below it is lost.
+for override in "$@"; do
+    case "$override" in
+        run.dir=/* | trainer.default_local_dir=/*) ;;
+        run.dir=* | trainer.default_local_dir=*)
+            fail "$override is relative, and a job runs in a temporary copy" "an absolute path that all nodes share"
+            ;;
+    esac
+done
 
 read -ra extra <<<"${ONLINE_REFINER_PASS_ON:-}"
-environment="$(runtime_env ONLINE_REFINER_DATA ONLINE_REFINER_RUNS HF_HOME HF_HUB_OFFLINE \
+environment="$(python3 "$REPO_ROOT/scripts/lib/ray_upload.py" "$REPO_ROOT" --send ${send[@]+"${send[@]}"} \
+    --variables ONLINE_REFINER_DATA ONLINE_REFINER_RUNS HF_HOME HF_HUB_OFFLINE WANDB_MODE WANDB_DIR TENSORBOARD_DIR \
     ${extra[@]+"${extra[@]}"})"
+# What is sent is listed; .gitignore is for what is committed.
+export RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1
 submit=(ray job submit --address "$address" --submission-id "$id" --runtime-env-json "$environment"
     ${options[@]+"${options[@]}"} -- python -m "$module" "$@")
 if [[ "$dry_run" == true ]]; then

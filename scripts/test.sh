@@ -19,7 +19,7 @@ Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then ru
   unit         tests/unit: no Ray, no network, about a minute
   adversarial  tests/adversarial: programs that attack the sandbox
   integration  tests/integration: real verl, Ray and vLLM on the CPU, about 12 GiB of memory
-  gpu          tests/gpu, where there is a CUDA device
+  gpu          tests/gpu, if there is a CUDA device
   sample-data  the tests that need real sample data, if there is any: they are left out of the stages before
 A stage that fails ends the run before the next slower one. The exit status is 0 only if nothing failed.
 

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ MARKED_FOLDERS = ("integration", "adversarial", "gpu")
 
 def pytest_configure() -> None:
     collect_rarely()
+    # A shell starts a command in the background with SIGINT ignored, and so would be the programs
+    # that the tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -18,6 +18,7 @@ import ray
 from recipe.acceptance.timeline import ROLLOUTS_FILE, refines
 from recipe.online_refiner.agent_loop import RefiningManager, _RefiningWorker
 from recipe.online_refiner.plan import RefiningPlan
+from recipe.online_refiner.records import Refinement, Score
 from refiner_worker.engine import Generator
 
 
@@ -34,14 +35,17 @@ class _AlternatingWorker(_RefiningWorker):
         super().set_refiner(generator, plan)
         self._configured = self._refining
 
-    async def _refine(self, output: Any, feedback: str, kwargs: dict[str, Any]) -> None:
+    async def _refine(
+        self, output: Any, score: Score, feedback: str, kwargs: dict[str, Any]
+    ) -> Refinement | None:
         step, judged_at_s = int(kwargs["global_steps"]), time.time()
         # One step's rollouts are all settled before those of the next one begin.
         self._refining = self._configured if refines(step) else None
-        await super()._refine(output, feedback, kwargs)
+        refinement = await super()._refine(output, score, feedback, kwargs)
         entry = {"step": step, "judged_at_s": judged_at_s, "settled_at_s": time.time()}
         with (Path(self.config.run.dir) / ROLLOUTS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+        return refinement
 
 
 class AlternatingManager(RefiningManager):

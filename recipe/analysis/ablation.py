@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from recipe.analysis.acting import BY_REFINEMENTS
 from recipe.analysis.configuration import differences
 from recipe.analysis.curves import curves_sheet
 from recipe.analysis.derived import UNCONSTRAINED, comparable
@@ -55,7 +56,7 @@ def _inert(key: str, run: Run) -> bool:
     kind = run.configuration.get(KIND)
     if key.startswith("constraint.") and kind == UNCONSTRAINED:
         return True
-    return key == "constraint.lambda" and kind != "dynamic"
+    return key == "constraint.lambda" and kind not in BY_REFINEMENTS
 
 
 def _join(families: list[list[Run]], first: Run, second: Run) -> None:

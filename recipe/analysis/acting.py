@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from recipe.analysis.configuration import number_text
 from recipe.analysis.runs import Run, group_by_arm
 
-KINDS = ("dynamic", "static_kl", "chord", "none")
+KINDS = ("dynamic", "distill", "static_kl", "chord", "none")
+BY_REFINEMENTS = ("dynamic", "distill")
 
 
 def kind_of(run: Run) -> str:
@@ -18,7 +19,7 @@ def kind_of(run: Run) -> str:
 
 def learns_from_refinements(run: Run) -> bool:
     """Whether refinements constrain the policy, rather than only being observed."""
-    return kind_of(run) == "dynamic"
+    return kind_of(run) in BY_REFINEMENTS
 
 
 def acting_first(runs: Sequence[Run]) -> list[Run]:
@@ -30,7 +31,7 @@ def acting_first(runs: Sequence[Run]) -> list[Run]:
 def weight_of(run: Run) -> str:
     """The weight of the constraint that acts, in words; empty if none does or it is unknown."""
     kind = kind_of(run)
-    if kind == "dynamic":
+    if kind in BY_REFINEMENTS:
         value = run.info.get("lambda", run.configuration.get("constraint.lambda"))
         return "" if value is None else f"λ = {number_text(value)}"
     if kind == "static_kl":

@@ -25,7 +25,7 @@ class Choice:
 
 
 def choose_episode(runs: Iterable[Run]) -> Choice | None:
-    """The clearest episode of all runs; None where no accepted episode has CE on both copied and
+    """The clearest episode of all runs; None if no accepted episode has CE on both copied and
     edited tokens.
 
     Only if no run that learns from refinements has one is it taken from an arm that only observes

@@ -18,7 +18,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run folder, or a folder that holds some",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where to write; made where absent"
+        "--out", type=Path, required=True, metavar="DIR", help="where to write; made if absent"
     )
 
 

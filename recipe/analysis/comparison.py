@@ -9,8 +9,16 @@ from matplotlib.axes import Axes
 from recipe.analysis.curves import curves_sheet
 from recipe.analysis.derived import REWARD_OVER_NONE
 from recipe.analysis.names import label_of, wrapped_label_of
-from recipe.analysis.panels import CROSS_ENTROPY, IMPROVEMENT, KL, REWARD, VALIDATION, Panel
-from recipe.analysis.runs import Run
+from recipe.analysis.panels import (
+    CROSS_ENTROPY,
+    IMPROVEMENT,
+    KL,
+    PASS_AT_1,
+    REWARD,
+    VALIDATION,
+    Panel,
+)
+from recipe.analysis.runs import Run, choose_metric
 from recipe.analysis.sheets import Plot, Sheet, height_for
 from recipe.analysis.style import Theme, arm_styles
 from recipe.analysis.summary import RunSummary
@@ -40,9 +48,15 @@ def comparison_sheet(runs: Sequence[Run], summaries: Mapping[str, Sequence[RunSu
 
     `runs` carry their derived series.
     """
+    validation, passes = (choose_metric(runs, one.patterns) for one in (VALIDATION, PASS_AT_1))
     sheet = curves_sheet(
         runs,
-        (VALIDATION, OVER_NONE, IMPROVEMENT),
+        (
+            VALIDATION,
+            *([PASS_AT_1] if passes not in (None, validation) else []),
+            OVER_NONE,
+            IMPROVEMENT,
+        ),
         "comparison",
         "Against training without the constraint",
         "As the paper's figure 5. “none” is the same algorithm (DAPO, GRPO or PPO) without the "

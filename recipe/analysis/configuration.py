@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recipe.analysis.runs import Run
 
 Configuration = Mapping[str, str]
-"""Dotted keys and their values as text; empty where it is unknown."""
+"""Dotted keys and their values as text; empty if it is unknown."""
 
 Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 INCIDENTAL = (
@@ -50,7 +50,7 @@ MAX_VALUE = 40
 def read_configuration(
     path: Path, info: Mapping[str, Any]
 ) -> tuple[Configuration, tuple[Finding, ...]]:
-    """The flattened configuration of a run folder; empty, with a finding, where it is missing or
+    """The flattened configuration of a run folder; empty, with a finding, if it is missing or
     broken. Scalars stay text, since YAML 1.1 reads a bare `off` as false.
     """
     file = path / "config.yaml"

@@ -43,7 +43,7 @@ def curves_sheet(
     groups: Mapping[str, Sequence[Run]] | None = None,
     keep_empty: bool = True,
 ) -> Sheet:
-    """All arms, or `groups` where they are given, in all panels; a panel whose metric nobody logged
+    """All arms, or `groups` if they are given, in all panels; a panel whose metric nobody logged
     says so. With `keep_empty` off such panels, and those that are zero throughout, are only named
     in a note.
     """

@@ -17,18 +17,21 @@ from recipe.analysis.episodes import OUTCOMES
 from recipe.analysis.metrics_file import Series
 from recipe.analysis.names import arm_key
 from recipe.analysis.panels import aggregate
-from recipe.analysis.runs import Run, choose_metric
+from recipe.analysis.runs import Run, choose_metric, logged_share
 
 OUTCOME_SHARE = "derived/outcome/{}"
 AVOIDED_SHARE = "derived/avoided_share"
 REWARD_OVER_NONE = "derived/reward_over_none"
 PENALTY_BY_REDUCTION = "derived/penalty/{}"
 UNCONSTRAINED = "none"
+ROLLOUTS = "refiner/rollouts_total"
 LOGGED_OUTCOMES = {
     "skipped_perfect": "refiner/skipped_perfect_total",
     "verbatim": "refiner/verbatim_total",
     "failed": "refiner/failed_total",
 }
+Counts = tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]
+"""Steps, and at these the number of rollouts that met each of `OUTCOMES`."""
 
 
 def with_derived(runs: Sequence[Run]) -> tuple[Run, ...]:
@@ -61,23 +64,10 @@ def outcome_shares(run: Run) -> dict[str, Series]:
     rollouts that were not refined, being perfect, or whose refinement is not judged again, being
     verbatim.
 
-    Skipped and failed rollouts are counted by the log, edited ones by the episodes. Only steps that
-    have both count, so that a torn file does not look like a change of the run.
+    Of all rollouts, if the log counts them; otherwise of the skipped and those with an episode.
     """
-    logged = {key: run.metrics.get(name) for key, name in LOGGED_OUTCOMES.items()}
-    skipped = logged["skipped_perfect"]
-    if skipped is None or not run.episodes:
-        return {}
-    last = run.episodes[-1].step
-    steps = np.array([step for step in skipped.steps.tolist() if step <= last], dtype=np.int64)
-    edited = Counter((item.step, item.outcome) for item in run.episodes)
-    counts = {
-        key: _at(series, steps)
-        if (series := logged.get(key)) is not None
-        else np.array([float(edited[step, key]) for step in steps.tolist()])
-        for key in OUTCOMES
-    }
-    total = np.sum(list(counts.values()), axis=0)
+    steps, counts = _logged_counts(run) or _counts_with_episodes(run)
+    total = np.sum(list(counts.values()), axis=0) if len(steps) else np.zeros(0)
     steps, counts = steps[total > 0], {key: value[total > 0] for key, value in counts.items()}
     if not len(steps):
         return {}
@@ -87,8 +77,49 @@ def outcome_shares(run: Run) -> dict[str, Series]:
     return found | {AVOIDED_SHARE: Series(steps, avoided)}
 
 
+def _logged_counts(run: Run) -> Counts | None:
+    """Of all rollouts of a step, those that dynamic sampling drops included: no episode is theirs.
+
+    None if the log does not say how many there were.
+    """
+    rollouts, ratio = (run.metrics.get(name) for name in (ROLLOUTS, names.IMPROVEMENT_RATIO[0]))
+    if rollouts is None or ratio is None:
+        return None
+    steps = rollouts.steps
+    logged = {
+        key: _at(run.metrics[name], steps)
+        for key, name in LOGGED_OUTCOMES.items()
+        if name in run.metrics
+    }
+    improved = np.rint(_at(ratio, steps) * rollouts.values)
+    rest = rollouts.values - improved - np.sum(list(logged.values()), axis=0)
+    counts = logged | {"improved": improved, "not_improved": np.maximum(rest, 0.0)}
+    return steps, {key: counts[key] for key in OUTCOMES if key in counts}
+
+
+def _counts_with_episodes(run: Run) -> Counts:
+    """Skipped and failed rollouts are counted by the log, edited ones by the episodes.
+
+    Only steps that have both count, so that a torn file does not look like a change of the run.
+    Nothing if only a share of the episodes is logged.
+    """
+    logged = {key: run.metrics.get(name) for key, name in LOGGED_OUTCOMES.items()}
+    skipped = logged["skipped_perfect"]
+    if skipped is None or not run.episodes or logged_share(run) < 1:
+        return np.zeros(0, dtype=np.int64), {}
+    last = run.episodes[-1].step
+    steps = np.array([step for step in skipped.steps.tolist() if step <= last], dtype=np.int64)
+    edited = Counter((item.step, item.outcome) for item in run.episodes)
+    return steps, {
+        key: _at(series, steps)
+        if (series := logged.get(key)) is not None
+        else np.array([float(edited[step, key]) for step in steps.tolist()])
+        for key in OUTCOMES
+    }
+
+
 def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The values at `steps`, 0 where the series has none."""
+    """The values at `steps`, 0 if the series has none."""
     known = dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
     return np.array([known.get(step, 0.0) for step in steps.tolist()])
 

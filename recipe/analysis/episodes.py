@@ -15,17 +15,17 @@ from sys import intern
 from typing import Any, TypeGuard
 
 from recipe.analysis.printable import printable
-from recipe.analysis.records import (
-    read_record_at,
-)
+from recipe.analysis.reading import asked_tokens, reading_of
+from recipe.analysis.records import read_record_at
 
 
 @dataclass(frozen=True)
 class Episode:
     """A rollout a and its refinement a', as logged.
 
-    `copied` and `ce` have one entry per refined token; `ce` is in nats and is None where the
-    episode carries no constraint (a' was not accepted).
+    `copied` and `ce` have one entry per refined token; `ce` is in nats and is None if the episode
+    has no constraint (a' was not accepted), an entry of it if the policy was not asked for the
+    token. `reading` is what the policy had read (`reading.WORDS`).
     """
 
     step: int
@@ -42,7 +42,8 @@ class Episode:
     answer_tokens: tuple[str, ...]
     refined_tokens: tuple[str, ...]
     copied: tuple[bool, ...]
-    ce: tuple[float, ...] | None
+    ce: tuple[float | None, ...] | None
+    reading: str
 
 
 MAX_MAGNITUDE = 1e100
@@ -63,7 +64,7 @@ OUTCOMES = {
 @dataclass(frozen=True, slots=True)
 class EpisodeDigest:
     """What tables need of an episode. Sums of token cross entropy are in nats, over the counted
-    tokens.
+    tokens, which are those that the policy was asked for.
     """
 
     step: int
@@ -81,6 +82,7 @@ class EpisodeDigest:
     verdict: str = ""
     reward: float = math.nan
     refined_reward: float = math.nan
+    reading: str = ""
 
     @property
     def outcome(self) -> str:
@@ -101,7 +103,7 @@ def read_episode(path: Path, item: EpisodeDigest) -> Episode:
 
 
 def digest(record: Record, offset: int) -> tuple[EpisodeDigest | None, str | None]:
-    """Reduce a logged record to the numbers that tables and choices need and, where something is
+    """Reduce a logged record to the numbers that tables and choices need and, if something is
     amiss, name it: the same judgement as that of `parse_episode`, without building the episode.
     """
     flags = _flags(record)
@@ -110,6 +112,10 @@ def digest(record: Record, offset: int) -> tuple[EpisodeDigest | None, str | Non
     step, accepted, verbatim = flags
     copied, ce, problem = _token_values(record)
     copied_count = sum(map(bool, copied))
+    asked = asked_tokens(record, len(copied)) if ce else []
+    asked_copies = list(compress(copied, asked))
+    asked_ce = list(compress(ce, asked))
+    ce_copied_count = sum(map(bool, asked_copies))
     return (
         EpisodeDigest(
             step=step,
@@ -119,21 +125,22 @@ def digest(record: Record, offset: int) -> tuple[EpisodeDigest | None, str | Non
             refined_verdict=intern(printable(_text(record, "refined_verdict"))),
             refined_length=len(copied),
             edited_length=len(copied) - copied_count,
-            ce_copied_sum=sum(compress(ce, copied)),
-            ce_copied_count=copied_count if ce else 0,
-            ce_edited_sum=sum(compress(ce, map(not_, copied))),
-            ce_edited_count=len(copied) - copied_count if ce else 0,
+            ce_copied_sum=sum(compress(asked_ce, asked_copies)),
+            ce_copied_count=ce_copied_count,
+            ce_edited_sum=sum(compress(asked_ce, map(not_, asked_copies))),
+            ce_edited_count=len(asked_copies) - ce_copied_count,
             problem_id=intern(printable(_text(record, "problem_id"))),
             verdict=intern(printable(_text(record, "verdict"))),
             reward=_number(record.get("reward")),
             refined_reward=_number(record.get("refined_reward")),
+            reading=reading_of(record) if ce else "",
         ),
         problem,
     )
 
 
 def mean_ce(digests: Iterable[EpisodeDigest]) -> tuple[float, float]:
-    """Mean CE in nats on copied and on edited tokens, every token counting once; NaN where there is
+    """Mean CE in nats on copied and on edited tokens, every token counting once; NaN if there is
     none.
     """
     items = list(digests)
@@ -146,7 +153,7 @@ def mean_ce(digests: Iterable[EpisodeDigest]) -> tuple[float, float]:
 
 
 def parse_episode(record: Record) -> tuple[Episode | None, str | None]:
-    """Turn a logged record into an `Episode` and, where something is amiss, name it.
+    """Turn a logged record into an `Episode` and, if something is amiss, name it.
 
     Without a step or flags there is no episode; a CE list that does not fit its tokens costs the
     episode only its CE.
@@ -172,14 +179,20 @@ def parse_episode(record: Record) -> tuple[Episode | None, str | None]:
             answer_tokens=_strings(record.get("answer_tokens")),
             refined_tokens=_strings(record.get("refined_tokens")),
             copied=tuple(map(bool, copied)),
-            ce=tuple(map(float, ce)) if ce else None,
+            ce=_asked_values(record, ce) if ce else None,
+            reading=reading_of(record),
         ),
         problem,
     )
 
 
+def _asked_values(record: Record, ce: Sequence[float]) -> tuple[float | None, ...]:
+    asked = asked_tokens(record, len(ce))
+    return tuple(float(value) if flag else None for value, flag in zip(ce, asked, strict=True))
+
+
 def _flags(record: Record) -> tuple[int, bool, bool] | None:
-    """Step, accepted and verbatim; None where one is missing or of another type."""
+    """Step, accepted and verbatim; None if one is missing or of another type."""
     step, accepted, verbatim = record.get("step"), record.get("accepted"), record.get("verbatim")
     if is_step(step) and isinstance(accepted, bool) and isinstance(verbatim, bool):
         return step, accepted, verbatim
@@ -193,7 +206,7 @@ def is_step(value: object) -> TypeGuard[int]:
 
 def _token_values(record: Record) -> tuple[Sequence[Any], Sequence[float], str | None]:
     """What is logged per refined token: whether it is copied, by truth value, and its CE in nats,
-    empty where there is none; and what is amiss.
+    empty if there is none; and what is amiss.
     """
     tokens, copied = _list(record.get("refined_tokens")), _list(record.get("copied"))
     if len(copied) != len(tokens):

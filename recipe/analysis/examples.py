@@ -37,11 +37,11 @@ def choose_examples(runs: Sequence[Run], most: int = MOST_EXAMPLES) -> list[Exam
     for run in acting_first(runs):
         for item in run.episodes:
             kinds.setdefault(_kind(item), []).append(Choice(run, item))
-    mended = sorted((kind for kind in kinds if kind.startswith(IMPROVES)), key=_by_size(kinds))
+    improved = sorted((kind for kind in kinds if kind.startswith(IMPROVES)), key=_by_size(kinds))
     last = [kind for kind in (UNHELPFUL, VERBATIM) if kind in kinds]
     examples: list[Example] = []
     shown: set[str] = set()
-    for kind in [*mended[: most - len(last)], *last]:
+    for kind in [*improved[: most - len(last)], *last]:
         choice = max(kinds[kind], key=lambda item: _merit(item, shown))
         shown.add(choice.digest.problem_id)
         examples.append(Example(choice, kind))

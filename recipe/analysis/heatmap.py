@@ -20,6 +20,7 @@ from recipe.analysis.choice import Choice, caption
 from recipe.analysis.episodes import Episode
 from recipe.analysis.names import label_of
 from recipe.analysis.output import write_csv
+from recipe.analysis.reading import WORDS
 from recipe.analysis.sides import (
     Side,
     displayable,
@@ -82,7 +83,7 @@ class Page:
 
 
 def draw_heatmap(choice: Choice, theme: Theme) -> Figure:
-    """The picture of one episode; `ValueError` where its file changed since it was loaded."""
+    """The picture of one episode; `ValueError` if its file changed since it was loaded."""
     episode = choice.read()
     sides = sides_of(episode)
     page = _lay_out_page(choice, episode, sides, theme)
@@ -92,7 +93,7 @@ def draw_heatmap(choice: Choice, theme: Theme) -> Figure:
         for index, side in enumerate(sides):
             box_in = (page.left_in(index), FOOTER_IN, page.text_width_in, page.rows * LINE_IN)
             _draw_side(page.add_axes(figure, box_in), side, page)
-        _draw_colour_bar(figure, page, exceeded=max(episode.ce or (0.0,)) > MAX_CE_SHOWN_NATS)
+        _draw_colour_bar(figure, page, episode)
         _draw_key(figure, page)
         x, y = page.left_in(0) / page.width_in, 0.16 / page.height_in
         figure.text(x, y, caption(choice), fontsize=7.5, color=theme.muted)
@@ -108,8 +109,13 @@ def _lay_out_page(choice: Choice, episode: Episode, sides: Sequence[Side], theme
         header=_header(choice, episode, int(width_in / PROMPT_CHARACTER_IN)),
         theme=theme,
         colours=LinearSegmentedColormap.from_list("heat", theme.heat),
-        norm=Normalize(0.0, heat_limit(episode.ce or ())),
+        norm=Normalize(0.0, heat_limit(asked_ce(episode))),
     )
+
+
+def asked_ce(episode: Episode) -> list[float]:
+    """The CE of the tokens that the policy was asked for, in nats."""
+    return [value for value in episode.ce or () if value is not None]
 
 
 def heat_limit(ce: Sequence[float]) -> float:
@@ -170,13 +176,14 @@ def _draw_side(axes: Axes, side: Side, page: Page) -> None:
 
 
 def _draw_cell(axes: Axes, cell: Cell, side: Side, page: Page) -> None:
-    """The background by CE, and the text; the sign for a line break only where CE colours it."""
+    """The background by CE, and the text; the sign for a line break only if CE colours it."""
     y = cell.row - side.rows.start
-    heat = 0.0 if side.ce is None else float(page.norm(side.ce[cell.token]))
+    ce = None if side.ce is None else side.ce[cell.token]
+    heat = 0.0 if ce is None else float(page.norm(ce))
     if cell.breaks and heat < VISIBLE_HEAT:
         return
     background = page.colours(heat)
-    if side.ce is not None:
+    if ce is not None:
         size = (len(cell.text), 1)
         axes.add_patch(Rectangle((cell.column, y), *size, facecolor=background, linewidth=0))
     ink = readable_ink(background[:3]) if heat >= VISIBLE_HEAT else page.theme.ink
@@ -223,8 +230,9 @@ def _draw_wedge(axes: Axes, row: float, column: float, theme: Theme) -> None:
     axes.add_patch(Polygon(corners, facecolor=theme.written, linewidth=0, zorder=5, clip_on=False))
 
 
-def _draw_colour_bar(figure: Figure, page: Page, exceeded: bool) -> None:
-    """The scale; pointed at its end where a token's CE lies beyond it."""
+def _draw_colour_bar(figure: Figure, page: Page, episode: Episode) -> None:
+    """The scale; pointed at its end if a token's CE lies beyond it."""
+    exceeded = max(asked_ce(episode), default=0.0) > MAX_CE_SHOWN_NATS
     bar = page.add_axes(figure, (page.left_in(1), 0.8, page.text_width_in - 0.15, 0.13))
     figure.colorbar(
         ScalarMappable(page.norm, page.colours),
@@ -234,7 +242,7 @@ def _draw_colour_bar(figure: Figure, page: Page, exceeded: bool) -> None:
     )
     bar.grid(visible=False)
     limit = f"; {page.norm.vmax:g} stands for all above it" if exceeded else ""
-    words = f"CE of the policy on a′, given the problem alone (nats per token{limit})"
+    words = f"CE of the policy on a′, {WORDS[episode.reading]} (nats per token{limit})"
     bar.set_xlabel(words, fontsize=8)
     bar.tick_params(labelsize=7.5, length=2)
 
@@ -262,8 +270,9 @@ def _token_rows(episode: Episode) -> Iterator[tuple[object, ...]]:
     texts = (("a", episode.answer_tokens), ("a_refined", episode.refined_tokens))
     for (text, tokens), side in zip(texts, sides_of(episode), strict=True):
         for position, token in enumerate(tokens):
-            ce = "" if side.ce is None else side.ce[position]
-            yield (text, position, repr(token), int(side.marked[position]), ce)
+            ce = None if side.ce is None else side.ce[position]
+            edited = int(side.marked[position])
+            yield (text, position, repr(token), edited, "" if ce is None else ce)
 
 
 def write_heatmap(choice: Choice, out: Path, name: str = "heatmap") -> list[Path]:

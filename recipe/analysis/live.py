@@ -16,7 +16,7 @@ LINGER_S = 300.0
 
 
 class Show(Protocol):
-    """Writes the report; False where there is nothing to report on."""
+    """Writes the report; False if there is nothing to report on."""
 
     def __call__(self, found: RunSet, last: bool) -> bool: ...
 
@@ -31,7 +31,7 @@ def keep_rendering(
     """Render every `interval_s` seconds until all runs have finished, and `linger_s` longer in case
     another begins; Ctrl-C ends it at once. Either way the last rendering is a still page.
 
-    Returns the exit status: 1 where there never was a run.
+    Returns the exit status: 1 if there never was a run.
     """
     finished_for_s = 0.0
     try:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from recipe.analysis.choice import Choice
 from recipe.analysis.episodes import Episode
-from recipe.analysis.heatmap import heat_limit
+from recipe.analysis.heatmap import asked_ce, heat_limit
 from recipe.analysis.names import label_of
 from recipe.analysis.printable import printable
+from recipe.analysis.reading import WORDS
 from recipe.analysis.sides import Side, sides_of
 from recipe.analysis.token_layout import readable_tokens
 
@@ -35,7 +36,9 @@ class Span:
 
 @dataclass(frozen=True)
 class EpisodeView:
-    """One episode, ready for the page. `omitted` counts tokens of a and a' that are not shown."""
+    """One episode, ready for the page. `omitted` counts tokens of a and a' that are not shown,
+    `reading` says in words how the CE was read.
+    """
 
     why: str
     where: str
@@ -49,14 +52,16 @@ class EpisodeView:
     has_ce: bool
     heat_limit: float
     exceeds_limit: bool
+    reading: str
     omitted: tuple[int, int]
 
 
 def view_of(choice: Choice, why: str = "") -> EpisodeView:
-    """Read the episode and mark it; `ValueError` or `OSError` where its file changed or went."""
+    """Read the episode and mark it; `ValueError` or `OSError` if its file changed or went."""
     episode, run = choice.read(), choice.run
     before, after = sides_of(episode)
-    limit = heat_limit(episode.ce or ())
+    ce = asked_ce(episode)
+    limit = heat_limit(ce)
     seed = "" if run.seed is None else f", seed {run.seed}"
     prompt = printable(episode.prompt.strip())
     cut = len(prompt) > MAX_PROMPT_CHARACTERS
@@ -72,7 +77,8 @@ def view_of(choice: Choice, why: str = "") -> EpisodeView:
         refined_reward=episode.refined_reward,
         has_ce=episode.ce is not None,
         heat_limit=limit,
-        exceeds_limit=max(episode.ce or (0.0,)) > limit,
+        exceeds_limit=max(ce, default=0.0) > limit,
+        reading=WORDS[episode.reading],
         omitted=_omitted(episode),
     )
 
@@ -103,7 +109,8 @@ def _spans(words: Sequence[str], side: Side, limit: float) -> tuple[Span, ...]:
             inserted_before=index in insertions,
         )
         last = spans[-1] if spans else None
-        if last and ce is None and last.marked == span.marked and not span.inserted_before:
+        is_plain = ce is None and not (last and last.hint) and not span.inserted_before
+        if last and is_plain and last.marked == span.marked:
             spans[-1] = Span(last.text + word, last.marked, inserted_before=last.inserted_before)
         else:
             spans.append(span)

@@ -39,6 +39,7 @@ VALIDATION = (
     "val-core/*/mean@*",
     "val-core/*",
 )
+PASS_AT_1 = ("val-core/*/acc/mean@*", "val-aux/*/solved/mean@*", "val-aux/*/acc/mean@*")
 KL_TO_REFERENCE = ("monitor/kl_to_reference",)
 CROSS_ENTROPY = ("constraint/ce_mean",)
 IMPROVEMENT_RATIO = ("constraint/improvement_ratio",)
@@ -82,7 +83,7 @@ def arm_key(setting: str, arm: str, variant: str = "") -> str:
 
 
 def setting_of(key: str) -> str:
-    """The setting of an arm's key, empty where all runs have the same."""
+    """The setting of an arm's key, empty if all runs have the same."""
     return key.partition(VARIANT)[0].rpartition("/")[0]
 
 
@@ -97,7 +98,7 @@ def wrapped_label_of(arm: str) -> str:
 
 
 def label_of(arm: str) -> str:
-    """The name a reader sees; unknown arms keep their own, cut where it is too long to draw."""
+    """The name a reader sees; unknown arms keep their own, cut if it is too long to draw."""
     setting, name, variant = setting_of(arm), base_of(arm), arm.partition(VARIANT)[2]
     label = LABELS.get(name, name)
     return cut(
@@ -106,6 +107,6 @@ def label_of(arm: str) -> str:
 
 
 def cut(name: str, ending: str = "") -> str:
-    """The name with its ending, cut where it is too long to draw."""
+    """The name with its ending, cut if it is too long to draw."""
     whole = name + ending
     return whole if len(whole) <= MAX_LABEL else f"{whole[: MAX_LABEL - 1]}…"

@@ -123,7 +123,7 @@ def outcome_sheet(runs: Sequence[Run]) -> Sheet:
 
 
 def _outcomes(arm: str, runs: Sequence[Run]) -> dict[str, Curve]:
-    """One curve an outcome, all over the same steps; empty where no run has them."""
+    """One curve an outcome, all over the same steps; empty if no run has them."""
     curves = {}
     for key in OUTCOMES:
         name = OUTCOME_SHARE.format(key)
@@ -197,7 +197,7 @@ refiner say what each means."""
 
 
 def failure_table(runs: Sequence[Run]) -> Table | None:
-    """How many refinements of each arm failed in which way; None where none did or none was logged.
+    """How many refinements of each arm failed, by reason; None if none did or none was logged.
 
     Arms without such counters are left out.
     """

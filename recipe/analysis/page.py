@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
+from recipe.analysis.episodes import OUTCOMES
 from recipe.analysis.heatmap import readable_ink
 from recipe.analysis.marked_text import HEAT_LEVELS, EpisodeView, Span
 from recipe.analysis.sheets import Sheet, draw_plot
@@ -73,6 +74,7 @@ class Page:
     answer: SheetView
     summary: Table
     summary_files: Sequence[str]
+    benchmarks: Table | None
     findings: Sequence[str]
     training: Sequence[SheetView]
     heatmap: EpisodeView | None
@@ -147,8 +149,13 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"breaks": _breaks, "visible": _visible}
+    environment.filters |= {"breaks": _breaks, "visible": _visible, "outcome": _outcome}
     return environment
+
+
+def _outcome(key: str) -> str:
+    """What became of a rollout, as a reader is told."""
+    return OUTCOMES.get(key, key.replace("_", " "))
 
 
 def _visible(text: str) -> str:

@@ -69,7 +69,7 @@ def _name_absent(labels: Sequence[str]) -> str:
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: ArmStyle) -> None:
-    """The band, then the line: solid where all of the arm's seeds have a value, else dotted. A long
+    """The band, then the line: solid if all of the arm's seeds have a value, else dotted. A long
     line is smoothed, and stands over itself, thin.
     """
     raw, curve = curve, smooth(curve)
@@ -102,8 +102,8 @@ def _is_wide(curves: Sequence[Curve]) -> bool:
 
 
 def _set_limits(axes: Axes, panel: Panel, curves: Sequence[Curve], logarithmic: bool) -> None:
-    """Limits around all lines and bands with a margin, from zero where that is the metric's floor,
-    within bounds.
+    """Limits around all lines and bands with a margin, within bounds: from zero if that is the
+    metric's lower bound.
     """
     low = min(float(curve.low.min()) for curve in curves)
     high = max(float(curve.high.max()) for curve in curves)

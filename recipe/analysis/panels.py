@@ -30,6 +30,9 @@ class Panel:
 
 REWARD = Panel("Reward in training", "mean reward of a batch", names.REWARD)
 VALIDATION = Panel("Validation", "mean on held-out set", names.VALIDATION)
+PASS_AT_1 = Panel(
+    "pass@1 in validation", "share of responses that pass all tests", names.PASS_AT_1, (0, 1)
+)
 KL = Panel(
     "KL to the reference",
     "KL (nats per response)",

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recipe.analysis.ablation import ablation_sheets, absent_ablations, find_ablations
+from recipe.analysis.benchmarks import benchmarks_table, named_folder
 from recipe.analysis.choice import Choice, caption, choose_episode
 from recipe.analysis.cli import add_run_arguments, complain_of_no_run
 from recipe.analysis.comparison import answer_sheet, comparison_sheet, dynamics_sheet
@@ -38,11 +39,11 @@ from recipe.analysis.runs import Loader, Run, RunSet, group_by_arm
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
 from recipe.analysis.start import start_sheet
 from recipe.analysis.summary import summarise
-from recipe.analysis.tables import arms_table, write_summary_csv
+from recipe.analysis.tables import Table, arms_table, write_summary_csv
 from recipe.analysis.verdict import write_verdict
 
 PAGE_NAME = "report.html"
-NO_HEATMAP = "No accepted refinement carries CE on both copied and edited tokens: no heat map."
+NO_HEATMAP = "No accepted refinement has CE on both copied and edited tokens: no heat map."
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Desk:
         return views
 
     def written(self, write: Callable[[], Iterable[Path]]) -> list[str]:
-        """Files about episodes, which are read again for it; none where one changed since."""
+        """Files about episodes, which are read again for it; none if one changed since."""
         try:
             return self.add(write())
         except (OSError, ValueError) as error:
@@ -88,18 +89,26 @@ class Desk:
 
 
 def write_report(
-    found: RunSet, out: Path, pictures: bool = True, refresh_s: int = 0
+    found: RunSet,
+    out: Path,
+    pictures: bool = True,
+    refresh_s: int = 0,
+    evaluations: Sequence[tuple[str, Path]] = (),
 ) -> tuple[list[Path], list[Finding]]:
     """Write the page and its files under `out`; return them, the page first, and all findings.
 
-    `refresh_s` makes the page reload itself; 0 leaves it still.
+    `refresh_s` makes the page reload itself; 0 leaves it still. `evaluations` are folders of
+    `recipe.evaluation` by name, whose scores the page shows.
     """
-    desk = Desk(out, pictures, [], list(found.findings))
-    page = _compose(with_derived(found.runs), desk, refresh_s)
+    benchmarks, missing = benchmarks_table(evaluations)
+    desk = Desk(out, pictures, [], [*found.findings, *missing])
+    page = _compose(with_derived(found.runs), desk, refresh_s, benchmarks)
     return [write_whole(out / PAGE_NAME, render(page)), *desk.paths], desk.findings
 
 
-def _compose(runs: Sequence[Run], desk: Desk, refresh_s: int) -> Page:
+def _compose(
+    runs: Sequence[Run], desk: Desk, refresh_s: int, benchmarks: Table | None = None
+) -> Page:
     summaries = summarise(runs)
     ablations = find_ablations(runs)
     choice = choose_episode(runs)
@@ -118,6 +127,7 @@ def _compose(runs: Sequence[Run], desk: Desk, refresh_s: int) -> Page:
         answer=view_sheet(answer_sheet(runs)),
         summary=arms_table(summaries),
         summary_files=desk.add([write_summary_csv(summaries, desk.out / "summary.csv")]),
+        benchmarks=benchmarks,
         training=[
             desk.sheet(dynamics_sheet(runs)),
             desk.sheet(comparison_sheet(runs, summaries)),
@@ -163,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def show(found: RunSet, last: bool) -> bool:
         pictures = last and not options.page_only
-        return _show(found, options.out, pictures, 0 if last else options.live)
+        refresh_s = 0 if last else options.live
+        return _show(found, options.out, pictures, refresh_s, options.evaluation)
 
     try:
         if options.live:
@@ -175,7 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _show(found: RunSet, out: Path, pictures: bool, refresh_s: int) -> bool:
+def _show(
+    found: RunSet,
+    out: Path,
+    pictures: bool,
+    refresh_s: int,
+    evaluations: Sequence[tuple[str, Path]],
+) -> bool:
     """Write the report and say so; whether there was any run to report on."""
     if not found.runs and refresh_s:
         print("no run yet", flush=True)
@@ -183,7 +200,7 @@ def _show(found: RunSet, out: Path, pictures: bool, refresh_s: int) -> bool:
     if not found.runs:
         complain_of_no_run(found.findings)
         return False
-    paths, findings = write_report(found, out, pictures, refresh_s)
+    paths, findings = write_report(found, out, pictures, refresh_s, evaluations)
     for finding in findings:
         print(finding, file=sys.stderr)
     print(f"{paths[0]} and {len(paths) - 1} files beside it", flush=True)
@@ -203,6 +220,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--page-only", action="store_true", help="the page and the CSV files, no PNG and PDF"
     )
+    parser.add_argument(
+        "--evaluation", nargs="+", type=named_folder, default=[], metavar="NAME=DIR",
+        help="folders of `recipe.evaluation evaluate --out`, whose pass@1 is to be on the page"
+    )  # fmt: skip
     parser.add_argument(
         "--live",
         nargs="?",

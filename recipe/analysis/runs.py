@@ -27,16 +27,17 @@ from recipe.analysis.episodes import (
 from recipe.analysis.metrics_file import Series, read_metrics
 from recipe.analysis.names import ARM_ORDER, arm_key
 from recipe.analysis.printable import printable
+from recipe.analysis.reading import WORDS
 from recipe.analysis.records import Finding, read_object
 
 ALIKE = ("commit", "sandbox_level", "decoding")
 """Keys of run.json in which runs that are compared ought to agree."""
-RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl"})
+RUN_FILES = frozenset({"run.json", "metrics.jsonl", "episodes.jsonl", "rollouts.jsonl"})
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `total_steps` is what was planned, None where unknown; `variant` names the
+    """One run folder. `total_steps` is what was planned, None if unknown; `variant` names the
     values in which the run differs from others of its arm, which it is then not averaged with.
     """
 
@@ -132,6 +133,10 @@ def load_run(path: Path, reader: DigestReader | None = None) -> Run:
                 path, f"has reached step {steps[-1]} of {planned}; its figures speak of those steps"
             ),
         )
+    share = _share(configuration)
+    if share < 1:
+        message = f"logs the rollouts of a share of {share:g} of the problems (run.log_share): "
+        progress += (Finding(path, f"{message}counts and means over episodes are of these"),)
     return Run(
         path=path,
         arm=arm,
@@ -147,6 +152,18 @@ def load_run(path: Path, reader: DigestReader | None = None) -> Run:
         ),
         configuration=configuration,
     )
+
+
+def logged_share(run: Run) -> float:
+    """The share of the problems whose rollouts are logged; 1 if it is not known."""
+    return _share(run.configuration)
+
+
+def _share(configuration: Configuration) -> float:
+    try:
+        return float(configuration.get("run.log_share", "1"))
+    except ValueError:
+        return 1.0
 
 
 def _identify(path: Path, info: Mapping[str, Any]) -> tuple[str, str, int | None]:
@@ -191,6 +208,10 @@ def _facts(run: Run) -> dict[str, str]:
     """What ought to be the same in all runs: `ALIKE`, and the version of each package."""
     facts = {key: str(run.info[key]) for key in ALIKE if key in run.info}
     versions = run.info.get("versions")
+    readings = {item.reading for item in run.episodes if item.reading}
+    if readings:
+        key = "how the policy reads a′ for its cross entropy"
+        facts[key] = " and ".join(sorted(WORDS[reading] for reading in readings))
     if isinstance(versions, dict):
         facts |= {f"version of {name}": str(version) for name, version in versions.items()}
     return facts

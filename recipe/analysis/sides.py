@@ -46,7 +46,8 @@ class Side:
     """One of the two texts as it is drawn: `marked` and `ce` per token, `rows` the visible part of
     `layout`.
 
-    `insertions` are indices of tokens before which the other text has more; `ce` is None for a.
+    `insertions` are indices of tokens before which the other text has more; `ce` is None for a,
+    and for tokens that the policy was not asked for.
     """
 
     title: str
@@ -54,7 +55,7 @@ class Side:
     rows: range
     marked: tuple[bool, ...]
     insertions: tuple[int, ...]
-    ce: tuple[float, ...] | None
+    ce: tuple[float | None, ...] | None
 
 
 def sides_of(episode: Episode) -> tuple[Side, Side]:

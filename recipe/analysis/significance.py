@@ -4,7 +4,7 @@ has to pass.
 Noise of a validation and scatter within a run say nothing of other seeds; only seeds do. The
 permutation test is exact if seeds are exchangeable, whatever their distribution: a policy that
 collapses in some runs has two modes, which defeats a t-test on a few seeds. Welch's t-test holds
-its level where one arm scatters more than the other, which defeats the permutation test. The larger
+its level if one arm scatters more than the other, which defeats the permutation test. The larger
 of the two p-values counts. All comparisons of a report share one level by Holm's procedure (1979),
 so that of all reports in which no arm differs, at most `LEVEL` claim that one does; the tests
 simulate it.
@@ -75,7 +75,7 @@ def _divisions(seeds: int, first: int) -> Values:
 
 
 def _studentised(values: Values, inside: Values) -> Values:
-    """|Welch's t| of each division, [divisions]; infinite where neither part scatters."""
+    """|Welch's t| of each division, [divisions]; infinite if neither part scatters."""
     first, second = _moments(values, inside), _moments(values, 1 - inside)
     gap, error = np.abs(first[0] - second[0]), np.sqrt(first[1] + second[1])
     nothing = np.abs(values).max() * 1e-9

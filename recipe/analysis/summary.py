@@ -18,13 +18,14 @@ MAX_WINDOW_STEPS = 10
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in numbers; NaN where the run did not log what is needed.
+    """One run in numbers; NaN if the run did not log what is needed.
 
     `steps` is the last that the run has reached, `compared_to` the last that all runs of its
     setting have: everything that is compared stops there. `reward_start` and `reward_end` are means
     over the first and the last `window` steps until then. `validation_end` is at `validation_step`,
     the last that all runs validated at; `validation_error` is the largest standard error that it
-    can have with its number of problems. Improvement ratios are means over the first and last
+    can have with its number of problems; `pass_start` and `pass_end` are pass@1 at the validations
+    before training and at that step. Improvement ratios are means over the first and last
     third of the steps. CE is in nats per token. `disagreement_max` is the largest difference
     between rollout engine and actor on any token.
     """
@@ -41,6 +42,8 @@ class RunSummary:
     validation_end: float
     validation_step: int
     validation_error: float
+    pass_start: float
+    pass_end: float
     kl_end: float
     improvement_first: float
     improvement_last: float
@@ -62,6 +65,7 @@ class Metrics:
 
     reward: str | None
     validation: str | None
+    passes: str | None
     kl: str | None
     improvement: str | None
     disagreement: str | None
@@ -75,6 +79,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, list[RunSummary]]:
     patterns = (
         names.REWARD,
         names.VALIDATION,
+        names.PASS_AT_1,
         names.KL_TO_REFERENCE,
         names.IMPROVEMENT_RATIO,
         names.ROLLOUT_DISAGREEMENT,
@@ -117,6 +122,8 @@ def _summarise_run(run: Run, names_: Metrics, until: int, validated: int) -> Run
         validation_end=validation,
         validation_step=validated,
         validation_error=validation_error(run, names_.validation, validation),
+        pass_start=_at(run, names_.passes, 0),
+        pass_end=_at(run, names_.passes, validated),
         kl_end=_mean(_values(run, names_.kl, until)[-1:]),
         improvement_first=_mean(ratios[:third]),
         improvement_last=_mean(ratios[-third:]),
@@ -149,7 +156,7 @@ def _values(run: Run, metric: str | None, until: int | None = None) -> NDArray[n
 
 
 def _at(run: Run, metric: str | None, step: int) -> float:
-    """The metric at one step, NaN where it was not logged."""
+    """The metric at one step, NaN if it was not logged."""
     series = run.metrics.get(metric) if metric is not None else None
     found = np.array([]) if series is None else series.values[series.steps == step]
     return float(found[0]) if len(found) else math.nan
@@ -164,7 +171,7 @@ def _max(values: NDArray[np.float64]) -> float:
 
 
 def _wall_time_s(run: Run) -> float:
-    """From `started_at` to `finished_at` of run.json (ISO 8601), NaN where either is absent or
+    """From `started_at` to `finished_at` of run.json (ISO 8601), NaN if either is absent or
     unreadable.
     """
     try:

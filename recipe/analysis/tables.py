@@ -33,6 +33,8 @@ ROWS = (
     Row("validation before training", lambda item: item.validation_start),
     Row("validation, last", lambda item: item.validation_end),
     Row("its standard error, at most", lambda item: item.validation_error),
+    Row("pass@1 in validation, before training", lambda item: item.pass_start),
+    Row("pass@1 in validation, last", lambda item: item.pass_end),
     Row("KL to reference, end (nats)", lambda item: item.kl_end, "{:.3g}"),
     Row("improvement ratio, first third", lambda item: item.improvement_first),
     Row("improvement ratio, last third", lambda item: item.improvement_last),
@@ -95,7 +97,7 @@ def _cell(row: Row, items: Sequence[RunSummary]) -> str:
 
 
 def write_summary_csv(summaries: Mapping[str, Sequence[RunSummary]], path: Path) -> Path:
-    """One line per run, unrounded; empty where a run did not log what is needed."""
+    """One line per run, unrounded; empty if a run did not log what is needed."""
     columns = [field.name for field in fields(RunSummary)]
     items = [item for members in summaries.values() for item in members]
     rows = [[getattr(item, column) for column in columns] for item in items]

@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Layout:
-    """`line_numbers` [rows] hold the source line from 1, or None where a long line goes on."""
+    """`line_numbers` [rows] hold the source line from 1, or None if a long line goes on."""
 
     cells: tuple[Cell, ...]
     columns: int

@@ -69,14 +69,14 @@ class Check:
         return last_step(self.folder / "metrics.jsonl") >= self.steps
 
     def run(self, limit_s: float) -> None:
-        """Train it; raises TrainingFailed, also where it takes longer than the limit."""
+        """Train it; raises TrainingFailed, also if it takes longer than the limit."""
         training = Training(self.experiment, (), "cpu", 0, self.steps, self.folder, limit_s)
         run(training, list(self.command))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a check. `seconds` is None where it had run before."""
+    """What became of a check. `seconds` is None if it had run before."""
 
     check: Check
     failure: str
@@ -155,7 +155,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options ask for; 0 where all of it came to its end."""
+    """Run what the options ask for; 0 if all of it came to its end."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     todo = checks(options.experiments or experiment_names(), options.out.resolve(), options.steps)

@@ -22,8 +22,9 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,14 +180,37 @@ def become(request: Request) -> None:
         runpy.run_path(name, run_name="__main__")
 
 
+@contextmanager
+def _printed_on_failure() -> Iterator[None]:
+    """Hold back what is written to standard error: only a failure in the block prints it.
+
+    The imports warn of every optional package that is not installed.
+    """
+    shown = os.dup(sys.stderr.fileno())
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), sys.stderr.fileno())
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            with suppress(OSError):
+                os.write(shown, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, sys.stderr.fileno())
+            os.close(shown)
+
+
 def main() -> None:
     """Import the modules of the command line, then serve."""
     listener, owner = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     # Ray's library keeps these two as they were when it was loaded. A worker ends when its raylet's
     # process does: here the server stands for it, whose client watches the raylet.
     os.environ |= {"RAY_JOB_ID": RAY_JOB_ID, "RAY_RAYLET_PID": str(os.getpid())}
-    for module in sys.argv[3:]:
-        importlib.import_module(module)
+    with _printed_on_failure():
+        for module in sys.argv[3:]:
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()
     request = ForkServer(listener, owner).run()

@@ -1,4 +1,4 @@
-"""Folders of models that are made on this machine when they are first wanted, and kept."""
+"""Folders of models that are made on this machine when they are first wanted, and reused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Micro-APPS: programming problems that a million parameters can learn, in the layout of APPS.
 
 Written as `ROOT/SPLIT/NNNN/{question.txt, input_output.json, solutions.json, metadata.json}`, with
-`starter_code.py` where the problem is call-based. Train and test never share the parameters of a
+`starter_code.py` if the problem is call-based. Train and test never share the parameters of a
 task (`Task.key`), whatever its form and wording; `metadata.json` carries the key in its `url`.
 """
 
@@ -69,7 +69,7 @@ def draw_task(rng: random.Random, split: Split) -> Task:
 
 
 def make_problem(task: Task, rng: random.Random) -> MicroProblem:
-    """The task in words, with tests whose expected outputs are not all the same where possible."""
+    """The task in words, with tests whose expected outputs are not all the same if possible."""
     cases = [_case(task, rng) for _ in range(TESTS_PER_PROBLEM)]
     for _ in range(20):
         if len({json.dumps(expected) for _, expected in cases}) > 1:

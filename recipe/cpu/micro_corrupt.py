@@ -1,4 +1,4 @@
-"""Wrong programs for the warm start: what a sloppy writer writes, and what a refiner must mend.
+"""Wrong programs for the warm start: what a sloppy writer writes, and what a refiner must correct.
 
 Six in ten are slips of meaning (another operation, constant or input form, otherwise well written),
 the rest are slips of the pen (a bracket, a colon, a line, a character is gone; a name is confused).
@@ -22,12 +22,12 @@ _NAME = re.compile(r"\b[a-z]\b")
 
 
 def fenced(program: str) -> str:
-    """The answer that holds this program: one ```python block, nothing else."""
+    """The response that holds this program: one ```python block, nothing else."""
     return f"{FENCE}python\n{program}\n{FENCE}"
 
 
 def corrupt(task: Task, style: Style, rng: random.Random) -> str:
-    """An answer to `task` with one slip in it; never equal to the right one in this style."""
+    """A response to `task` with one slip in it; never equal to the right one in this style."""
     right = fenced(task.program(style))
     while True:
         if rng.random() < SEMANTIC_SHARE:

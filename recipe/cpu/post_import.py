@@ -1,6 +1,6 @@
 """Run a function right after a module has been imported, whoever imports it, without importing it.
 
-The shims mend modules (vLLM's above all) that take seconds to import and that most of a run's
+The shims patch modules (vLLM's above all) that take seconds to import and that most of a run's
 processes never need, so the plugin must not import them itself.
 """
 
@@ -13,16 +13,16 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-Mend = Callable[[ModuleType], None]
+Patch = Callable[[ModuleType], None]
 
 
-def when_imported(module_name: str, mend: Mend) -> None:
-    """Call `mend(module)` once the module's body has run; at once where it is imported already."""
+def when_imported(module_name: str, patch: Patch) -> None:
+    """Call `patch(module)` once the module's body has run; at once if it has been already."""
     module = sys.modules.get(module_name)
     if module is not None and not _is_being_imported(module):
-        mend(module)
+        patch(module)
         return
-    _finder().pending.setdefault(module_name, []).append(mend)
+    _finder().pending.setdefault(module_name, []).append(patch)
 
 
 def _is_being_imported(module: ModuleType) -> bool:
@@ -43,28 +43,28 @@ class _PostImportFinder(MetaPathFinder):
     """Finds nothing by itself: wraps the loader of the modules that somebody waits for."""
 
     def __init__(self) -> None:
-        self.pending: dict[str, list[Mend]] = {}
+        self.pending: dict[str, list[Patch]] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in self.pending:
             return None
-        mends = self.pending.pop(fullname)  # popped first: the search below passes here again
+        patches = self.pending.pop(fullname)  # popped first: the search below passes here again
         spec = importlib.util.find_spec(fullname)
         if spec is None or spec.loader is None:
-            self.pending[fullname] = mends
+            self.pending[fullname] = patches
             return None
-        spec.loader = _MendingLoader(spec.loader, mends)
+        spec.loader = _PatchingLoader(spec.loader, patches)
         return spec
 
 
-class _MendingLoader(Loader):
+class _PatchingLoader(Loader):
     """The module's own loader, and then the functions that wait for the module."""
 
-    def __init__(self, loader: Loader, mends: list[Mend]) -> None:
+    def __init__(self, loader: Loader, patches: list[Patch]) -> None:
         self._loader = loader
-        self._mends = mends
+        self._patches = patches
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -75,5 +75,5 @@ class _MendingLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        for mend in self._mends:
-            mend(module)
+        for patch in self._patches:
+            patch(module)

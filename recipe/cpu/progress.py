@@ -65,7 +65,7 @@ class Progress:
 
 
 def last_step(metrics: Path) -> int:
-    """The last step in a metrics file; -1 where nothing has been logged."""
+    """The last step in a metrics file; -1 if nothing has been logged."""
     record = _last_record(metrics)
     return record["step"] if record is not None else -1
 

@@ -46,6 +46,8 @@ ARMS = {
 }
 """What sets the arms apart; everything else is equal."""
 
+OTHER_ARMS = {"distill": ("constraint.kind=distill", "constraint.lambda=1.0")}
+"""Trained only if asked for."""
 ALIASES = {"dynamic": "dynamic_sft"}
 STEPS = {"stress": 8, "sane": 40}
 FREE_DISK_BYTES = 2 << 30
@@ -92,7 +94,7 @@ class TrainingFailed(RuntimeError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options ask for; 0 where every arm came to its end."""
+    """Run what the options ask for; 0 if every arm came to its end."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.update(environment())
@@ -135,12 +137,12 @@ def _run_all(options: argparse.Namespace) -> int:
 def run(
     training: Training, command: list[str], stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Train one arm, showing its steps; returns at once where it has been trained already.
+    """Train one arm, showing its steps; returns at once if it has been trained already.
 
     Args:
         stopped: asked every second; the training is ended once it says so.
 
-    Raises TrainingFailed where it does not come to its end.
+    Raises TrainingFailed if it does not come to its end.
     """
     metrics = training.folder / "metrics.jsonl"
     if last_step(metrics) >= training.steps:
@@ -195,7 +197,8 @@ def _trainings(options: argparse.Namespace, out: Path) -> list[Training]:
 
 def _arms(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """Overrides by arm: those that were asked for, one of the user's own, or all of ours."""
-    arms = {name: ARMS[name] for name in (ALIASES.get(arm, arm) for arm in options.arm)}
+    known = ARMS | OTHER_ARMS
+    arms = {name: known[name] for name in (ALIASES.get(arm, arm) for arm in options.arm)}
     if options.overrides:
         name = re.sub(r"[^\w.-]+", "_", "_".join(options.overrides))
         arms[name] = tuple(options.overrides)
@@ -227,8 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         "--arm",
         action="append",
         default=[],
-        choices=[*ARMS, *ALIASES],
-        help="an arm to train; may be repeated; default: all. 'dynamic' is dynamic_sft",
+        choices=[*ARMS, *OTHER_ARMS, *ALIASES],
+        help=f"an arm to train; may be repeated; default: {', '.join(ARMS)}. "
+        "'dynamic' is dynamic_sft",
     )
     parser.add_argument(
         "overrides",

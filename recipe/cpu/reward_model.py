@@ -46,7 +46,7 @@ class HeadFit:
 
 
 def ensure_reward_model(cache: Path | None = None, fit: HeadFit | None = None) -> Path:
-    """Its folder below `cache` (the user's by default), made where it is not there yet.
+    """Its folder below `cache` (the user's by default), made if it is not there yet.
 
     The name carries what it was made from, so that a new tiny model gets a new reward model.
     """

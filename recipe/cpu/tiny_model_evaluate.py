@@ -74,16 +74,16 @@ def evaluate(
 
 
 def summarise(first: Judged, refined: Judged) -> Figures:
-    """The fractions of paired answers; a fraction of nothing is nan."""
+    """The fractions of paired responses; a fraction of nothing is nan."""
     right = [result.verdict is Verdict.ACCEPTED for result in first.results]
     same = [a == b for a, b in zip(first.answers, refined.answers, strict=True)]
-    mended = [result.verdict is Verdict.ACCEPTED for result in refined.results]
+    fixed = [result.verdict is Verdict.ACCEPTED for result in refined.results]
     gains = [b.score - a.score for a, b in zip(first.results, refined.results, strict=True)]
     return Figures(
         samples=len(right),
         passed=_share(right),
         verbatim_of_right=_share([s for s, r in zip(same, right, strict=True) if r]),
-        fixed_of_wrong=_share([m for m, r in zip(mended, right, strict=True) if not r]),
+        fixed_of_wrong=_share([m for m, r in zip(fixed, right, strict=True) if not r]),
         improved=_share([gain > 0 for gain in gains]),
         harmed=_share([gain < 0 for gain in gains]),
     )
@@ -95,7 +95,7 @@ def generate(
     prompts: Sequence[list[dict[str, str]]],
     temperature: float,
 ) -> list[str]:
-    """One answer per prompt, without special tokens."""
+    """One response per prompt, without special tokens."""
     rows = [prompt_ids(tokenizer, messages) for messages in prompts]
     padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
     sampling: dict[str, float] = {"do_sample": temperature > 0}

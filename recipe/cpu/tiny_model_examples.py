@@ -1,4 +1,4 @@
-"""Warm-start examples: writing (half of it sloppy), copying right answers, fixing wrong ones.
+"""Warm-start examples: writing (half of it sloppy), copying right responses, fixing wrong ones.
 
 The sloppy writer makes a policy that passes about half the time, and the clean refiner one that has
 something to give it: without that gap the quickstart would have nothing to show.
@@ -26,9 +26,9 @@ _TEMPLATE = load_template(TEMPLATE)
 class Lesson(Enum):
     """What an example teaches."""
 
-    WRITE = "write"  # problem -> answer
-    COPY = "copy"  # problem and right answer -> the same answer
-    FIX = "fix"  # problem and wrong answer -> the right one in the same style
+    WRITE = "write"  # problem -> response
+    COPY = "copy"  # problem and right response -> the same response
+    FIX = "fix"  # problem and wrong response -> the right one in the same style
 
 
 LESSON_WEIGHTS = {Lesson.WRITE: 0.35, Lesson.COPY: 0.26, Lesson.FIX: 0.39}
@@ -49,7 +49,7 @@ def policy_messages(task: Task, rng: random.Random) -> list[dict[str, str]]:
 
 
 def prompt_ids(tokenizer: Qwen2Tokenizer, messages: list[dict[str, str]]) -> list[int]:
-    """The tokens a model is given for these messages, up to where its answer begins."""
+    """The tokens a model is given for these messages, up to where its response begins."""
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(text, add_special_tokens=False)
 
@@ -66,7 +66,7 @@ def draw_example(tokenizer: Qwen2Tokenizer, rng: random.Random) -> Example:
 def lesson_texts(
     lesson: Lesson, task: Task, rng: random.Random
 ) -> tuple[list[dict[str, str]], str]:
-    """Messages and the answer to learn."""
+    """Messages and the response to learn."""
     style = Style.draw(rng)
     messages, right = policy_messages(task, rng), fenced(task.program(style))
     if lesson is Lesson.WRITE:

@@ -78,7 +78,7 @@ def _loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
 
 
 def collate(examples: list[Example], pad_id: int, prompt_loss_weight: float) -> Batch:
-    """Prompt tokens weigh `prompt_loss_weight`, answer tokens 1, padding 0."""
+    """Prompt tokens weigh `prompt_loss_weight`, response tokens 1, padding 0."""
     longest = max(len(example.ids) for example in examples)
     ids_BT = torch.full((len(examples), longest), pad_id)
     weights_BT = torch.zeros(len(examples), longest)

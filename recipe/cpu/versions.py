@@ -44,7 +44,7 @@ class UntestedVersionError(ImportError):
 
 
 def differences(pins: tuple[Pin, ...] = PINS) -> list[tuple[Pin, str | None]]:
-    """The pins that do not hold, each with the installed version (None where not installed).
+    """The pins that do not hold, each with the installed version (None if not installed).
 
     A local part (`2.13.0+cpu`) does not count as a difference.
     """

@@ -1,24 +1,26 @@
 """APPS (Hendrycks et al. 2021) and micro-APPS to verl's parquet.
 
 `prepare` writes into the output folder, per split, `SPLIT.parquet`; and `quarantine.jsonl` (every
-record that was left out, with its reason) and `data_card.json` (counts and lengths). Nothing is
-lost in silence: rows and quarantined records add up to what was read. The same source and options
-give the same bytes, and a file that would not change is not touched. With `PrepareOptions.check`
-the judge runs the reference solutions first (`recipe.data.solution_check`).
+record that was left out, with its reason) and `data_card.json` (counts and lengths), in which
+splits that were prepared before stay. Nothing is lost in silence: rows and quarantined records add
+up to what was read. The same source and options give the same bytes, and a file that would not
+change is not touched. Records pass one by one, so that memory does not grow with them. With
+`PrepareOptions.check` the judge runs the reference solutions on their way
+(`recipe.data.solution_check`).
 """
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
+from recipe.data.apps_card import SplitCard
 from recipe.data.apps_records import (
     Limits,
     PromptStyle,
@@ -27,11 +29,11 @@ from recipe.data.apps_records import (
     reference_solutions,
     to_row,
 )
-from recipe.data.files import write_json, write_json_lines, write_parquet
+from recipe.data.files import LineFile, RowFile, check_writable, update_json
+from recipe.data.progress import counted
 from recipe.data.rows import Malformed, row_schema
-from recipe.data.solution_check import Checked, CheckOptions, best_constant, check_solutions
+from recipe.data.solution_check import Checked, CheckOptions, check_solutions
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
-from reward import jsontext
 from reward.problem import MalformedProblem, Problem, parse_input_output
 
 SEVERAL_ANSWERS = "several right answers? its reference solutions disagree"
@@ -55,7 +57,7 @@ SCHEMA = row_schema(
 class PrepareOptions:
     """How records become rows. `max_rows` counts well-formed records per split; None takes all.
 
-    Without `check` nothing is run.
+    Without `check` nothing is run; with `dry_run` neither that, and nothing is written.
     """
 
     data_source: str = "apps"
@@ -63,6 +65,7 @@ class PrepareOptions:
     limits: Limits = field(default_factory=Limits)
     max_rows: int | None = None
     check: CheckOptions | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,70 +78,62 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What became of one split.
+class Quarantined:
+    """A record that is left out, and why."""
 
-    Attributes:
-        accepted: in source order. quarantined: in source order, those refused by the check last.
-        checked: a check's findings, problem by problem, None where none was made.
-    """
-
-    split: str
-    accepted: list[Accepted]
-    quarantined: list[dict[str, str]]
-    checked: list[Checked] | None = None
-
-    @property
-    def rows(self) -> list[Row]:
-        return [one.row for one in self.accepted]
+    problem_id: str
+    reason: str
 
 
-def convert(items: Iterable[Item], split: str, options: PrepareOptions) -> Converted:
-    """Items to rows. A malformed or repeated record is quarantined with its reason."""
-    accepted: list[Accepted] = []
-    quarantined: list[dict[str, str]] = []
-    seen: set[str] = set()
+Found = Accepted | Quarantined
+
+
+def convert(items: Iterable[Item], split: str, options: PrepareOptions) -> Iterator[Found]:
+    """Items to rows, in source order. A malformed or repeated record is quarantined."""
+    accepted = 0
+    seen: set[bytes] = set()
     for place, item in enumerate(items):
-        if options.max_rows is not None and len(accepted) >= options.max_rows:
+        if options.max_rows is not None and accepted >= options.max_rows:
             break
         identity = item.problem_id if isinstance(item, Unreadable) else problem_id(item, place)
+        key = blake2b(identity.encode(errors="surrogatepass"), digest_size=16).digest()
         try:
-            if identity in seen:
+            if key in seen:
                 raise Malformed("a record with this problem_id came before")
-            accepted.append(_accepted(item, split, len(accepted), identity, options))
-            seen.add(identity)
+            found = _accepted(item, split, accepted, identity, options)
         except Malformed as reason:
-            quarantined.append({"split": split, "problem_id": identity, "reason": str(reason)})
-    return Converted(split, accepted, quarantined)
+            yield Quarantined(identity, str(reason))
+            continue
+        seen.add(key)
+        accepted += 1
+        yield found
 
 
-def check(part: Converted, out: Path, options: CheckOptions) -> Converted:
-    """Without the problems whose solutions all fail, or disagree where such are to be dropped.
+def check(
+    found: Iterable[Found], out: Path, options: CheckOptions
+) -> Iterator[tuple[Found, Checked | None]]:
+    """What was found with the verdicts on its solutions, in the same order."""
 
-    A row's solution is the first that passes.
+    def problem_of(one: Found) -> tuple[Problem, Sequence[str]] | None:
+        return (one.problem, one.solutions) if isinstance(one, Accepted) else None
+
+    return check_solutions(found, problem_of, out, options)
+
+
+def after_check(found: Accepted, checked: Checked, options: CheckOptions) -> Found:
+    """The row with its first solution that passes, or why the problem is left out.
 
     Where the judge itself failed, or there is no solution, nothing is known and the row stays.
     """
-    problems = [(one.problem, one.solutions) for one in part.accepted]
-    checked = check_solutions(problems, out, options, f"{part.split}: checking solutions")
-    accepted: list[Accepted] = []
-    quarantined = list(part.quarantined)
-    for one, found in zip(part.accepted, checked, strict=True):
-        info = one.row["extra_info"]
-        if found.verdicts and found.accepted is None and not found.judge_failed:
-            entry = {"split": part.split, "problem_id": info["problem_id"]}
-            quarantined.append({**entry, "reason": found.reason()})
-            continue
-        if options.drop_several_answers and found.several_answers:
-            entry = {"split": part.split, "problem_id": info["problem_id"]}
-            quarantined.append({**entry, "reason": SEVERAL_ANSWERS})
-            continue
-        solution = info["reference_solution"]
-        if found.accepted is not None:
-            solution = one.solutions[found.accepted]
-        info = info | {"index": len(accepted), "reference_solution": solution}
-        accepted.append(Accepted(one.row | {"extra_info": info}, one.problem, one.solutions))
-    return Converted(part.split, accepted, quarantined, checked)
+    info = found.row["extra_info"]
+    if checked.verdicts and checked.accepted is None and not checked.judge_failed:
+        return Quarantined(info["problem_id"], checked.reason())
+    if options.drop_several_answers and checked.several_answers:
+        return Quarantined(info["problem_id"], SEVERAL_ANSWERS)
+    if checked.accepted is None:
+        return found
+    info = info | {"reference_solution": found.solutions[checked.accepted]}
+    return Accepted(found.row | {"extra_info": info}, found.problem, found.solutions)
 
 
 def prepare(
@@ -147,36 +142,88 @@ def prepare(
     splits: Sequence[str] = ("train",),
     options: PrepareOptions | None = None,
 ) -> dict[str, Any]:
-    """Writes the dataset of `source` into `out` and returns the data card.
+    """Write the dataset of `source` into `out`, split by split, and return the data card.
 
-    Raises SourceError when the source, or one of its splits, is missing or leaves no row.
+    Raises SourceError when the source, or one of its splits, is missing or leaves no row, and
+    OutputError, before anything is read, when `out` cannot be written into.
     """
     options = options or PrepareOptions()
     opened = open_source(source, splits)
-    converted = [_convert_split(source, split, opened[split], out, options) for split in splits]
-    out.mkdir(parents=True, exist_ok=True)
-    for part in converted:
-        table = pa.Table.from_pylist(part.rows, schema=SCHEMA)
-        write_parquet(out / f"{part.split}.parquet", table)
-    write_json_lines(
-        out / "quarantine.jsonl", (entry for part in converted for entry in part.quarantined)
-    )
-    card = {part.split: _describe(part) for part in converted}
-    write_json(out / "data_card.json", card)
+    if not options.dry_run:
+        check_writable(out)
+    card: dict[str, Any] = {}
+    for split in splits:
+        card[split] = _prepare_split(source, split, opened[split], out, options)
+        if not options.dry_run:
+            update_json(out / "data_card.json", card)
     return card
 
 
-def _convert_split(
+def _prepare_split(
     source: str, split: str, items: Iterable[Item], out: Path, options: PrepareOptions
-) -> Converted:
-    bar = tqdm(items, desc=f"{split}: reading", unit="problem", disable=None)
-    part = convert(bar, split, options)
-    if options.check is not None:
-        part = check(part, out, options.check)
-    if not part.accepted:
-        reasons = Counter(entry["reason"] for entry in part.quarantined).most_common(3)
-        raise SourceError(f"--source {source}: split {split!r} has no usable record; {reasons}")
-    return part
+) -> dict[str, Any]:
+    is_checked = options.check is not None and not options.dry_run
+    card = SplitCard(checked=is_checked)
+    with ExitStack() as files:
+        output = _Output(split, out, files) if not options.dry_run else None
+        for found in counted(_found(items, split, out, options, card), split, "problem"):
+            if isinstance(found, Quarantined):
+                card.add_quarantined(found.reason)
+            else:
+                found.row["extra_info"]["index"] = card.rows
+                card.add_row(found.row, found.problem)
+            if output is not None:
+                output.add(found)
+        if card.rows == 0:
+            reasons = card.reasons.most_common(3)
+            raise SourceError(f"--source {source}: split {split!r} has no usable record; {reasons}")
+    return card.content()
+
+
+def _found(
+    items: Iterable[Item], split: str, out: Path, options: PrepareOptions, card: SplitCard
+) -> Iterator[Found]:
+    """Rows and quarantined records, after the check where there is one, which the card counts."""
+    found = convert(items, split, options)
+    if options.check is None or options.dry_run:
+        yield from found
+        return
+    for one, checked in check(found, out, options.check):
+        if isinstance(one, Accepted) and checked is not None:
+            card.add_checked(checked)
+            one = after_check(one, checked, options.check)
+        yield one
+
+
+class _Output:
+    """The files of one split, opened with the first row: an unusable source leaves nothing."""
+
+    def __init__(self, split: str, out: Path, files: ExitStack) -> None:
+        self._split, self._out, self._files = split, out, files
+        self._rows: RowFile | None = None
+        self._quarantine: LineFile | None = None
+        self._waiting: list[Quarantined] = []
+
+    def add(self, found: Found) -> None:
+        if isinstance(found, Quarantined):
+            self._waiting.append(found)
+        elif self._rows is None:
+            # In this order: what stays of the quarantine depends on the parquet files.
+            quarantine = LineFile(self._out / "quarantine.jsonl", self._split)
+            self._quarantine = self._files.enter_context(quarantine)
+            rows = RowFile(self._out / f"{self._split}.parquet", SCHEMA)
+            self._rows = self._files.enter_context(rows)
+        if self._rows is not None and self._quarantine is not None:
+            for one in self._waiting:
+                entry = {"split": self._split, "problem_id": one.problem_id, "reason": one.reason}
+                self._quarantine.add(entry)
+            self._waiting.clear()
+            if isinstance(found, Accepted):
+                self._rows.add(found.row, _chars(found.row))
+
+
+def _chars(row: Row) -> int:
+    return len(row["reward_model"]["ground_truth"]) + len(row["prompt"][0]["content"])
 
 
 def _accepted(
@@ -197,64 +244,3 @@ def _accepted(
     except MalformedProblem as error:
         raise Malformed(f"the judge cannot use the tests: {error}") from error
     return Accepted(row, problem, reference_solutions(item.get("solutions"), options.limits))
-
-
-def _describe(part: Converted) -> dict[str, Any]:
-    """Counts and lengths (characters) of one split."""
-    prompts = [len(row["prompt"][0]["content"]) for row in part.rows]
-    suites = [jsontext.loads(row["reward_model"]["ground_truth"]) for row in part.rows]
-    tests = [len(suite["inputs"]) for suite in suites]
-    card = {
-        "read": len(part.rows) + len(part.quarantined),
-        "rows": len(part.rows),
-        "quarantined": len(part.quarantined),
-        "reasons": dict(sorted(Counter(one["reason"] for one in part.quarantined).items())),
-        "call_based": sum("fn_name" in suite for suite in suites),
-        "without_reference_solution": sum(
-            not row["extra_info"]["reference_solution"] for row in part.rows
-        ),
-        "difficulty": dict(
-            sorted(Counter(r["extra_info"]["difficulty"] for r in part.rows).items())
-        ),
-        "prompt_chars": {"median": statistics.median(prompts), "max": max(prompts)},
-        "tests": {"median": statistics.median(tests), "max": max(tests)},
-        "constant_answers": _describe_constants(part.accepted),
-    }
-    if part.checked is not None:
-        card["solution_check"] = _describe_check(part.checked)
-        card["several_answers"] = _describe_answers(part.checked)
-    return card
-
-
-def _describe_constants(accepted: list[Accepted]) -> dict[str, Any]:
-    """What a policy could earn without solving anything: by printing the best constant."""
-    shares = {
-        one.row["extra_info"]["problem_id"]: best_constant(one.problem) / len(one.problem.tests)
-        for one in accepted
-    }
-    return {
-        "mean_share_of_tests_passed": round(statistics.fmean(shares.values()), 4),
-        "problems_with_half_passed": sum(share >= 0.5 for share in shares.values()),
-        "problems_solved": [name for name, share in shares.items() if share == 1],
-    }
-
-
-def _describe_answers(checked: list[Checked]) -> dict[str, Any]:
-    """Problems with several right answers? Those whose reference solutions disagree on a test."""
-    return {
-        "compared": sum(len(one.verdicts) > 1 for one in checked),
-        "flagged": sum(one.several_answers for one in checked),
-        "problems": [one.problem_id for one in checked if one.several_answers],
-    }
-
-
-def _describe_check(checked: list[Checked]) -> dict[str, int]:
-    """How many problems of each kind; the kinds add up to the problems checked."""
-    tried = [one for one in checked if one.verdicts]
-    return {
-        "accepted": sum(one.accepted is not None for one in tried),
-        "accepted_not_the_first": sum((one.accepted or 0) > 0 for one in tried),
-        "none_accepted": sum(one.accepted is None and not one.judge_failed for one in tried),
-        "judge_failed": sum(one.judge_failed for one in tried),
-        "without_solution": len(checked) - len(tried),
-    }

@@ -105,7 +105,7 @@ def to_row(
 
 
 def problem_id(record: Record, index: int) -> str:
-    """The record's own identity, or its place in the source where it has none."""
+    """The record's own identity, or its place in the source if it has none."""
     own = record.get("problem_id", record.get("id"))
     return str(index) if own is None or own == "" else readable_name(own)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recipe.data.apps import (
     CheckOptions,
@@ -15,16 +16,18 @@ from recipe.data.apps import (
     SourceError,
     prepare,
 )
+from recipe.data.arguments import default_workers, positive, seconds
+from recipe.data.files import OutputError
 from reward.config import JudgeConfig, JudgeConfigError
 from reward.sandbox.client import SandboxError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepares the dataset and prints its counts; 2 where the source cannot be used."""
+    """Prepares the dataset and prints its counts; 2 if source or output cannot be used."""
     options = _parser().parse_args(arguments)
     try:
         card = prepare(options.source, options.out, options.splits, _prepare_options(options))
-    except (SourceError, JudgeConfigError) as error:
+    except (SourceError, OutputError, JudgeConfigError, OSError) as error:
         print(f"prepare_apps: {error}", file=sys.stderr)
         return 2
     except SandboxError as error:
@@ -34,9 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    _say(card, options.out, options.dry_run)
+    return 0
+
+
+def _say(card: Mapping[str, Any], out: Path, dry_run: bool) -> None:
     for split, counts in card.items():
         print(
-            f"{options.out / split}.parquet: {counts['rows']} problems "
+            f"{out / split}.parquet: {counts['rows']} problems "
             f"({counts['call_based']} call-based), {counts['quarantined']} quarantined"
         )
         solved = counts["constant_answers"]["problems_solved"]
@@ -44,9 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {several} may have several right answers: their solutions disagree")
         if solved:
             print(f"  a constant answer passes all tests of {len(solved)} of them (data_card.json)")
-    if any(counts["quarantined"] for counts in card.values()):
-        print(f"reasons: {options.out / 'quarantine.jsonl'}")
-    return 0
+    if dry_run:
+        reasons = {split: counts["reasons"] for split, counts in card.items()}
+        print(f"dry run: nothing was written, no solution was run; reasons: {reasons}")
+    elif any(counts["quarantined"] for counts in card.values()):
+        print(f"reasons: {out / 'quarantine.jsonl'}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +80,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=[style.value for style in PromptStyle],
         help="apps: with instructions; bare: question and starter code only",
     )
-    parser.add_argument("--max-rows", type=int, help="problems to take of each split")
+    parser.add_argument("--max-rows", type=positive, help="problems to take of each split")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=default_workers(),
+        help="processes that run solutions (default: this machine's cores, 8 at most)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="read and count only: nothing is written and no solution is run",
+    )
     parser.add_argument(
         "--no-check",
         action="store_true",
@@ -79,13 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-solutions",
-        type=_positive,
+        type=positive,
         default=CheckOptions.max_solutions,
         help="reference solutions of a problem to try until one passes (default 3)",
     )
     parser.add_argument(
         "--compare-solutions",
-        type=_positive,
+        type=positive,
         default=CheckOptions.compare_solutions,
         help="reference solutions of a problem to run at least, to see whether they disagree: the "
         "problem may have several right answers then (default 3, at most --max-solutions)",
@@ -97,20 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--timeout-s",
-        type=float,
+        type=seconds,
         default=JudgeConfig.timeout_s,
         help="seconds of CPU time a test, as in training (default 4)",
     )
     for name, default in vars(limits).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=positive, default=default)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
 
 
 def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
@@ -119,10 +133,11 @@ def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
         prompt_style=PromptStyle(options.prompt_style),
         limits=Limits(**{name: getattr(options, name) for name in vars(Limits())}),
         max_rows=options.max_rows,
+        dry_run=options.dry_run,
         check=None
         if options.no_check
         else CheckOptions(
-            JudgeConfig(timeout_s=options.timeout_s),
+            JudgeConfig(timeout_s=options.timeout_s, workers=options.workers),
             options.max_solutions,
             options.compare_solutions,
             options.drop_several_answers,

@@ -7,24 +7,27 @@ so that a conversation stays on its side when other records come or go.
 
 `prepare` writes `train.parquet`, `validation.parquet`, `quarantine.jsonl` (every record left out,
 with its reason) and `data_card.json`. Rows and quarantined records add up to what was read; the
-same source and options give the same bytes.
+same source and options give the same bytes. The source is read twice, record by record, so that
+memory does not grow with it: once to find what is held out, once to write.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import statistics
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
-from recipe.data.files import write_json, write_json_lines, write_parquet
+from recipe.data.files import LineFile, RowFile, check_writable, write_json
+from recipe.data.progress import counted
+from recipe.data.prompt_card import PromptCard
 from recipe.data.rows import Malformed, is_encodable, readable_name, row_schema
 from recipe.data.sources import Item, SourceError, Unreadable, open_source
 
@@ -45,6 +48,7 @@ class PrepareOptions:
     max_turns: int = 40
     subsets: frozenset[str] | None = None
     max_records: int | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,61 +58,107 @@ class Conversation:
     identity: str
     subset: str
     messages: list[Message]
-    digest: str
+    digest: bytes
+
+    @property
+    def chars(self) -> int:
+        """Of all messages."""
+        return sum(len(message["content"]) for message in self.messages)
 
 
 @dataclass(frozen=True)
-class Converted:
-    """Conversations and quarantine entries, both in source order."""
+class Quarantined:
+    """A record that is left out, and why."""
 
-    conversations: list[Conversation]
-    quarantined: list[dict[str, str]]
+    record: str
+    reason: str
+
+
+Found = Conversation | Quarantined
 
 
 def prepare(source: str, out: Path, options: PrepareOptions | None = None) -> dict[str, Any]:
     """Write the dataset of `source` into `out` and return the data card.
 
-    Raises SourceError where the source is missing, or leaves too few rows for both splits.
+    Raises SourceError if the source is missing, or leaves too few rows for both splits, and
+    OutputError, before anything is read, if `out` cannot be written into.
     """
     options = options or PrepareOptions()
-    items = open_source(source, ("train",))["train"]
-    bar = tqdm(items, desc="reading", unit="record", disable=None)
-    converted = convert(bar, options)
-    usable = len(converted.conversations)
-    if usable <= options.validation_rows:
-        reasons = Counter(entry["reason"] for entry in converted.quarantined).most_common(3)
+    open_source(source, ("train",))  # what is wrong with the source comes before what is with `out`
+    if not options.dry_run:
+        check_writable(out)
+    held = _held_out(source, options)
+    card = PromptCard(SPLITS)
+    with ExitStack() as files:
+        output = None if options.dry_run else _Output(out, files)
+        for found in counted(_read(source, options), "writing", "record"):
+            if isinstance(found, Quarantined):
+                card.add_quarantined(found.reason)
+                if output is not None:
+                    output.quarantine(found)
+                continue
+            split = SPLITS[found.digest in held]
+            index = card.add_row(split, found.subset, found.chars, len(found.messages))
+            if output is not None:
+                output.add(found, split, index)
+    content = card.content()
+    if not options.dry_run:
+        write_json(out / "data_card.json", content)
+    return content
+
+
+def _read(source: str, options: PrepareOptions) -> Iterator[Found]:
+    return convert(open_source(source, ("train",))["train"], options)
+
+
+def _held_out(source: str, options: PrepareOptions) -> set[bytes]:
+    """The digests of the validation split. Raises SourceError where too few rows would be left."""
+    reasons: Counter[str] = Counter()
+    smallest = Smallest(options.validation_rows)
+    for found in counted(_read(source, options), "reading", "record"):
+        if isinstance(found, Quarantined):
+            reasons[found.reason] += 1
+        else:
+            smallest.add(found.digest)
+    if smallest.seen <= options.validation_rows:
         raise SourceError(
-            f"--source {source}: {usable} usable conversations, and --validation-rows takes "
-            f"{options.validation_rows} of them; most frequent reasons: {reasons}"
+            f"--source {source}: {smallest.seen} usable conversations, and --validation-rows takes "
+            f"{options.validation_rows} of them; most frequent reasons: {reasons.most_common(3)}"
         )
-    splits = hold_out(converted.conversations, options.validation_rows)
-    out.mkdir(parents=True, exist_ok=True)
-    for split, conversations in splits.items():
-        rows = [to_row(one, split, index) for index, one in enumerate(conversations)]
-        write_parquet(out / f"{split}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
-    write_json_lines(out / "quarantine.jsonl", converted.quarantined)
-    card = describe(splits, converted.quarantined)
-    write_json(out / "data_card.json", card)
-    return card
+    return set(smallest.values)
 
 
-def convert(items: Iterable[Item], options: PrepareOptions) -> Converted:
-    """Items to conversations. A malformed or repeated one is quarantined with its reason."""
-    conversations: list[Conversation] = []
-    quarantined: list[dict[str, str]] = []
-    seen: set[str] = set()
+class Smallest:
+    """The `count` smallest of the values added, and how many were."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.seen = 0
+        self.values: list[bytes] = []
+
+    def add(self, value: bytes) -> None:
+        """Count the value, and keep it as long as it is among the smallest."""
+        self.seen += 1
+        if len(self.values) < self._count or (self.values and value < self.values[-1]):
+            insort(self.values, value)
+            del self.values[self._count :]
+
+
+def convert(items: Iterable[Item], options: PrepareOptions) -> Iterator[Found]:
+    """Items to conversations, in source order. A malformed or repeated one is quarantined."""
+    seen: set[bytes] = set()
     for place, item in enumerate(items):
         if options.max_records is not None and place >= options.max_records:
             break
         try:
             conversation = to_conversation(item, place, options)
-            if conversation.digest in seen:
+            if conversation.digest[:16] in seen:
                 raise Malformed("the same conversation came before")
-            seen.add(conversation.digest)
-            conversations.append(conversation)
         except Malformed as reason:
-            quarantined.append({"record": _identity(item, place), "reason": str(reason)})
-    return Converted(conversations, quarantined)
+            yield Quarantined(_identity(item, place), str(reason))
+            continue
+        seen.add(conversation.digest[:16])
+        yield conversation
 
 
 def to_conversation(item: Item, place: int, options: PrepareOptions) -> Conversation:
@@ -124,7 +174,7 @@ def to_conversation(item: Item, place: int, options: PrepareOptions) -> Conversa
         raise Malformed(f"the subset {subset!r} was not asked for")
     messages = parse_messages(item.get("context_messages"), options)
     text = json.dumps(messages, ensure_ascii=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode()).digest()
     return Conversation(_identity(item, place), subset, messages, digest)
 
 
@@ -133,8 +183,10 @@ def parse_messages(value: Any, options: PrepareOptions) -> list[Message]:
 
     The last message is the user's, since the policy writes the reply. Raises Malformed.
     """
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise Malformed(f"context_messages is {_kind(value)}, not a list of messages")
+    if not value:
+        raise Malformed("context_messages is empty")
     if len(value) > options.max_turns:
         raise Malformed(f"{len(value)} messages are over {options.max_turns}")
     messages = [_message(number, message) for number, message in enumerate(value)]
@@ -153,19 +205,8 @@ def parse_messages(value: Any, options: PrepareOptions) -> list[Message]:
     return messages
 
 
-def hold_out(
-    conversations: list[Conversation], validation_rows: int
-) -> dict[str, list[Conversation]]:
-    """Train and validation in source order; validation are those with the smallest digests."""
-    by_digest = sorted(conversations, key=lambda one: one.digest)
-    held = {one.digest for one in by_digest[:validation_rows]}
-    train = [one for one in conversations if one.digest not in held]
-    validation = [one for one in conversations if one.digest in held]
-    return dict(zip(SPLITS, (train, validation), strict=True))
-
-
 def to_row(conversation: Conversation, split: str, index: int) -> dict[str, Any]:
-    """The dataset row of one conversation; a reward model scores it, so there is no answer."""
+    """The dataset row of one conversation; a reward model scores it, so no output is expected."""
     return {
         "data_source": DATA_SOURCE,
         "prompt": conversation.messages,
@@ -183,27 +224,21 @@ def to_row(conversation: Conversation, split: str, index: int) -> dict[str, Any]
     }
 
 
-def describe(
-    splits: Mapping[str, list[Conversation]], quarantined: list[dict[str, str]]
-) -> dict[str, Any]:
-    """Counts and lengths (characters) of both splits, and what was left out and why."""
-    kept = sum(len(conversations) for conversations in splits.values())
-    card: dict[str, Any] = {"read": kept + len(quarantined)}
-    card |= {split: _describe_split(conversations) for split, conversations in splits.items()}
-    reasons = Counter(entry["reason"] for entry in quarantined)
-    card["quarantined"] = {"total": len(quarantined), "reasons": dict(sorted(reasons.items()))}
-    return card
+class _Output:
+    """The files of both splits."""
 
+    def __init__(self, out: Path, files: ExitStack) -> None:
+        self._quarantine = files.enter_context(LineFile(out / "quarantine.jsonl"))
+        self._rows = {
+            split: files.enter_context(RowFile(out / f"{split}.parquet", SCHEMA))
+            for split in SPLITS
+        }
 
-def _describe_split(conversations: list[Conversation]) -> dict[str, Any]:
-    chars = [sum(len(m["content"]) for m in one.messages) for one in conversations] or [0]
-    turns = [len(one.messages) for one in conversations] or [0]
-    return {
-        "rows": len(conversations),
-        "subsets": dict(sorted(Counter(one.subset for one in conversations).items())),
-        "chars": {"median": statistics.median(chars), "max": max(chars)},
-        "turns": {"median": statistics.median(turns), "max": max(turns)},
-    }
+    def quarantine(self, found: Quarantined) -> None:
+        self._quarantine.add({"record": found.record, "reason": found.reason})
+
+    def add(self, found: Conversation, split: str, index: int) -> None:
+        self._rows[split].add(to_row(found, split, index), 2 * found.chars)
 
 
 def _message(number: int, value: Any) -> Message:
@@ -222,7 +257,7 @@ def _message(number: int, value: Any) -> Message:
 
 
 def _identity(item: Item, place: int) -> str:
-    """The record's own id, or its place in the source where it has none."""
+    """The record's own id, or its place in the source if it has none."""
     if isinstance(item, Unreadable):
         return item.problem_id
     own = item.get("id")

@@ -1,4 +1,4 @@
-"""What every dataset's rows have in common: verl's columns, and a reason where there is no row."""
+"""What every dataset's rows have in common: verl's columns, and a reason if there is no row."""
 
 import pyarrow as pa
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
-
-from tqdm import tqdm
+from typing import TypeVar
 
 import reward
 from reward import jsontext
@@ -37,7 +36,12 @@ RIGHT, OTHER, NEITHER = "rx-"
 _LETTERS = {Verdict.ACCEPTED: RIGHT, Verdict.WRONG_ANSWER: OTHER}
 MAX_CONSTANTS = 8
 """Expected outputs tried as the constant answer, the most frequent first."""
+AHEAD = 8
+"""Problems a worker that are read before they are judged: a slow one does not stop the others."""
 _NOT_IN_DIGEST = ("workers", "pool", "pool_actors", "pool_queue", "recycle_after", "extract")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Checked:
 
     @property
     def accepted(self) -> int | None:
-        """Which solution is accepted, the first of several; None where none was."""
+        """Which solution is accepted, the first of several; None if none was."""
         places = (i for i, verdict in enumerate(self.verdicts) if verdict == Verdict.ACCEPTED)
         return next(places, None)
 
@@ -94,57 +98,90 @@ class Checked:
 
 
 class VerdictFile:
-    """Verdicts by digest, in a file of JSON lines. A line that cannot be read is judged again."""
+    """Verdicts by digest, in a file of JSON lines. A line that cannot be read is judged again.
+
+    In memory is where each verdict begins in the file, not the verdict.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
-        content = path.read_bytes() if path.exists() else b""
-        self._known = dict(_verdicts(content))
-        self._torn = bool(content) and not content.endswith(b"\n")
+        self._places: dict[bytes, int] = {}
+        self._torn = False
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        place = 0
+        with self._path.open("rb") as lines:
+            for line in lines:
+                record = _verdict(line)
+                if record is not None:
+                    self._places[_short(record[0])] = place
+                place += len(line)
+                self._torn = not line.endswith(b"\n")
 
     def get(self, key: str) -> tuple[str, str] | None:
         """The verdict, and a letter a test."""
-        return self._known.get(key)
+        place = self._places.get(_short(key))
+        if place is None:
+            return None
+        with self._path.open("rb") as file:
+            file.seek(place)
+            record = _verdict(file.readline())
+        return record[1:] if record is not None and record[0] == key else None
 
     def add(self, key: str, problem_id: str, verdict: str, tests: str) -> None:
-        """Keep a verdict; it survives the end of this process."""
+        """Write a verdict; it survives the end of this process."""
         record = {"key": key, "problem_id": problem_id, "verdict": verdict, "tests": tests}
         line = json.dumps(record) + "\n"
-        with self._lock, self._path.open("ab") as file:
-            file.write(("\n" if self._torn else "").encode() + line.encode())
+        with self._lock:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(b"\n" if self._torn else b"")
+                self._places[_short(key)] = file.tell()
+                file.write(line.encode())
             self._torn = False
-            self._known[key] = verdict, tests
 
 
 def check_solutions(
-    problems: Sequence[tuple[Problem, Sequence[str]]],
+    items: Iterable[T],
+    problem_of: Callable[[T], tuple[Problem, Sequence[str]] | None],
     folder: Path,
     options: CheckOptions,
-    title: str,
-) -> list[Checked]:
-    """Judge the solutions of each problem, as many problems at once as the judge has workers.
+) -> Iterator[tuple[T, Checked | None]]:
+    """Judge the solutions of each item's problem, as many at once as the judge has workers.
 
-    Problems without solutions have no verdicts. Verdicts of the judge's own failures are not kept.
+    In the items' order, and only some problems ahead of what is taken: memory does not grow with
+    them. Problems without solutions have no verdicts, items without a problem none at all. Verdicts
+    of the judge's own failures are not written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     known = VerdictFile(folder / CACHE_FILE)
-    identity = judge_identity(options.judge)
-    checker = _Checker(options, known, identity)
-    found: dict[int, Checked] = {}
-    with checker, ThreadPoolExecutor(options.judge.worker_count) as threads:
-        tasks = {
-            threads.submit(checker.check, problem, solutions): place
-            for place, (problem, solutions) in enumerate(problems)
-        }
-        bar = tqdm(as_completed(tasks), total=len(tasks), desc=title, unit="problem", disable=None)
-        try:
-            for task in bar:
-                found[tasks[task]] = task.result()
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [found[place] for place in range(len(problems))]
+    checker = _Checker(options, known, judge_identity(options.judge))
+
+    def checked(item: T) -> Checked | None:
+        problem = problem_of(item)
+        return None if problem is None else checker.check(*problem)
+
+    with checker:
+        yield from in_order(checked, items, options.judge.worker_count)
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[tuple[T, R]]:
+    """Each item with the function's result, in order; at most AHEAD items a thread wait."""
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > AHEAD * threads:
+                first, task = waiting.popleft()
+                yield first, task.result()
+        while waiting:
+            first, task = waiting.popleft()
+            yield first, task.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Checker:
@@ -226,10 +263,16 @@ def _prints(expected: str, constant: str) -> bool:
     return stdout_equal(expected, constant.encode("utf-8", "surrogatepass"))
 
 
-def _verdicts(content: bytes) -> Iterator[tuple[str, tuple[str, str]]]:
-    for line in content.splitlines():
-        try:
-            record = json.loads(line)
-            yield record["key"], (record["verdict"], record["tests"])
-        except (ValueError, KeyError, TypeError):
-            continue
+def _verdict(line: bytes) -> tuple[str, str, str] | None:
+    """Key, verdict and letters; None where the line cannot be read."""
+    try:
+        record = json.loads(line)
+        _short(record["key"])
+        return record["key"], record["verdict"], record["tests"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _short(key: str) -> bytes:
+    """Half of a digest: enough to find a line by, which has the whole."""
+    return bytes.fromhex(key)[:16]

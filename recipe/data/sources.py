@@ -40,7 +40,7 @@ Item = dict[str, Any] | Unreadable
 def open_source(source: str, splits: Sequence[str]) -> dict[str, Iterator[Item]]:
     """The items of each split of `source`, lazily.
 
-    Raises SourceError where a split is missing, or two would be made of the same problems.
+    Raises SourceError if a split is missing, or two would be made of the same problems.
     """
     path = _local(source)
     places = {split: _locate(path, split) for split in splits}
@@ -154,7 +154,8 @@ def _read_line(line: bytes, place: str) -> Item:
 
 def _read_parquet(path: Path) -> Iterator[Item]:
     try:
-        file = pq.ParquetFile(path)
+        # Read in pieces: a row group of the hub's files may be the whole file.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except Exception as error:  # pyarrow raises several kinds for a file that is not parquet
         raise SourceError(f"{path}: not a readable parquet file: {error}") from error
     for batch in file.iter_batches(batch_size=64):

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from recipe.evaluation.chat_options import in_words
 from recipe.evaluation.folder import Record
 from recipe.evaluation.results import Scores
 from recipe.evaluation.tables import scores_table, table, tiers_table
 
 PAPER = "https://arxiv.org/abs/2603.18088"
 MODEL_PATH = "actor_rollout_ref.model.path"
+CHAT_KEY = "data.apply_chat_template_kwargs"
 CITATION = """@misc{onlinerefiner2026,
   title  = {Enhancing Reinforcement Learning Fine-Tuning with an Online Refiner},
   author = {Ma and Pu and Liu and Ai},
@@ -27,14 +29,21 @@ METHODS = {
     "none": "no constraint",
     "static_kl": "a static KL constraint to the reference model",
     "dynamic": "the dynamic constraint of an online refiner",
+    "distill": "distillation of an online refiner's distributions",
     "chord": "CHORD (arXiv 2508.11408)",
 }
+WEIGHTED = ("dynamic", "distill")
+"""The kinds whose weight is λ."""
 # The config's keys that a reader asks for, in the order of the card: first those that the kind of
 # constraint reads, then the algorithm's.
 CONSTRAINT_SETTINGS = {
     "static_kl": ("static_kl.coef", "static_kl.where"),
     "dynamic": (
         "inject", "lambda_end", "schedule", "filter", "reduce", "align", "tokens",
+        "keep_refined_groups",
+    ),
+    "distill": (
+        "distill.top_k", "lambda_end", "schedule", "filter", "reduce", "tokens",
         "keep_refined_groups",
     ),
     "chord": (
@@ -114,7 +123,7 @@ def model_card(name: str, trained: Trained, evaluations: Mapping[str, Evaluated]
 
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """The value at a dotted key; None if there is none."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -168,9 +177,10 @@ def _dataset(benchmark: str, record: Record) -> str:
 def _use(name: str, trained: Trained) -> list[str]:
     parts = ["## How to use", f"```bash\nvllm serve {name} --generation-config vllm\n```"]
     if trained.template:
-        fence = "`" * 4
+        fence, options = "`" * 4, in_words(lookup(trained.config, CHAT_KEY) or {})
+        given = f" and {options}, as in training," if options else ","
         parts += [
-            "The tokenizer's chat template, with the problem as the user's message, gives:",
+            f"The tokenizer's chat template, with the problem as the user's message{given} gives:",
             f"{fence}text\n{trained.template}\n{fence}",
         ]
     if "apps" in str(lookup(trained.config, "reward.custom_reward_function.path")):
@@ -207,7 +217,7 @@ def _training(step: int, run: Mapping[str, Any], config: Mapping[str, Any]) -> s
     rows = {
         "steps": f"{step} of {run['total_steps']}" if run.get("total_steps") else str(step),
         "constraint": run.get("kind"),
-        "λ at the first step": run.get("lambda") if run.get("kind") == "dynamic" else None,
+        "λ at the first step": run.get("lambda") if run.get("kind") in WEIGHTED else None,
         "arm": run.get("arm"),
         "setting": run.get("setting"),
         "seed": run.get("seed"),
@@ -247,6 +257,8 @@ def _conditions(one: Evaluated) -> str:
         f"weights `{one.record.weights[:12]}`" if one.record.weights else "weights unknown"
     )
     words.append(_sampling(one.record))
+    if one.record.chat_options:
+        words.append(f"chat template with {in_words(one.record.chat_options)}")
     if content.get("max_tokens"):
         words.append(f"at most {content['max_tokens']} tokens")
     words += [str(content[key]) for key in ("engine", "scored_at") if content.get(key)]

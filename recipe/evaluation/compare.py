@@ -28,7 +28,7 @@ class Gain:
 
     Attributes:
         problems: how many those are.
-        passes: the difference of pass@1, with the interval of the paired bootstrap.
+        passes: the difference of pass@1, problem by problem, with its interval.
         format, skill: its two parts, see `split_gain`.
     """
 
@@ -145,7 +145,7 @@ def gain(arm: str, benchmark: str, before: Sequence[Judged], after: Sequence[Jud
 
 
 def _section(arms: Evaluations, protocol: str, k: int) -> str:
-    """The tables of one protocol; empty where nothing was evaluated under it."""
+    """The tables of one protocol; empty if nothing was evaluated under it."""
     benchmarks = [
         str(name)
         for name in Benchmark

@@ -7,7 +7,7 @@ is not saved and named at the end, and the same command asks for it again.
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from recipe.evaluation.engines import load_tokenizer
@@ -22,8 +22,8 @@ class EndpointEngine:
     """A server, asked for `concurrency` responses at once.
 
     Chats are rendered here, with the model's own tokenizer, since the completions interface is the
-    only one in which a response can be begun for the model. The environment's OPENAI_API_KEY is
-    sent if it is set.
+    only one in which a response can be begun for the model; `chat` are options of the template. The
+    environment's OPENAI_API_KEY is sent if it is set.
     """
 
     name = "endpoint"
@@ -36,6 +36,7 @@ class EndpointEngine:
         *,
         concurrency: int = 16,
         patience: Patience | None = None,
+        chat: Mapping[str, Any] | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise EvaluationError(f"--endpoint {url}: not a URL; write http://HOST:PORT/v1")
@@ -43,6 +44,7 @@ class EndpointEngine:
         self._model = model
         self._tokenizer_name = tokenizer or model
         self._tokenizer: Any = None
+        self._chat = chat
         key = os.environ.get("OPENAI_API_KEY")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._concurrency, self._patience = concurrency, patience or Patience()
@@ -53,7 +55,7 @@ class EndpointEngine:
     def render(self, prompt: Prompt) -> tuple[str, bool]:
         if prompt.messages and self._tokenizer is None:
             self._tokenizer = load_tokenizer(self._tokenizer_name)
-        return render(prompt, self._tokenizer, self._tokenizer_name)
+        return render(prompt, self._tokenizer, self._tokenizer_name, self._chat)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Completion]]:
         """Responses as they are ready. A Ctrl-C drops the requests in flight at once.

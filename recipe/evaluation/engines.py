@@ -54,11 +54,20 @@ def check_model(model: str) -> None:
 
 
 class VllmEngine:
-    """vLLM's engine in this process, with `options` (its `EngineArgs`) as they are given."""
+    """vLLM's engine in this process, with `options` (its `EngineArgs`) as they are given.
 
-    def __init__(self, model: str, tokenizer: str | None, options: Mapping[str, Any]) -> None:
+    `chat` are options of the chat template.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: str | None,
+        options: Mapping[str, Any],
+        chat: Mapping[str, Any] | None = None,
+    ) -> None:
         check_model(model)
-        self._model = model
+        self._model, self._chat = model, chat
         self._tokenizer = load_tokenizer(tokenizer or model)
         self._engine = _vllm_engine(model, tokenizer, options)
         self._max_tokens = int(self._engine.model_config.max_model_len)
@@ -73,7 +82,7 @@ class VllmEngine:
         return weights_sha256(self._model)
 
     def render(self, prompt: Prompt) -> tuple[str, bool]:
-        return render(prompt, self._tokenizer, self._model)
+        return render(prompt, self._tokenizer, self._model, self._chat)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Completion]]:
         """Responses as they are ready; a prompt that leaves no room for a response gets none."""

@@ -1,8 +1,9 @@
 """One evaluation: what is missing is generated, then judged, then everything is scored."""
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from recipe.evaluation.errors import EvaluationError, Unanswered
 from recipe.evaluation.files import only_writer
@@ -24,6 +25,7 @@ class Plan:
     Attributes:
         limit: takes the first problems of each benchmark only.
         mbpp_split: takes these problems of MBPP only; MBPP+ is always whole, as at evalplus.
+        chat_options: of the chat template, for protocols that ask in a chat.
     """
 
     model: str
@@ -34,6 +36,7 @@ class Plan:
     limit: int | None
     judge: JudgeConfig
     mbpp_split: MbppSplit = MbppSplit.ALL
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[ProblemSet, EvalProtocol, tuple[EvalProblem, ...]]]:
         """Every benchmark under every protocol that applies to it, with the problems taken."""
@@ -44,7 +47,9 @@ class Plan:
     def asked(self) -> Asked:
         """What the folder is to remember."""
         sizes = {str(one.benchmark): len(self._in_split(one)) for one in self.sets}
-        return Asked(self.model, self.sampling, str(self.mbpp_split), self.limit, sizes)
+        return Asked(
+            self.model, self.sampling, str(self.mbpp_split), self.limit, sizes, self.chat_options
+        )
 
     def _in_split(self, problems: ProblemSet) -> tuple[EvalProblem, ...]:
         """The problems of a benchmark that are evaluated if there is no limit.

@@ -13,11 +13,12 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from recipe.evaluation.chat_options import CHAT_OPTIONS, in_words
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.files import Log, read_log
 from recipe.evaluation.generate import Engine, Sampling
@@ -34,13 +35,16 @@ JUDGED_BY = (
 
 @dataclass(frozen=True)
 class Asked:
-    """What an evaluation asks for. `sizes`: how many problems of each benchmark without a limit."""
+    """What an evaluation asks for. `sizes`: how many problems of each benchmark without a limit;
+    `chat_options`: of the chat template.
+    """
 
     model: str
     sampling: Sampling
     mbpp_split: str
     limit: int | None
     sizes: Mapping[str, int]
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,13 @@ class Record:
         """What should be equal for scores to compare, apart from the problems."""
         sampling = {key: self.content.get(key) for key in ("temperature", "top_p", "max_tokens")}
         judge = self.content.get("judge", {})
-        return sampling | {f"judge's {key}": value for key, value in judge.items()}
+        chat = {"chat template options": in_words(self.chat_options) or "none"}
+        return sampling | chat | {f"judge's {key}": value for key, value in judge.items()}
+
+    @property
+    def chat_options(self) -> dict[str, Any]:
+        """The options that the chat template was given."""
+        return dict(self.content.get(CHAT_OPTIONS) or {})
 
     def problems(self) -> dict[str, str | None]:
         """The hash of each benchmark's problems."""
@@ -91,6 +101,7 @@ class Folder:
         """
         known = self._known()
         asked = {"model": what.model, **asdict(what.sampling), "mbpp_split": what.mbpp_split}
+        asked |= {CHAT_OPTIONS: dict(what.chat_options)}
         asked.pop("samples")
         for key, value in asked.items():
             self._same(key, known.get(key, value), value)

@@ -1,7 +1,7 @@
 """From problems to samples on disk: what is missing is generated, and saved as it comes."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -114,11 +114,16 @@ class ChatTokenizer(Protocol):
     def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
 
 
-def render(prompt: Prompt, tokenizer: ChatTokenizer, model: str) -> tuple[str, bool]:
+def render(
+    prompt: Prompt, tokenizer: ChatTokenizer, model: str, options: Mapping[str, Any] | None = None
+) -> tuple[str, bool]:
     """The text of a prompt, ending where the model goes on, as `Engine.render`.
 
     With an opening, the template is applied to a response that holds a marker behind it, and the
     text is cut there, so that it ends in the opening, whatever the template adds to a response.
+
+    Args:
+        options: of the chat template.
 
     Raises:
         EvaluationError: a chat, and the tokenizer has no chat template.
@@ -131,11 +136,12 @@ def render(prompt: Prompt, tokenizer: ChatTokenizer, model: str) -> tuple[str, b
             "instruction-tuned model"
         )
     chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    given = dict(options or {}) | {"tokenize": False}
     if not prompt.opening:
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, **given)
         return str(text), False
     response = {"role": "assistant", "content": f"{prompt.opening}{_MARKER}\n```\n"}
-    whole = tokenizer.apply_chat_template([*chat, response], tokenize=False)
+    whole = tokenizer.apply_chat_template([*chat, response], **given)
     return str(whole).partition(_MARKER)[0], False
 
 

@@ -89,8 +89,8 @@ class EvalProblem:
         prompt: HumanEval: the function's head and docstring. MBPP: a docstring with the task and
             one test. APPS: empty.
         messages: APPS: the prepared row's messages. Otherwise empty.
-        entry_point: the function that the tests call; empty where the program reads stdin.
-        reference: the benchmark's own solution as a whole program; empty where it gives none.
+        entry_point: the function that the tests call; empty if the program reads stdin.
+        reference: the benchmark's own solution as a whole program; empty if it gives none.
         difficulty: APPS's tier of difficulty; otherwise empty.
         judged: the tests. It adds nothing to a program: what is judged is the program as extracted.
     """

@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from recipe.evaluation.chat_options import chat_options, in_words
 from recipe.evaluation.compare import (
     check_same_problems,
     compare,
@@ -32,7 +33,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 2, and one message, where something given cannot be used; 130 on Ctrl-C."""
+    """Run a command; 2, and one message, if something given cannot be used; 130 on Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         text = options.command(options)
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace) -> str:
     plan = _plan(options)
-    scores = evaluate(plan, _engine(options), Folder(options.out))
+    if plan.chat_options:
+        print(f"chat template: {in_words(plan.chat_options)}", file=sys.stderr)
+    scores = evaluate(plan, _engine(options, plan.chat_options), Folder(options.out))
     parts = [scores_table(scores)]
     parts += [f"{s.benchmark} by difficulty\n\n{tiers_table(s.tiers)}" for s in scores if s.tiers]
     parts.append(f"samples, verdicts, programs and results.json: {options.out}")
@@ -85,8 +88,9 @@ def _plan(options: argparse.Namespace) -> Plan:
             )
         sets[benchmark] = load_problems(benchmark, Path(path).expanduser())
     split = MbppSplit(options.mbpp_split)
+    chat = chat_options(options.tokenizer or options.model, options.chat_option)
     return Plan(
-        options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge, split
+        options.model, sampling, tuple(sets.values()), names, ks, options.limit, judge, split, chat
     )
 
 
@@ -100,11 +104,11 @@ def _check_packages(judge: JudgeConfig) -> None:
             )
 
 
-def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
+def _engine(options: argparse.Namespace, chat: Mapping[str, Any]) -> Callable[[], Engine]:
     """Makes the engine, which takes long and is not wanted where every sample exists."""
     settings: dict[str, Any] = parse_settings(options.engine)
     if not options.endpoint:
-        return lambda: VllmEngine(options.model, options.tokenizer, settings)
+        return lambda: VllmEngine(options.model, options.tokenizer, settings, chat)
     if settings:
         raise EvaluationError(
             f"--engine {' '.join(options.engine)}: means vLLM in this process; leave it out with "
@@ -113,10 +117,10 @@ def _engine(options: argparse.Namespace) -> Callable[[], Engine]:
     if options.concurrency < 1:
         raise EvaluationError(f"--concurrency {options.concurrency}: use 1 or more requests")
     patience = Patience(options.request_timeout, options.retry_for)
-    return lambda: _endpoint(options, patience)
+    return lambda: _endpoint(options, patience, chat)
 
 
-def _endpoint(options: argparse.Namespace, patience: Patience) -> Engine:
+def _endpoint(options: argparse.Namespace, patience: Patience, chat: Mapping[str, Any]) -> Engine:
     try:
         from recipe.evaluation.endpoint import EndpointEngine
     except ImportError as error:
@@ -129,6 +133,7 @@ def _endpoint(options: argparse.Namespace, patience: Patience) -> Engine:
         options.tokenizer,
         concurrency=options.concurrency,
         patience=patience,
+        chat=chat,
     )
 
 
@@ -207,7 +212,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help=f"local files; NAME is one of {', '.join(Benchmark)}")  # fmt: skip
     add("--protocol", nargs="+", default=list(ASKED), metavar="NAME",
         help=f"{', '.join(ASKED)} (default: all); apps is always asked as in training")  # fmt: skip
-    add("--out", required=True, type=Path, metavar="DIR", help="resumed where it exists")
+    add("--out", required=True, type=Path, metavar="DIR", help="resumed if it exists")
     add("--samples", type=int, default=1, help="responses per problem (default 1)")
     add("--temperature", type=float, default=0.0, help="default 0, greedy")
     add("--top-p", type=float, default=1.0)
@@ -217,7 +222,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, metavar="N", help="the first N problems of each file only")
     add("--mbpp-split", choices=[str(split) for split in MbppSplit], default=str(MbppSplit.ALL),
         help="by number; test is the 500 that most papers evaluate (default all)")  # fmt: skip
-    add("--tokenizer", help="where it is not the model's")
+    add("--tokenizer", help="if it is not the model's")
+    add("--chat-option", action="append", default=[], metavar="KEY=VALUE",
+        help="of the chat template, such as enable_thinking=false; repeatable (default: those of "
+        "the training, if `publish` wrote the model's folder)")  # fmt: skip
     add("--engine", action="append", default=[], metavar="KEY=VALUE",
         help="an argument of vllm.EngineArgs, such as max_model_len=4096; repeatable")  # fmt: skip
     add("--endpoint", metavar="URL", help="a server's /v1 instead of vLLM in this process")

@@ -37,19 +37,29 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
-    """The mean over problems, each counted once; nan where there is none.
+    """The mean over problems, each counted once; nan if there is none.
 
-    Where every value is 0 or 1 (one sample a problem) the interval is Wilson's, otherwise the
-    percentile bootstrap over problems (10,000 resamples, fixed seed). Both say how far another draw
-    of problems may move the mean. Where every problem has the same fraction there is nothing to
-    resample, and the bootstrap's interval has no width.
+    If every value is 0 or 1 (one sample a problem) the interval is Wilson's, otherwise that of
+    `interval`. Both say how far another draw of problems may move the mean.
     """
     if not values:
         return Estimate(math.nan, math.nan, math.nan)
     if set(values) <= {0.0, 1.0}:
         return wilson(int(sum(values)), len(values))
-    low, high = bootstrap(values)
-    return Estimate(sum(values) / len(values), low, high)
+    return interval(values, 0.0, 1.0)
+
+
+def interval(values: Sequence[float], least: float, most: float) -> Estimate:
+    """The mean with a 95 % interval over problems: the percentile bootstrap (10,000 resamples,
+    fixed seed) of the problems and of two imagined ones, at either end of what a value can be.
+
+    Without these the bootstrap knows nothing of values that the problems at hand do not show: with
+    2 of 64 problems that differ it covers the truth in 3 cases of 4, and with none it has no width.
+    Two imagined ones are what Agresti and Coull (1998) add to a fraction.
+    """
+    mean = sum(values) / len(values)
+    low, high = bootstrap([*values, least, most])
+    return Estimate(mean, min(low, mean), max(high, mean))
 
 
 def wilson(successes: int, count: int) -> Estimate:
@@ -76,15 +86,14 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    """The mean of `after` - `before`, problem by problem, with its bootstrap interval.
+    """The mean of `after` - `before`, problem by problem, with the interval of `interval`.
 
     Paired, since both are the same problems: what a problem's difficulty adds to both cancels.
     """
     differences = [b - a for a, b in zip(before, after, strict=True)]
     if not differences:
         return Estimate(math.nan, math.nan, math.nan)
-    low, high = bootstrap(differences)
-    return Estimate(sum(differences) / len(differences), low, high)
+    return interval(differences, -1.0, 1.0)
 
 
 @dataclass(frozen=True)

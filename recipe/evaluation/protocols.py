@@ -68,7 +68,7 @@ class EvalProtocol:
         prompt: what is sent for a problem.
         stop: the response ends before the first of these.
         program: the program in a completion (without `Prompt.text` and `Prompt.opening`), or None.
-        max_tokens: of a completion, where nothing else is asked for.
+        max_tokens: of a completion, if nothing else is asked for.
     """
 
     name: str

@@ -13,13 +13,16 @@ from typing import Any
 
 import yaml
 
-from recipe.evaluation.card import Evaluated, Trained, model_card
+from recipe.evaluation.card import CHAT_KEY, Evaluated, Trained, lookup, model_card
+from recipe.evaluation.chat_options import CHAT_OPTIONS, PROVENANCE
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.folder import Folder, write_json
+from recipe.evaluation.generate import render
+from recipe.evaluation.kinds import Message
+from recipe.evaluation.protocols import Prompt
 from recipe.evaluation.results import score
 from recipe.evaluation.weights import weights_sha256
 
-PROVENANCE = "online_refiner.json"  # in the published folder: checkpoint, run, hash of the weights
 WEIGHTS_KEY = "weights_sha256"
 RUN_KEYS = ("arm", "seed", "started_at")
 
@@ -60,14 +63,17 @@ def publish(
         "checkpoint": checkpoint.resolve().name,
         "run": {key: run.get(key) for key in RUN_KEYS},
     }
+    chat = dict(lookup(config, CHAT_KEY) or {})
     if not _made_before(out, source):
         _merge(checkpoint / "actor", backend, out)
-        write_json(out / PROVENANCE, source | {WEIGHTS_KEY: weights_sha256(str(out))})
+        weights = weights_sha256(str(out))
+        write_json(out / PROVENANCE, source | {WEIGHTS_KEY: weights, CHAT_OPTIONS: chat})
     if evaluations:
         name, path = next(iter(evaluations.items()))
         _check_model(out, name, path, evaluated[name])
     labels = labels or Labels()
-    trained = Trained(step, run, config, labels.license, labels.base_model, _template(out))
+    template = _template(out, chat)
+    trained = Trained(step, run, config, labels.license, labels.base_model, template)
     card = model_card(out.resolve().name, trained, evaluated)
     (out / "README.md").write_text(card, encoding="utf-8")
     if not labels.license:
@@ -93,6 +99,7 @@ def _made_before(out: Path, source: Mapping[str, Any]) -> bool:
     try:
         known = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
         weights = known.pop(WEIGHTS_KEY)
+        known.pop(CHAT_OPTIONS, None)
     except (OSError, ValueError, KeyError, AttributeError):
         known, weights = None, None
     if known != source or weights != weights_sha256(str(out)):
@@ -171,15 +178,15 @@ def _merge(actor: Path, backend: str, out: Path) -> None:
     partial.rename(out)
 
 
-def _template(out: Path) -> str | None:
+def _template(out: Path, chat_options: Mapping[str, Any]) -> str | None:
     """What the model reads where a user writes `{problem}`; None without a chat template."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(out)
-        chat = [{"role": "user", "content": "{problem}"}]
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-    except (OSError, ValueError):
+        chat = (Message("user", "{problem}"),)
+        return render(Prompt(messages=chat), tokenizer, str(out), chat_options)[0]
+    except (OSError, ValueError, EvaluationError):
         return None
 
 

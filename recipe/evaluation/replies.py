@@ -117,9 +117,9 @@ def check_cap(reply: Reply, asked: int, served: Served, url: str) -> None:
     room = served.context - reply.prompt_tokens
     if reply.tokens < min(asked, room):
         raise EvaluationError(
-            f"--endpoint {url}: it ends responses after {reply.tokens} tokens where {asked} were "
-            "asked for, as max_new_tokens of the model's generation_config.json makes it; start "
-            "vLLM with --generation-config vllm"
+            f"--endpoint {url}: it ends responses after {reply.tokens} tokens, not "
+            f"after the {asked} asked for, as max_new_tokens of the model's generation_config.json "
+            "makes it; start vLLM with --generation-config vllm"
         )
 
 

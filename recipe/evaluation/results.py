@@ -37,7 +37,7 @@ class Scores:
         fewest, most: samples of a problem.
         pass_at: by k.
         format: share of responses that hold a program, see `Judged.formed`.
-        skill: share of those that are right; None where there is none. pass@1 = format · skill
+        skill: share of those that are right; None if there is none. pass@1 = format · skill
             where all problems have as many samples.
         cut_off: share of responses that ended for their length.
     """

@@ -15,7 +15,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def sanitise(text: str, entry_point: str) -> str | None:
-    """The program for `entry_point` in `text`; None where no line of it parses.
+    """The program for `entry_point` in `text`; None if no line of it parses.
 
     Where the parsable lines hold no definition that `entry_point` needs and no import, they are
     returned as they are.
@@ -31,7 +31,7 @@ def sanitise(text: str, entry_point: str) -> str | None:
 
 def longest_program(text: str) -> str:
     """The run of whole lines that parses and has the most lines that are not blank; the first of
-    several. Empty where no line parses.
+    several. Empty if no line parses.
     """
     lines = text.split("\n") if len(text) <= MAX_CHARS else []
     best, best_size = "", 0
@@ -47,7 +47,7 @@ def longest_program(text: str) -> str:
 
 
 def well_formed(program: str | None, entry_point: str) -> bool:
-    """Whether `program` parses and, where there is an entry point, defines it with a body.
+    """Whether `program` parses and, if there is an entry point, defines it with a body.
 
     A docstring alone is no body: it is what a prompt looks like before anything was added.
     """
@@ -58,7 +58,7 @@ def well_formed(program: str | None, entry_point: str) -> bool:
 
 
 def parse(source: str) -> ast.Module | None:
-    """The syntax tree, or None where there is none to be had."""
+    """The syntax tree, or None if there is none to be had."""
     if len(source) > MAX_CHARS:
         return None
     try:
@@ -83,7 +83,7 @@ def _longest_from(lines: list[str], start: int, beaten: int) -> int:
 
 
 def _stops_at(source: str) -> int:
-    """The line, from 1, at which parsing fails; 0 where it does not."""
+    """The line, from 1, at which parsing fails; 0 if it does not."""
     if "\0" in source:  # for which Python names no line
         source, _, _ = source.partition("\0")
         return source.count("\n") + 1

@@ -1,9 +1,12 @@
 """verl's agent loop with refinement: as soon as a rollout is judged it is refined and judged again.
 
-Both results are put into the TransferQueue in one write, so the trainer never sees half a row. The
-refiner's client is delivered after the workers are made (`RefiningManager.set_refiner`).
+Both results are put into the TransferQueue in one write, so the trainer never sees half a row;
+joined late (`refiner.late_join`), the rollout is put there at once, and the trainer asks the
+workers for its refinement when it reads it. The refiner's client is delivered after the workers are
+made (`RefiningManager.set_refiner`).
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,21 +16,24 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from recipe.online_refiner.choices import (
     FAILING_TEST_KEY,
-    JUDGE_FAILED_KEY,
     REFINABLE,
     REFINEMENT_KEY,
     Feedback,
 )
 from recipe.online_refiner.plan import RefiningPlan
-from recipe.online_refiner.records import Score
+from recipe.online_refiner.records import Refinement, Score
 from recipe.online_refiner.refine.feedback import feedback_text
+from recipe.online_refiner.refine.late import LateRefinements
 from recipe.online_refiner.refine.refining import Refining
 from recipe.online_refiner.run.console import show_our_log
+from recipe.online_refiner.scores import ScoreError, group_value, score_of, settle_score
 from recipe.online_refiner.servers.chat import policy_chat
 from recipe.online_refiner.servers.refiner_engine import end_ids
 from refiner_worker.client import Generator, RefinerClient, RefineTask
 from refiner_worker.engine import sampling_extra
 from refiner_worker.prompts import load_template
+
+logger = logging.getLogger(__name__)
 
 
 class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
@@ -39,6 +45,7 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         super().__init__(*args, **kwargs)
         show_our_log()
         self._refining: Refining | None = None
+        self._late: LateRefinements | None = None
         self._feedback = Feedback.NONE
 
     def set_refiner(self, generator: Generator, plan: RefiningPlan) -> None:
@@ -55,8 +62,13 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             sampling_extra=sampling_extra(plan.engine),
         )
         self._feedback = refiner.feedback
+        self._late = LateRefinements() if plan.joins_late else None
         self._refining = Refining(
-            client, plan.filter, refiner.perfect_reward, refiner.step_deadline_s
+            client,
+            plan.filter,
+            refiner.perfect_reward,
+            refiner.step_deadline_s,
+            top_tokens=plan.top_tokens,
         )
 
     async def _agent_loop_postprocess(
@@ -66,19 +78,51 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         if outputs:
             await self._compute_score(outputs, kwargs=kwargs)
             extras = outputs[-1].extra_fields.get("reward_extra_info", {})
-            feedback = feedback_text(self._feedback, extras)
             # The test is for the refiner alone: logs and dumps would show the expected output.
-            extras.pop(FAILING_TEST_KEY, None)
+            test = {FAILING_TEST_KEY: extras.pop(FAILING_TEST_KEY, "")}
             if not validate:
-                await self._refine(outputs[-1], feedback, kwargs)
+                key = f"{kwargs['uid']}_{kwargs['session_id']}_{len(outputs) - 1}"  # verl's
+                await self._settle(key, outputs[-1], extras, test, kwargs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
 
-    async def _refine(self, output: AgentLoopOutput, feedback: str, kwargs: dict[str, Any]) -> None:
-        score = _score_of(output)
+    async def late_refinements(self, step: int) -> dict[str, Refinement]:
+        """What became of this worker's rollouts of a step, by row; waits for the last of them."""
+        return {} if self._late is None else await self._late.of_step(step)
+
+    async def _settle(
+        self,
+        key: str,
+        output: AgentLoopOutput,
+        extras: dict[str, Any],
+        test: dict[str, str],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Tell the rollout's score, and have it refined before or after its row is stored."""
+        try:
+            score = settle_score(extras)
+        except ScoreError:
+            # Raised here it would only mark the group as failed; the trainer, which reads the row,
+            # ends the run by it.
+            logger.exception("a rollout has no score")
+            return
         if not score.judged:
             output.response_mask = [0] * len(output.response_ids)
-        if self._refining is None:
+        feedback = feedback_text(self._feedback, extras | test, score)
+        refined = self._refine(output, score, feedback, kwargs)
+        if self._late is not None:
+            self._late.start(int(kwargs["global_steps"]), key, refined)
             return
+        refinement = await refined
+        if refinement is not None:
+            output.extra_fields[REFINEMENT_KEY] = refinement.to_row()
+            self._tell_group_filter(output, refinement.accepted, int(kwargs["session_id"]))
+
+    async def _refine(
+        self, output: AgentLoopOutput, score: Score, feedback: str, kwargs: dict[str, Any]
+    ) -> Refinement | None:
+        """The refinement of one rollout of the training; None if the run does not refine."""
+        if self._refining is None:
+            return None
 
         async def judge(token_ids: Sequence[int]) -> Score:
             refined = AgentLoopOutput(
@@ -90,12 +134,10 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
                 extra_fields={},
             )
             await self._compute_score([refined], kwargs=kwargs)
-            return _score_of(refined)
+            return score_of(refined.extra_fields["reward_extra_info"])
 
         task = RefineTask(list(kwargs["raw_prompt"]), output.response_ids, feedback)
-        refinement = await self._refining.refine(task, score, int(kwargs["global_steps"]), judge)
-        output.extra_fields[REFINEMENT_KEY] = refinement.to_row()
-        self._tell_group_filter(output, refinement.accepted, int(kwargs["session_id"]))
+        return await self._refining.refine(task, score, int(kwargs["global_steps"]), judge)
 
     def _tell_group_filter(self, output: AgentLoopOutput, accepted: bool, session: int) -> None:
         """Write the metric by which an accepted refinement keeps a group of equal rewards."""
@@ -103,8 +145,12 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         if not metric.startswith(REFINABLE):
             return
         extras = output.extra_fields["reward_extra_info"]
-        base = metric.removeprefix(REFINABLE)
-        value = float(output.reward_score if base == "reward" else extras[base])
+        try:
+            value = group_value(extras, metric.removeprefix(REFINABLE), output.reward_score)
+        except ScoreError:
+            # As above: verl ends the run where it reads the metric.
+            logger.exception("dynamic sampling has nothing to compare")
+            return
         extras[metric] = refinable(value, accepted, session)
 
 
@@ -114,16 +160,6 @@ def refinable(value: float, accepted: bool, session: int) -> float:
     verl drops groups whose values are all the same; sessions of a group count from 0.
     """
     return value + (session + 1) * 1e-3 if accepted else value
-
-
-def _score_of(output: AgentLoopOutput) -> Score:
-    """The unshaped score: `score` of the reward function's extras, before any length penalty."""
-    extras = output.extra_fields["reward_extra_info"]
-    return Score(
-        reward=float(extras.get("score", output.reward_score)),
-        verdict=str(extras.get("verdict", "")),
-        judged=not extras.get(JUDGE_FAILED_KEY, 0),
-    )
 
 
 class RefiningManager(AgentLoopManagerTQ):
@@ -137,3 +173,8 @@ class RefiningManager(AgentLoopManagerTQ):
         """Deliver the refiner to every worker; returns once all have it."""
         workers = self.agent_loop_workers
         ray.get([worker.set_refiner.remote(generator, plan) for worker in workers])
+
+    def late_refinements(self, step: int) -> dict[str, Refinement]:
+        """The refinements of a step's rollouts by row, if they are joined late; waits for them."""
+        asked = [worker.late_refinements.remote(step) for worker in self.agent_loop_workers]
+        return {key: one for found in ray.get(asked) for key, one in found.items()}

@@ -22,6 +22,14 @@ class Place(StrEnum):
     ADVANTAGES = "advantages"
 
 
+class Stage(StrEnum):
+    """The part of a step that is the first to read its refinements, in the order of a step."""
+
+    LOG_PROBS = "log_probs"
+    ADVANTAGES = "advantages"
+    UPDATE = "update"
+
+
 class Filter(StrEnum):
     """Which refinements are accepted, by the unshaped rewards of a' and a (paper: better)."""
 
@@ -62,7 +70,7 @@ class Tokens(StrEnum):
 
 
 class Align(StrEnum):
-    """Onto which tokens of a the cross entropy on a' is laid, whose length differs (ours)."""
+    """Onto which tokens of a the cross entropy on a' is put, whose length differs (ours)."""
 
     POSITION = "position"
     LAST = "last"
@@ -147,6 +155,15 @@ LABEL_FIELD = "refine_label"
 NO_LABEL = -1
 LABEL_MARGIN = "refine_label_margin"
 """Model output, per token: log π(label) - log π(the row's own token), 0 without a label."""
+TARGET_IDS_FIELD = "refine_target_ids"
+"""Field of a row in the update, flat: the k tokens of each response token's target; NO_LABEL alone
+if the row has no targets."""
+TARGET_LOG_PROBS_FIELD = "refine_target_log_probs"
+"""The same of their log-probabilities in nats."""
+TARGET_MARGIN = "refine_target_margin"
+"""Model output, per token with a target q: Σ_i q_i·m_i, m_i = log π(i) - log π(own token)."""
+TARGET_LOG_REST = "refine_target_log_rest"
+"""Model output, per token with a target: log Σ_j exp m_j over all tokens that it does not list."""
 MEASURE = "refine_measure"
 """Setting of a whole batch: the pass is made for the model outputs; there is nothing to learn."""
 POLICY_SHARE = "policy_share"
@@ -155,5 +172,7 @@ TOKEN_FACTOR = "expert_phi"
 """Setting of a whole batch: whether CHORD's token factor φ is on."""
 CROSS_ENTROPY_METRIC = "refine_ce"
 """Metric of the loss: (number, [c_t in nats]) of each numbered row."""
+DIVERGENCE_METRIC = "refine_kl"
+"""Metric of the loss: (number, [KL in nats]) of each numbered row with targets."""
 CROSS_ENTROPY_PARTITION = "refine_ce"
 """TransferQueue's partition of rows whose c_t is measured; verl's samples live in `train`."""

@@ -5,12 +5,12 @@ and hands over to verl.
 """
 
 import importlib
-import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import hydra
+from hydra import errors as hydra_errors
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.report import preflight
@@ -24,7 +24,7 @@ EXIT_BAD_CONFIG = 2
 
 
 def train(config: DictConfig) -> None:
-    """Check the config and train; raises ConfigError before Ray starts where it cannot run."""
+    """Check the config and train; raises ConfigError before Ray starts if it cannot run."""
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -42,11 +42,19 @@ def train(config: DictConfig) -> None:
     print(report.text(), flush=True)
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, ValueError) as error:
+    except (
+        AssertionError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+        hydra_errors.HydraException,
+    ) as error:
         raise ConfigError(f"verl refuses the config: {error}") from error
     folder = Path(plan.settings.run.dir)
-    write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
-    os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
+    try:
+        write_run_folder(folder, plan, inspect_reward(plan).isolation_level)
+    except OSError as error:
+        raise ConfigError(f"run.dir={str(folder)!r}: {error}. Fix: another folder") from error
     clock.lap("checks")
     add_phases(folder, clock.phases)
     OmegaConf.resolve(config.ray_kwargs)  # verl hands it to Ray as it stands

@@ -11,6 +11,7 @@ from recipe.online_refiner.choices import (
     REFINER_POOL,
     REWARD_POOL,
     Filter,
+    Mode,
     Placement,
     Source,
 )
@@ -25,6 +26,15 @@ def paths_of(value: str | ListConfig) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+def longest_sequence(config: DictConfig) -> int:
+    """Tokens of the policy's longest prompt with the longest response, as its servers count them.
+
+    SGLang's server in verl leaves the last token of its length unused.
+    """
+    spare = 1 if config.actor_rollout_ref.rollout.name == "sglang" else 0
+    return int(config.data.max_prompt_length + config.data.max_response_length + spare)
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a constraint asks of the run beside verl's own training.
@@ -33,11 +43,16 @@ class Needs:
         refinements: that rollouts are refined.
         reference: the reference's log-probs at every step, and not only when they are watched.
         own_loss: our loss on the actor, since something is added to its update.
+        top_tokens: the refiner's likeliest so many tokens over each token of an accepted
+            refinement; 0 if they are not asked for.
+        dropped_prompts: the prompts of the step whose rollouts never reach the update.
     """
 
     refinements: bool = False
     reference: bool = False
     own_loss: bool = False
+    top_tokens: int = 0
+    dropped_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ class RefiningPlan:
 
     Attributes:
         refiner: the section `refiner`. filter: between R(a') and R(a).
-        limits, engine, decoding: see `RunPlan`.
+        limits, engine, decoding, joins_late: see `RunPlan`. top_tokens: see `Needs`.
     """
 
     refiner: RefinerSettings
@@ -54,6 +69,8 @@ class RefiningPlan:
     limits: RefineLimits
     engine: str
     decoding: Decoding
+    top_tokens: int = 0
+    joins_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +102,19 @@ class RunPlan:
             self.limits,
             self.engine,
             self.decoding.decoding,
+            self.needs.top_tokens,
+            self.joins_late,
         )
 
     @property
     def refines(self) -> bool:
         """Whether a refiner runs at all: to constrain, or only to be observed."""
         return self.needs.refinements or self.settings.refiner.observe
+
+    @property
+    def watches_dropped(self) -> bool:
+        """Whether rollouts are read that never reach the update: to be counted, or for a prompt."""
+        return self.refines or self.needs.dropped_prompts
 
     @property
     def shares_base(self) -> bool:
@@ -101,6 +125,28 @@ class RunPlan:
     def has_own_pool(self) -> bool:
         """Whether the refiner's servers have GPUs of their own."""
         return self.refines and self.settings.refiner.placement is Placement.POOL
+
+    @property
+    def late_join_obstacles(self) -> tuple[str, ...]:
+        """Each setting under which a step cannot go on while it is still refined, and why not."""
+        mode, placement = self.config.trainer.v1.trainer_mode, self.settings.refiner.placement
+        found = []
+        if placement is not Placement.POOL:
+            found.append(f"refiner.placement={placement}: its servers sleep while the actor trains")
+        if mode != Mode.SYNC:
+            found.append(f"trainer.v1.trainer_mode={mode}: it rolls out ahead, and waits for none")
+        if self.config.algorithm.filter_groups.enable:
+            found.append("algorithm.filter_groups.enable=True: what is evicted is counted refined")
+        return tuple(found)
+
+    @property
+    def joins_late(self) -> bool:
+        """Whether a step goes on while its last refinements are written and judged."""
+        return (
+            self.refines
+            and self.settings.refiner.late_join is not False
+            and not self.late_join_obstacles
+        )
 
     @property
     def starts_servers_together(self) -> bool:
@@ -131,6 +177,11 @@ class RunPlan:
         return self.needs.reference or self.settings.monitor.kl_to_reference
 
     @property
+    def uses_own_loss(self) -> bool:
+        """Whether the actor gets our loss: for what is added to it, or to read labels by it."""
+        return self.needs.own_loss or self.settings.monitor.self_fed_ce
+
+    @property
     def has_critic(self) -> bool:
         """As verl decides it."""
         if self.config.critic.enable is not None:
@@ -150,11 +201,20 @@ class RunPlan:
     @property
     def pools(self) -> dict[str, int]:
         """GPUs of each pool by name, in verl's and our names."""
-        found = {ACTOR_POOL: self.trainer_gpus}
+        return {name: nodes * gpus for name, (nodes, gpus) in self.pool_nodes.items()}
+
+    @property
+    def pool_nodes(self) -> dict[str, tuple[int, int]]:
+        """Nodes of each pool, and GPUs on each of them.
+
+        verl reserves the reward model's pool also if no reward model is served.
+        """
+        trainer = self.config.trainer
+        found = {ACTOR_POOL: (int(trainer.nnodes), int(trainer.n_gpus_per_node))}
         reward_model = self.config.reward.reward_model
-        if reward_model.enable and reward_model.enable_resource_pool:
-            found[REWARD_POOL] = int(reward_model.n_gpus_per_node) * int(reward_model.nnodes)
+        if reward_model.enable_resource_pool:
+            found[REWARD_POOL] = (int(reward_model.nnodes), int(reward_model.n_gpus_per_node))
         if self.has_own_pool:
             pool = self.settings.refiner.pool
-            found[REFINER_POOL] = pool.n_gpus_per_node * pool.nnodes
+            found[REFINER_POOL] = (pool.nnodes, pool.n_gpus_per_node)
         return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+
+from refiner_worker.top_tokens import TopTokens
 
 SKIPPED_PERFECT = "skipped_perfect"
 UNJUDGED = "unjudged"
@@ -31,17 +33,20 @@ class Refinement:
         refined_reward: R(a'), unshaped; None without a judged a'.
         accepted: whether the filter accepts a'.
         token_ids: a', EOS included; empty if there is none.
-        copied: U flags, 1 if the token stands in a at the aligned place.
+        copied: U flags, 1 if the token is in a at the aligned place.
         divergence: index of the first token that differs from a at the same index.
         sources: U half-open ranges of tokens of a that each token copies or replaces.
         edit_distance: token edits from a to a'.
         generated_tokens: tokens that the refiner's engine decoded.
         engine_calls: requests that the refiner's engine answered.
-        scored_tokens: tokens of a that `verify` decoding had scored in a prefill.
+        scored_tokens: tokens scored in a prefill: of a by `verify` decoding, of a' for
+            `top_tokens`.
         judged_at_s: wall-clock time at which a was judged (Unix seconds).
         finished_at_s: wall-clock time at which the refinement was settled.
         verdict: the verdict on a, empty if the reward function gives none.
         refined_verdict: the verdict on a'.
+        top_tokens: the refiner's distribution over each token of a', if the constraint asks for it
+            and a' is accepted; None if it could not be had.
     """
 
     outcome: str
@@ -60,6 +65,7 @@ class Refinement:
     scored_tokens: int = 0
     verdict: str = ""
     refined_verdict: str = ""
+    top_tokens: TopTokens | None = None
 
     @property
     def improved(self) -> bool:
@@ -68,12 +74,14 @@ class Refinement:
 
     def to_row(self) -> dict[str, Any]:
         """The plain dict that is stored in the row's `extra_fields`."""
-        return asdict(self)
+        row = {one.name: getattr(self, one.name) for one in fields(self)}
+        return row | {"top_tokens": self.top_tokens and self.top_tokens.to_row()}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Refinement:
         """The refinement of a dict made by `to_row`."""
-        return cls(**row)
+        top = row["top_tokens"]
+        return cls(**row | {"top_tokens": top and TopTokens.from_row(top)})
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class Rollout:
         reward: unshaped. judged: whether there is a verdict.
         reference: the dataset's solution, empty if it has none.
         refinement: None if the run does not refine.
+        verdict: of the judge, empty if the reward function gives none.
     """
 
     key: str
@@ -99,6 +108,20 @@ class Rollout:
     judged: bool
     reference: str
     refinement: Refinement | None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem whose rollouts were dropped.
+
+    Attributes:
+        uid: of its group. prompt_ids: s0. reference: the dataset's solution, empty if it has none.
+    """
+
+    uid: str
+    prompt_ids: tuple[int, ...]
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,7 @@ class RefinedRollout:
 
     Attributes:
         token_mask: U flags, 1 on the tokens of a' that the constraint is on.
-        cross_entropy: c_t in nats on all U tokens, 0 where it is not asked for; None until it is
+        cross_entropy: c_t in nats on all U tokens, 0 if it is not asked for; None until it is
             measured.
         states: self-fed only, for each of the U tokens the step of a in whose state the policy is
             asked for it, -1 if it is not asked for; None if the policy reads a' itself.

@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import errors as omegaconf_errors
 
 from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.method.registry import constraint_class, own_sections
-from recipe.online_refiner.plan import Needs, RunPlan
+from recipe.online_refiner.plan import Needs, RunPlan, longest_sequence
 from recipe.online_refiner.refine.budgets import refine_limits
 from recipe.online_refiner.servers.refiner_engine import decoding_choice, engine_name
-from recipe.online_refiner.settings import Settings, read_settings
+from recipe.online_refiner.settings import ConfigError, Settings, read_settings
+from recipe.online_refiner.verl_keys import CRITIC_PACKING, key_faults, strategy_faults
 from refiner_worker.choice import Choice
 from reward.traits import traits_of
 
@@ -30,6 +32,19 @@ def resolve(config: DictConfig) -> RunPlan:
     Every value that the user left open and that several processes read is written into the config,
     `refiner.decoding: auto` among them, so that all of them do the same.
     """
+    try:
+        wrong = list(key_faults(config)) or list(strategy_faults(config))
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+        return _resolved(config)
+    except omegaconf_errors.OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}. Fix: set it, or "
+            "leave its line in the config as it was"
+        ) from error
+
+
+def _resolved(config: DictConfig) -> RunPlan:
     _name_own_constraint(config)
     constraint = constraint_class(config)
     settings = read_settings(config, own_sections(constraint))
@@ -76,9 +91,23 @@ def _set_verl_keys(config: DictConfig, settings: Settings) -> None:
         config.algorithm.use_kl_in_reward = False
         actor.use_kl_loss = settings.monitor.kl_to_reference
         actor.kl_loss_coef = 0.0
+        _bound_lengths(config)
         overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
         if overlong is not None and overlong.len is None:
             overlong.len = max(1, config.data.max_response_length // OVERLONG_PART)
+
+
+def _bound_lengths(config: DictConfig) -> None:
+    """Lengths that verl would leave to the model, or to a default of its own.
+
+    A server that is told no length takes the model's context, and vLLM refuses to start if its
+    cache cannot hold one sequence of it. verl packs the critic's rows by a key that its YAML lacks.
+    """
+    rollout, critic = config.actor_rollout_ref.rollout, config.critic
+    if rollout.max_model_len is None:
+        rollout.max_model_len = longest_sequence(config)
+    if critic.get(CRITIC_PACKING) is None:
+        critic[CRITIC_PACKING] = critic.ppo_max_token_len_per_gpu
 
 
 def _set_keys_of_refining(config: DictConfig, plan: RunPlan) -> None:
@@ -89,10 +118,7 @@ def _set_keys_of_refining(config: DictConfig, plan: RunPlan) -> None:
         config.refiner.decoding = str(plan.decoding.decoding)
         if plan.shares_base:
             rollout = config.actor_rollout_ref.rollout
-            lengths = config.data.max_prompt_length + config.data.max_response_length
-            rollout.max_model_len = max(
-                rollout.max_model_len or lengths, plan.limits.context_tokens
-            )
+            rollout.max_model_len = max(rollout.max_model_len, plan.limits.context_tokens)
         function = config.reward.custom_reward_function
         setting = traits_of(function.path).failing_test_setting
         if setting and plan.settings.refiner.feedback is Feedback.FAILING_TEST:

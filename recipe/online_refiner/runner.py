@@ -1,5 +1,8 @@
 """verl's task runner with our trainer and the refiner's delivery to the agent loops."""
 
+import os
+from pathlib import Path
+
 import ray
 from omegaconf import DictConfig
 from verl.trainer.main_ppo import TaskRunnerV1
@@ -13,8 +16,11 @@ class OnlineRefinerRunner(TaskRunnerV1.__ray_actor_class__):
         """Train with our trainers in place of verl's."""
         from recipe.online_refiner.modes import register_trainers
         from recipe.online_refiner.run.console import show_our_log
+        from recipe.online_refiner.run.trackers import point_trackers
 
         show_our_log()
+        # Here and not in the driver: the trackers are in this process, maybe on another node.
+        point_trackers(Path(config.run.dir), os.environ)
         register_trainers()
         super().run(config)
 

@@ -43,7 +43,9 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A section of the config; a constraint derives the type of its own keys from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 OwnSection = TypeVar("OwnSection", bound=Section)
@@ -130,6 +132,7 @@ class RefinerSettings(Section):
     max_concurrency: int = Field(ge=1)
     deadline_s: float = Field(gt=0)
     step_deadline_s: float | None = Field(gt=0)
+    late_join: bool | None
     on_failure: Literal["continue", "stop"]
     watch_every_s: float = Field(gt=0)
     rollout: dict[str, Any]
@@ -140,6 +143,7 @@ class MonitorSettings(Section):
 
     kl_to_reference: bool
     kl_every_steps: int = Field(ge=1)
+    self_fed_ce: bool
 
 
 class RunSettings(Section):
@@ -149,6 +153,7 @@ class RunSettings(Section):
     arm: str = Field(min_length=1)
     setting: str = Field(min_length=1)
     seed: int = Field(ge=0)
+    log_share: float = Field(ge=0, le=1)
     hardware: str | None
     launcher: str | None
 

@@ -3,7 +3,8 @@
 What a step adds to verl's, in order:
 
 1. The rollouts come back refined and judged (`agent_loop.py`).
-2. `_compute_old_log_prob`: the step opens. Self-fed, verl's pass over the rollouts also yields the
+2. `_compute_old_log_prob`: the step opens. Joined late, its refinements are waited for here, in 3
+   or in 4 (`late_join.py`). Self-fed, verl's pass over the rollouts also yields the
    policy's cross entropy on the accepted refinements.
 3. `_compute_advantage`: teacher-forced, the actor computes it in a pass of its own; the constraint
    says what is taken from the rewards or the advantages.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,31 +29,35 @@ import torch
 from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
-from recipe.online_refiner.method.accepted import accepted_rollouts
+from recipe.online_refiner.choices import Conditioning, Stage
+from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.method.self_fed import SelfFed
+from recipe.online_refiner.queue.dropped import tell_dropped
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
     log_prob_metrics,
     neutralise_unjudged,
     read_rollouts,
     stand_in_for_reference,
+    token_columns,
 )
+from recipe.online_refiner.records import Rollout
+from recipe.online_refiner.refine.counts import Dropped, counted
 from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
     group_metrics,
-    refine_wait_s,
     refinement_metrics,
 )
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.run.episode_log import EpisodeLog
 from recipe.online_refiner.run.metrics_log import (
-    EPISODES_FILE,
     METRICS_FILE,
+    RECORD_FILES,
     RecordedTracking,
     drop_after,
 )
@@ -73,7 +78,7 @@ EVICTED_GROUPS = "training/filter_groups/evicted_samples"
 """verl's count of groups without a signal that its dynamic sampling has thrown away."""
 
 
-class OnlineRefinerTrainer(PPOTrainer):
+class OnlineRefinerTrainer(LateJoinTrainer):
     """PPO, GRPO or DAPO with a constraint; see the module.
 
     Goes before one of verl's trainers in a class of its own, one each mode; see `modes.py`.
@@ -81,6 +86,7 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     actor_rollout_wg: Any
     _step: Step
+    _self_fed: SelfFed
 
     def __init__(self, config: DictConfig) -> None:
         self.plan = resolve(config)
@@ -91,7 +97,14 @@ class OnlineRefinerTrainer(PPOTrainer):
         self.refiner = RefinerServers(self.plan)
         self._saved_step = 0
         self._has_stepped = False
+        self._dropped = Dropped()
         super().__init__(config)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        if self.plan.watches_dropped:
+            tell_dropped(buffer, self._dropped.add)
+        return buffer
 
     # The refiner's servers: verl's hooks around its own.
 
@@ -119,14 +132,16 @@ class OnlineRefinerTrainer(PPOTrainer):
         self.refiner.prepare_policy_servers()
         super()._setup()
         self.clock.lap("policy's servers, checkpoint")
-        if self.plan.needs.own_loss:
+        # In every arm, so that its metrics compare; verl's distillation has a loss of its own.
+        if self.plan.uses_own_loss or not self.config.distillation.enabled:
             actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(constrained_loss, config=actor))
         self.refiner.launch(self.resource_pool_manager.resource_pool_dict)
         self.clock.lap("waiting for the refiner's servers")
         if self.refiner.launched:
             self.clock.add(REFINER, "start", *self.refiner.launched)
-        self._episode_log = EpisodeLog(self._run_dir / EPISODES_FILE, self.tokenizer)
+        share = self.plan.settings.run.log_share
+        self._episode_log = EpisodeLog(self._run_dir, self.tokenizer, share)
 
     def on_init_end(self) -> None:
         super().on_init_end()
@@ -162,6 +177,7 @@ class OnlineRefinerTrainer(PPOTrainer):
         Here and not at the step's end, so that the checkpoint between them has the new average.
         """
         batch = super().step(metrics, timing_raw)
+        self._times.settle(timing_raw)
         average = self.plan.settings.refiner.ema
         if self.plan.refines_by_average and self.global_steps % average.every_steps == 0:
             with marked_timer("refiner_average", timing_raw):
@@ -188,19 +204,32 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step = self._open_step(batch)
-        self.constraint.begin(step)
+        self._begin(step)
+        self._pass_ahead(batch, metrics)
+        self._reach(Stage.LOG_PROBS, step, within="old_log_prob")
         labels = self.constraint.labels(step)
-        if not labels:
+        self._self_fed = SelfFed([] if labels else self._watched(step))
+        asked = labels or self._self_fed.labels
+        if not asked:
             return super()._compute_old_log_prob(batch, metrics)
-        actor = AskedActor(self.actor_rollout_wg, labels)
+        actor = AskedActor(self.actor_rollout_wg, asked)
         with self._in_place_of_the_actor(actor):
             batch = super()._compute_old_log_prob(batch, metrics)
         if actor.cross_entropy is None:
             with marked_timer("constraint_ce", self.timing_raw):
                 actor.measure(batch, *self._pass_settings())
         assert actor.cross_entropy is not None
-        self.constraint.after_labels(step, actor.cross_entropy)
+        if labels:
+            self.constraint.after_labels(step, actor.cross_entropy)
+        else:
+            self._self_fed.measured(actor.cross_entropy)
         return batch
+
+    def _watched(self, step: Step) -> Sequence[Rollout]:
+        """Rollouts on whose refinement the self-fed cross entropy is only logged."""
+        is_own = self.constraint.conditioning is Conditioning.SELF_FEEDING
+        wants = self.plan.settings.monitor.self_fed_ce and not is_own
+        return self._episode_log.wanted(step.rollouts) if wants else []
 
     @contextmanager
     def _in_place_of_the_actor(self, actor: Any) -> Iterator[None]:
@@ -213,6 +242,7 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step
+        self._reach(Stage.ADVANTAGES, step, within="adv")
         metrics["judge/failed_total"] = float(neutralise_unjudged(batch, step.rollouts))
         in_update = self.constraint.measures_in_update(step)
         if not in_update:
@@ -223,25 +253,27 @@ class OnlineRefinerTrainer(PPOTrainer):
         take_from_advantages(batch, penalty)
         self._observe_rollouts(batch, metrics)
         if not in_update:
-            self._observe_step(step, metrics)
+            self._observe_step(step, batch, metrics)
         return batch
 
     def _open_step(self, batch: KVBatchMeta) -> Step:
         rollouts = read_rollouts(batch)
+        dropped, dropped_prompts = self._dropped.take()
+        self._counts = counted(rollouts) + dropped
         config = self.config.actor_rollout_ref
         a_mini_batch = int(config.actor.ppo_mini_batch_size * config.rollout.n)
         return Step(
             number=self.global_steps,
             total_steps=self.total_training_steps,
             rollouts=rollouts,
-            accepted=accepted_rollouts(
-                rollouts, self.plan.settings.constraint.tokens, self.constraint.conditioning
-            ),
+            accepted=self._accepted(rollouts),
             mini_batches=len(batch) // a_mini_batch,
             rollouts_a_mini_batch=a_mini_batch,
             trains_actor=self.config.trainer.critic_warmup <= self.global_steps,
             chat=policy_chat(self.config, self.tokenizer),
             max_response_tokens=self.config.data.max_response_length,
+            improvement_ratio=self._counts.improvement_ratio,
+            dropped=dropped_prompts,
         )
 
     def _measure(self, step: Step) -> None:
@@ -253,20 +285,21 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self._step
+        self._reach(Stage.UPDATE, step, within="update_actor")
         additions = self.constraint.additions(step)
         if additions is None:
             return super()._update_actor(batch, metrics)
         batch, cross_entropy = self._update_with(additions, batch, metrics)
         metrics.update(self.constraint.after_update(step, cross_entropy))
         if self.constraint.measures_in_update(step):
-            self._observe_step(step, metrics)
+            self._observe_step(step, batch, metrics)
         return batch
 
     def _update_with(
         self, additions: Additions, batch: KVBatchMeta, metrics: dict[str, Any]
     ) -> tuple[KVBatchMeta, list[torch.Tensor]]:
         """verl's update with the additions, and their cross entropy in nats."""
-        if not (additions.rows or additions.labels):
+        if additions.change_nothing:
             return super()._update_actor(batch, metrics), []
         micro_batch_size = self._micro_batch_size(self.config.actor_rollout_ref.actor, "ppo")
         mixed = MixedActor(self.actor_rollout_wg, additions, micro_batch_size)
@@ -289,25 +322,35 @@ class OnlineRefinerTrainer(PPOTrainer):
     def _observe_rollouts(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
         if "actor/entropy" in metrics:
             metrics["monitor/entropy"] = metrics["actor/entropy"]
-        metrics.update(group_metrics(self._step.rollouts))
         metrics.update(log_prob_metrics(batch, with_reference=self._watches_reference()))
         if EVICTED_GROUPS in metrics:
             metrics["constraint/evicted_total"] = metrics[EVICTED_GROUPS]
 
-    def _observe_step(self, step: Step, metrics: dict[str, Any]) -> None:
+    def _observe_step(self, step: Step, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
         metrics.update(self.constraint.metrics(step))
+        metrics.update(group_metrics(step.rollouts))
+        with marked_timer("episode_log", self.timing_raw):
+            self._log_episodes(step, batch)
         found = [one.refinement for one in step.rollouts if one.refinement is not None]
         if not found:
             return
-        metrics.update(refinement_metrics(found))
+        metrics.update(refinement_metrics(self._counts))
         metrics.update(self.refiner.health_metrics())
         metrics.update(cross_entropy_metrics(step.accepted))
         accepted = sum(refinement.accepted for refinement in found)
+        metrics["constraint/kept_total"] = float(accepted)
         metrics["constraint/nonfinite_total"] = float(accepted - len(step.accepted))
-        self.timing_raw["refine_wait"] = refine_wait_s(found)
+        late = self.plan.joins_late
+        self.timing_raw["refine_wait"] = self._times.waited_s if late else self._counts.wait_s
+
+    def _log_episodes(self, step: Step, batch: KVBatchMeta) -> None:
+        wanted = self._episode_log.wanted(step.rollouts)
+        columns = token_columns(batch, [one.key for one in wanted])
+        for key, values in self._self_fed.columns.items():
+            columns[key] |= values
         measured = {one.key: one for one in step.accepted}
         reading = self.constraint.conditioning
-        self._episode_log.append(step.number, step.rollouts, measured, reading)
+        self._episode_log.append(step.number, wanted, measured, reading, columns)
 
     @property
     def logger(self) -> RecordedTracking:
@@ -331,7 +374,7 @@ class OnlineRefinerTrainer(PPOTrainer):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        for name in (METRICS_FILE, EPISODES_FILE):
+        for name in RECORD_FILES:
             drop_after(self._run_dir / name, self.global_steps)
         if self.global_steps == 0:
             return

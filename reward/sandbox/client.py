@@ -132,7 +132,7 @@ class ZygoteClient:
         return scores(remains, request.limits, count)
 
     def _ask(self, request: Request) -> Remains | None:
-        """What a request left; None where the zygote could not carry it out (`broken` says why)."""
+        """What a request left; None if the zygote could not carry it out (`broken` says why)."""
         self.requests += 1
         deadline_s = time.monotonic() + _SLACK_S + request.limits.total_s
         try:

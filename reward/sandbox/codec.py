@@ -2,12 +2,16 @@
 
 Encoding happens beside untrusted code, so it asks no object for anything: a value is taken apart
 with the methods of the built-in type it descends from, and a subclass arrives as its plain content
-(its own `__eq__` stays behind). Decoding builds nothing but built-in containers and numbers.
+(its own `__eq__` stays behind). Decoding builds nothing but built-in containers and numbers, and
+the standard library's fractions, decimals and dates.
 """
 
 import json
 from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 MAX_DEPTH = 64
@@ -90,6 +94,9 @@ def _tagged(value: Any, depth: int) -> Any:
         return {base.__name__: list(base.__iter__(value))}
     if base is range:
         return {"range": [value.start, value.stop, value.step]}
+    if base in _PARTS:
+        parts = _PARTS[base](value)
+        return {"opaque": [_name(value), True]} if parts is None else {base.__name__: parts}
     if base is dict:
         pairs = [[_tagged(k, depth + 1), _tagged(v, depth + 1)] for k, v in dict.items(value)]
         return {"dict": pairs}
@@ -113,9 +120,52 @@ def _untagged(value: Any) -> Any:
         return {_untagged(k): _untagged(v) for k, v in content}
     if name == "opaque":
         return Opaque(str(content[0]), bool(content[1]))
-    return _BUILDERS[name]([_untagged(item) for item in content])
+    try:
+        return _BUILDERS[name]([_untagged(item) for item in content])
+    except ArithmeticError as error:
+        raise ValueError(f"no {name}: {content!r}"[:200]) from error
 
 
+def _fraction(value: Fraction) -> list[int]:
+    """Of the slots, since a subclass may give other properties; integers or an error."""
+    slots = vars(Fraction)
+    return [int.__pos__(slots[name].__get__(value)) for name in ("_numerator", "_denominator")]
+
+
+def _decimal(value: Decimal) -> list[str] | None:
+    """Comparing a signalling NaN is an error, which would be the test's."""
+    return None if Decimal.is_snan(value) else [Decimal.__str__(value)]
+
+
+def _naive(kind: Any) -> Callable[[Any], list[str] | None]:
+    """A date or a time by its text; a time zone is an object of the candidate's, and stays behind.
+
+    The base's own descriptors are asked.
+    """
+    zone = vars(kind).get("tzinfo")
+
+    def parts(value: Any) -> list[str] | None:
+        if zone is not None and zone.__get__(value) is not None:
+            return None
+        return [kind.isoformat(value)]
+
+    return parts
+
+
+def _timedelta(value: timedelta) -> list[int]:
+    slots = vars(timedelta)
+    return [slots[name].__get__(value) for name in ("days", "seconds", "microseconds")]
+
+
+_PARTS: dict[Any, Callable[[Any], list[Any] | None]] = {
+    Fraction: _fraction,
+    Decimal: _decimal,
+    date: _naive(date),
+    datetime: _naive(datetime),
+    time: _naive(time),
+    timedelta: _timedelta,
+}
+"""What a value of the standard library is made of; None if it does not travel."""
 _ATOMS: dict[Any, Callable[[Any], Any]] = {
     bool: bool,
     int: int.__pos__,
@@ -133,10 +183,16 @@ _BUILDERS: dict[str, Callable[[list[Any]], Any]] = {
     "iterator": iter,
     "range": lambda parts: range(*parts),
     "complex": lambda parts: complex(*parts),
+    "Fraction": lambda parts: Fraction(*map(int, parts)),
+    "Decimal": lambda parts: Decimal("".join(parts)),
+    "date": lambda parts: date.fromisoformat(*parts),
+    "datetime": lambda parts: datetime.fromisoformat(*parts),
+    "time": lambda parts: time.fromisoformat(*parts),
+    "timedelta": lambda parts: timedelta(*parts),
 }
 _BASES = (
     bool, int, float, str, type(None), list, tuple, dict, set, frozenset, complex, bytes,
-    bytearray, range, deque,
+    bytearray, range, deque, *_PARTS,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 Runs in the checker's process. pytest itself is not needed: functions are called one after another,
 once per set of parameters where they are marked with `parametrize`. unittest and asyncio are
-imported only where a test uses them: each fork of a zygote that holds them would cost more.
+imported only if a test uses them: each fork of a zygote that holds them would cost more.
 """
 
 import inspect

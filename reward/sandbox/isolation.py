@@ -90,7 +90,7 @@ def prepare(namespaced: bool, packages: dict[str, str], max_level: Level) -> Wal
 
 
 def confine(walls: Walls, limits: Limits, cpu_budget_s: float) -> None:
-    """Lock this process in, for good. Raises OSError where a wall does not come up."""
+    """Lock this process in, for good. Raises OSError if a wall does not come up."""
     _limit(resource.RLIMIT_AS, walls.base_memory_bytes + limits.memory_bytes)
     _limit(resource.RLIMIT_FSIZE, limits.output_bytes)
     seconds = int(cpu_budget_s) + 2
@@ -103,7 +103,7 @@ def confine(walls: Walls, limits: Limits, cpu_budget_s: float) -> None:
 
 
 def die_with_parent() -> None:
-    """SIGKILL for this process when its parent dies, also where the parent has died already."""
+    """SIGKILL for this process when its parent dies, also if the parent has died already."""
     parent = os.getppid()
     check(LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
@@ -113,7 +113,7 @@ def die_with_parent() -> None:
 def hide_memory() -> None:
     """Make this process's memory unreadable to others of its user, and lose core dumps.
 
-    For the judge where there is no Landlock, which otherwise keeps programs from /proc/PID/mem.
+    For the judge if there is no Landlock, which otherwise keeps programs from /proc/PID/mem.
     """
     check(LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
@@ -133,7 +133,7 @@ def readable_paths(packages: dict[str, str]) -> list[str]:
 def _limit_everything(namespaced: bool) -> None:
     """The limits that suit the zygote as well as its programs.
 
-    The number of tasks is limited only where a user namespace makes it a count of our own: else
+    The number of tasks is limited only if a user namespace makes it a count of our own: else
     it is the user's on the whole node.
     """
     for which in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):

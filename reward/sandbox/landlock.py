@@ -23,7 +23,7 @@ _FILE_BITS = _EXECUTE | _WRITE_FILE | _READ_FILE
 
 
 def abi() -> int:
-    """The kernel's Landlock ABI, 0 where there is none."""
+    """The kernel's Landlock ABI, 0 if there is none."""
     return max(0, syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG))
 
 

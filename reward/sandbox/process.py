@@ -68,7 +68,7 @@ def end_orphans() -> None:
 
 @contextmanager
 def memory_files(order: Order) -> Iterator[Files]:
-    """Files for an order's inputs, closed at the end; OSError where memory or descriptors run out.
+    """Files for an order's inputs, closed at the end; OSError if memory or descriptors run out.
 
     The kernel copies the inputs: this process never has them.
     """

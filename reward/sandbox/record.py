@@ -1,6 +1,6 @@
 """The page through which a program's process says how far it is.
 
-The page is shared memory that the program can write as well, so it is believed only where that
+The page is shared memory that the program can write as well, so it is believed only if that
 lowers a verdict (`results`). Layout: byte 0 phase, byte 1 unused, bytes 2-3 the position of the
 running test within its group, then per position one `End` byte and DETAIL_BYTES of text.
 """

@@ -1,7 +1,7 @@
 """From what the processes of a request left behind to how each test ended. Runs in the judge.
 
 Outputs and the record page are the program's own, so no more is believed than lowers a verdict:
-that a test ended well counts only where the process itself ended well, which the kernel says.
+that a test ended well counts only if the process itself ended well, which the kernel says.
 """
 
 import json
@@ -58,7 +58,7 @@ class Remains:
         return Report(self.content[:PAGE_BYTES])
 
     def outputs(self, limit: int) -> list[bytes | None]:
-        """Per test what it wrote; None where that is more than the limit."""
+        """Per test what it wrote; None if that is more than the limit."""
         found: list[bytes | None] = []
         start = PAGE_BYTES
         for size in self.output_bytes:
@@ -160,7 +160,7 @@ def _check_end(outcome: bytes, report: Report, test: Death, candidate: Death) ->
 
 
 def _outcome(content: bytes) -> tuple[End | None, str]:
-    """What the checker wrote; None where it wrote nothing."""
+    """What the checker wrote; None if it wrote nothing."""
     if not content:
         return None, ""
     number, detail = json.loads(content)

@@ -74,7 +74,7 @@ class ReadLimit:
 
 Rule = Allow | Refuse | AllowIf | ReadLimit
 
-# name: (x86_64, aarch64); None where the architecture lacks it.
+# name: (x86_64, aarch64); None if the architecture lacks it.
 _PLAIN: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "lseek": (8, 62),
     "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214),

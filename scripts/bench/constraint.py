@@ -58,14 +58,15 @@ from refiner_worker.diff import token_diff
 Row = dict[str, torch.Tensor]
 
 CONFIG = Path(recipe.online_refiner.__file__).parent / "config" / "online_refiner.yaml"
-KEPT_PERCENT = (0, 10, 50, 100)
+ACCEPTED_PERCENT = (0, 10, 50, 100)
 FIELDS = ("advantages", "old_log_probs", "ref_log_prob")
 TOKENS_A_MICRO_BATCH = 4096
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 HEAD = """\
 | kept | penalty: rows forwarded | forward / update | Python / update | all / step \
-| sft: rows in the update / passes beside it | rows / update | Python / update | all / step |
-|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
+| sft: rows in the update / passes beside it | their tokens' share | rows / update \
+| Python / update | all / step |
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
@@ -165,8 +166,8 @@ def _batch(rows: Sequence[Row], **settings: Any) -> TensorDict:
     return batch
 
 
-def rollouts(count: int, kept: int) -> list[Rollout]:
-    """Responses to short problems, the first `kept` of them with an accepted refinement."""
+def rollouts(count: int, accepted: int) -> list[Rollout]:
+    """Responses to short problems, the first `accepted` of them with an accepted refinement."""
     tokenizer = HFModelConfig(path=str(ensure_checkpoint())).tokenizer
     rng = random.Random(0)
     made = []
@@ -175,7 +176,7 @@ def rollouts(count: int, kept: int) -> list[Rollout]:
         prompt = tuple(tokenizer.encode(task.statement(rng)))
         answer = tuple(tokenizer.encode(fenced(task.program(Style.draw(rng)))))
         refined = tuple(tokenizer.encode(fenced(task.program(Style.draw(rng)))))
-        made.append(_rollout(str(index), prompt, answer, refined, accepted=index < kept))
+        made.append(_rollout(str(index), prompt, answer, refined, accepted=index < accepted))
     return made
 
 
@@ -222,14 +223,14 @@ def settings(inject: Inject, **changes: Any) -> ConstraintSettings:
     return ConstraintSettings.model_validate(section | given | changes)
 
 
-def policy_rows(rows: Sequence[Rollout], weigh: bool) -> list[Row]:
+def policy_rows(rows: Sequence[Rollout], weighted: bool) -> list[Row]:
     """The rollouts as verl's actor reads them; with the constraint's fields where it has rows."""
     made = []
     for row in rows:
         fields = response_row(row.prompt_ids, row.response_ids)
         shape = fields["responses"].shape
         fields |= {name: torch.full(shape, -1.0) for name in FIELDS}
-        if weigh:
+        if weighted:
             fields[WEIGHT_FIELD] = torch.zeros(shape)
             fields[NUMBER_FIELD] = torch.zeros_like(fields["responses"])
         made.append(fields)
@@ -269,12 +270,12 @@ def constraint_rows(
 def penalty_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the forward pass for c_t, and of everything else that the penalties need."""
     section = settings(Inject.ADVANTAGE)
-    before, kept = timed(lambda: accepted_of(rows, section))
+    before, accepted = timed(lambda: accepted_of(rows, section))
     inputs_s, inputs = timed(
-        lambda: [response_row(one.rollout.prompt_ids, one.refinement.token_ids) for one in kept]
+        lambda: [response_row(one.rollout.prompt_ids, one.refinement.token_ids) for one in accepted]
     )
     forward, log_probs = timed(lambda: engine.log_probs(inputs))
-    measured = with_cross_entropy(kept, [-values for values in log_probs])
+    measured = with_cross_entropy(accepted, [-values for values in log_probs])
     after, _ = timed(lambda: penalise(measured, section))
     return forward, before + inputs_s + after
 
@@ -283,26 +284,28 @@ def sft_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     """Seconds of the update with the rows, and of making them."""
     section = settings(Inject.SFT)
     python, extra = timed(lambda: constraint_rows(accepted_of(rows, section), section, len(rows)))
-    policy = policy_rows(rows, weigh=bool(extra))
+    policy = policy_rows(rows, weighted=bool(extra))
     update, _ = timed(lambda: engine.update([*policy, *extra], len(rows)))
     return update, python
 
 
-def counts(engine: Engine, rows: Sequence[Rollout], kept: int) -> tuple[Forwarded, Forwarded]:
-    """What the two ways forward: the pass for c_t, and the update with the rows."""
+def counts(engine: Engine, rows: Sequence[Rollout], accepted: int) -> tuple[Forwarded, Forwarded]:
+    """What is forwarded by each: the pass for c_t, and the update with the rows."""
     with engine.counting() as by_penalty:
         penalty_turn(engine, rows)
     with engine.counting() as by_update:
         sft_turn(engine, rows)
     expected = sum(
         len(row.prompt_ids) + len(row.refinement.token_ids)
-        for row in rows[:kept]
+        for row in rows[:accepted]
         if row.refinement is not None
     )
     policy = sum(len(row.prompt_ids) + len(row.response_ids) for row in rows)
     # What is claimed of the cost, whatever the clock says.
-    assert (by_penalty.rows, by_penalty.tokens) == (kept, expected), by_penalty
-    assert (by_update.rows, by_update.tokens) == (len(rows) + kept, policy + expected), by_update
+    assert (by_penalty.rows, by_penalty.tokens) == (accepted, expected), by_penalty
+    assert (by_update.rows, by_update.tokens) == (len(rows) + accepted, policy + expected), (
+        by_update
+    )
     assert by_update.evaluations == 0, by_update
     return by_penalty, by_update
 
@@ -317,7 +320,7 @@ class Cost(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One turn at one kept fraction: CPU seconds of an update without constraint, and so on."""
+    """One turn at one accepted fraction: CPU seconds of an update without constraint, and so on."""
 
     update: float
     forward: float
@@ -330,7 +333,7 @@ class Turn(NamedTuple):
 
 
 def take_turn(engine: Engine, rows: Sequence[Rollout], plain_first: bool) -> Turn:
-    plain = policy_rows(rows, weigh=False)
+    plain = policy_rows(rows, weighted=False)
     if plain_first:
         update, _ = timed(lambda: engine.update(plain, len(plain)))
     mixed, sft_python = sft_turn(engine, rows)
@@ -359,6 +362,8 @@ def report(percent: int, turns: Sequence[Turn], forwarded: tuple[Forwarded, Forw
         f"{of_update.penalty_python:.1%}",
         f"{of_step.penalty_forward + of_step.penalty_python:.0%}",
         f"{by_update.rows} / {by_update.evaluations}",
+        # A fair bound: an update costs what its tokens cost.
+        f"{by_penalty.tokens / (by_update.tokens - by_penalty.tokens):.0%}",
         f"{of_update.sft_rows:.0%}",
         f"{of_update.sft_python:.1%}",
         f"{of_step.sft_rows + of_step.sft_python:.0%}",
@@ -372,10 +377,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     options = parser.parse_args()
     engine = Engine()
-    kept = {percent: options.rollouts * percent // 100 for percent in KEPT_PERCENT}
-    batches = {percent: rollouts(options.rollouts, count) for percent, count in kept.items()}
+    accepted = {percent: options.rollouts * percent // 100 for percent in ACCEPTED_PERCENT}
+    batches = {percent: rollouts(options.rollouts, count) for percent, count in accepted.items()}
     # Also the warm-up: the first pass of each shape is slow.
-    forwarded = {percent: counts(engine, rows, kept[percent]) for percent, rows in batches.items()}
+    forwarded = {
+        percent: counts(engine, rows, accepted[percent]) for percent, rows in batches.items()
+    }
     turns = {
         percent: [take_turn(engine, rows, turn % 2 == 0) for turn in range(options.turns)]
         for percent, rows in batches.items()

@@ -57,7 +57,7 @@ from recipe.cpu.micro_corrupt import corrupt, fenced, misread
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_evaluate import as_judge_problem
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.decoding import Decoding, VerifySettings
 from refiner_worker.diff import token_diff
 from refiner_worker.engine import (
@@ -191,7 +191,7 @@ def _engine(decoding: Decoding) -> LocalVllm:
 
 def _contenders(engines: dict[Decoding, LocalVllm], tokenizer: Any) -> dict[str, Contender]:
     how = VerifySettings(
-        Law(0.0), max_tokens=MAX_ANSWER_TOKENS, end_ids=frozenset({tokenizer.eos_token_id})
+        Sampling(0.0), max_tokens=MAX_ANSWER_TOKENS, end_ids=frozenset({tokenizer.eos_token_id})
     )
 
     def plain(decoding: Decoding, max_tokens: int = MAX_ANSWER_TOKENS) -> Contender:

@@ -71,7 +71,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--rollouts", type=int, default=512, help="a step")
-    parser.add_argument("--tokens", type=int, default=200, help="mean length of an answer")
+    parser.add_argument("--tokens", type=int, default=200, help="mean length of a response")
     parser.add_argument("--folder", type=Path, help="where to work, default: the system's")
     parser.add_argument(
         "--generate-only", action="store_true", help="write the run to --folder, measure nothing"
@@ -85,7 +85,7 @@ def _parse_options() -> argparse.Namespace:
 def measure(arguments: Sequence[str]) -> tuple[float, float, float]:
     """Wall time and CPU time in seconds, and peak resident memory in MiB, of a Python process.
 
-    Raises RuntimeError where it fails.
+    Raises RuntimeError if it fails.
     """
     command = [sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": str(REPO_ROOT)}

@@ -47,7 +47,7 @@ from recipe.online_refiner.method.dynamic_sft import weighted_labels
 from recipe.online_refiner.method.labels import RowLabels, labels_of
 from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.update import loss
-from recipe.online_refiner.update.label_logits import HOOK
+from recipe.online_refiner.update.logit_layout import HOOK
 
 ACCEPTED_PERCENT = (10, 50, 100)
 MEASURING = HOOK | {"compute_loss": True, MEASURE: True}
@@ -124,13 +124,13 @@ def labelled(
     rows: Sequence[Rollout], labels: Callable[[Sequence[Rollout]], Sequence[RowLabels]]
 ) -> tuple[float, list[Row]]:
     """CPU seconds of making the labels, and the policy's rows with them."""
-    made = policy_rows(rows, weigh=True)
+    made = policy_rows(rows, weighted=True)
     seconds, _ = timed(lambda: lay(made, rows, labels(rows)))
     return seconds, made
 
 
 def take_turn(engine: Engine, hook: Hook, rows: Sequence[Rollout], plain_first: bool) -> Turn:
-    plain = policy_rows(rows, weigh=False)
+    plain = policy_rows(rows, weighted=False)
     for_pass, asked = labelled(rows, measured_labels)
     for_update, taught = labelled(rows, learnt_labels)
     works: list[Callable[[], Any]] = [
@@ -152,7 +152,7 @@ def take_turn(engine: Engine, hook: Hook, rows: Sequence[Rollout], plain_first: 
 
 def check(engine: Engine, rows: Sequence[Rollout]) -> None:
     """What is claimed whatever the clock says: no row and no pass more than without labels."""
-    plain = policy_rows(rows, weigh=False)
+    plain = policy_rows(rows, weighted=False)
     (_, asked), (_, taught) = labelled(rows, measured_labels), labelled(rows, learnt_labels)
     seen = []
     for work in (

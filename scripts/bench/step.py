@@ -11,8 +11,9 @@ temperature at which most rollouts are wrong, and `start`, at temperature 1, as 
 starts, where more than half of them are perfect or come back verbatim.
 
 The switches are this script's: subclasses of the trainer, its runner and its workers. A second
-group of servers decodes plainly for the arm that needs it. DIR holds train.parquet and
-test.parquet, as scripts/quickstart.sh leaves them in its folder's `data`.
+group of servers decodes plainly for the arm that needs it. With `refiner.placement=pool` the arms
+are `POOL_ARMS`: refinements waited for before the step goes on, and joined late. DIR holds
+train.parquet and test.parquet, as scripts/quickstart.sh leaves them in its folder's `data`.
 """
 
 import argparse
@@ -41,8 +42,11 @@ from verl.trainer.main_ppo import TaskRunnerV1
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner import agent_loop
+from recipe.online_refiner.choices import Placement
 from recipe.online_refiner.main import train
 from recipe.online_refiner.modes import SyncTrainer
+from recipe.online_refiner.records import Refinement, Score
+from recipe.online_refiner.refine.late import LateRefinements
 from recipe.online_refiner.refine.refining import Refining
 from recipe.online_refiner.servers.refiner_servers import RefinerServers
 from refiner_worker import replicas
@@ -63,6 +67,7 @@ class Arm:
     skips_perfect: bool = True
     trusts_verbatim: bool = True
     speculates: bool = True
+    joins_late: bool = False
 
 
 ARMS = (
@@ -74,6 +79,7 @@ ARMS = (
     Arm("plain decoding", speculates=False),
     Arm("none of the four", True, False, False, False, False),
 )
+POOL_ARMS = (*ARMS[:2], Arm("joined late", joins_late=True))
 PHASES = {"weak": 1.4, "start": 1.0}
 """The policy's sampling temperature in each phase."""
 SHOWN = {
@@ -86,14 +92,20 @@ SHOWN = {
 }
 
 
-def schedule(rounds: int) -> list[tuple[str, Arm]]:
+def arms_of(placement: str) -> tuple[Arm, ...]:
+    """The arms that are compared where the refiner is placed so."""
+    return POOL_ARMS if placement == Placement.POOL else ARMS
+
+
+def schedule(rounds: int, arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
     """The phase and the arm of each step, in order; the warm-up is left out."""
-    return [(phase, arm) for phase in PHASES for _ in range(rounds) for arm in ARMS]
+    return [(phase, arm) for phase in PHASES for _ in range(rounds) for arm in arms]
 
 
-def warm_up() -> list[tuple[str, Arm]]:
+def warm_up(arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
     """The steps before the first that counts: refined by either group of servers."""
-    return [("start", Arm("warm-up", speculates=fast)) for fast in (True, False)]
+    groups = sorted({arm.speculates for arm in arms}, reverse=True)
+    return [("start", Arm("warm-up", speculates=fast)) for fast in groups]
 
 
 class JudgesVerbatim:
@@ -131,6 +143,7 @@ class BenchWorker(agent_loop._RefiningWorker):
         self._arm = arm
         self.config.actor_rollout_ref.rollout.temperature = temperature
         self._judged, self._all_judged = 0, asyncio.Event()
+        self._late = LateRefinements() if arm.joins_late else None
         client = self._clients[arm.speculates]
         if not arm.trusts_verbatim:
             client = JudgesVerbatim(client)
@@ -140,14 +153,16 @@ class BenchWorker(agent_loop._RefiningWorker):
             self._plan.refiner.perfect_reward if arm.skips_perfect else None,
         )  # fmt: skip
 
-    async def _refine(self, output: Any, feedback: str, kwargs: dict[str, Any]) -> None:
+    async def _refine(
+        self, output: Any, score: Score, feedback: str, kwargs: dict[str, Any]
+    ) -> Refinement | None:
         self._judged += 1
         rollouts = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         if self._judged == rollouts:
             self._all_judged.set()
         if not self._arm.streams:
             await self._all_judged.wait()
-        await super()._refine(output, feedback, kwargs)
+        return await super()._refine(output, score, feedback, kwargs)
 
 
 class BenchManager(agent_loop.RefiningManager):
@@ -161,8 +176,13 @@ class BenchManager(agent_loop.RefiningManager):
 class BenchTrainer(SyncTrainer):
     """The trainer with a second, plainly decoding refiner, and the arm switched at each step."""
 
+    plain_refiner: RefinerServers | None = None
+
     def _setup(self) -> None:
         super()._setup()
+        self.arms = arms_of(self.plan.settings.refiner.placement)
+        if all(arm.speculates for arm in self.arms):
+            return
         replicas.SERVER_NAME_SUFFIX = "plain_refiner"
         self.plain_plan = replace(self.plan, decoding=Choice(Decoding.PLAIN, "the benchmark"))
         self.plain_refiner = RefinerServers(self.plain_plan)
@@ -170,7 +190,11 @@ class BenchTrainer(SyncTrainer):
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
-        phase, arm = (warm_up() + schedule(self.config.bench_rounds))[self.global_steps - 1]
+        steps = warm_up(self.arms) + schedule(self.config.bench_rounds, self.arms)
+        phase, arm = steps[self.global_steps - 1]
+        refiner = self.plan.settings.refiner.model_copy(update={"late_join": arm.joins_late})
+        settings = self.plan.settings.model_copy(update={"refiner": refiner})
+        self.plan = replace(self.plan, settings=settings)
         workers = self.agent_loop_manager.agent_loop_workers
         ray.get([worker.set_arm.remote(arm, PHASES[phase]) for worker in workers])
 
@@ -191,7 +215,8 @@ class BenchRunner(TaskRunnerV1.__ray_actor_class__):
         policy, trainer = self.trainer.get_llm_client(), self.trainer
         manager = self.agent_loop_manager
         manager.set_refiner(trainer.refiner.client(policy), trainer.plan.refining)
-        manager.set_refiner(trainer.plain_refiner.client(policy), trainer.plain_plan.refining)
+        if trainer.plain_refiner is not None:
+            manager.set_refiner(trainer.plain_refiner.client(policy), trainer.plain_plan.refining)
 
 
 def main() -> None:
@@ -202,59 +227,65 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = composed(Path(folder), options)
+        config, arms = composed(Path(folder), options)
         import recipe.online_refiner.runner
 
         recipe.online_refiner.runner.OnlineRefinerRunner = BenchRunner  # type: ignore[misc]
         train(config)
         lines = (Path(config.run.dir) / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["data"] for line in lines][len(warm_up()) :]
+    steps = [json.loads(line)["data"] for line in lines][len(warm_up(arms)) :]
     if options.json:
         options.json.write_text(json.dumps(steps))
     rollouts = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
-    report(schedule(options.rounds), steps, rollouts)
+    report(schedule(options.rounds, arms), steps, rollouts, arms)
 
 
-def composed(folder: Path, options: argparse.Namespace) -> DictConfig:
-    """The quickstart's configuration for this many steps."""
+def composed(folder: Path, options: argparse.Namespace) -> tuple[DictConfig, tuple[Arm, ...]]:
+    """The quickstart's configuration for this many steps, and its arms."""
     data = options.data.resolve()
     overrides = [
         *("hardware=cpu_debug", "experiment=quickstart_sane", f"run.dir={folder}"),
         *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
         f"actor_rollout_ref.model.path={ensure_checkpoint()}",
-        f"trainer.total_training_steps={len(warm_up() + schedule(options.rounds))}",
         *("trainer.save_freq=-1", "trainer.test_freq=-1", "trainer.val_before_train=false"),
         *("actor_rollout_ref.actor.optim.lr=0.0", f"+bench_rounds={options.rounds}"),
         *options.overrides,
     ]
     with initialize_config_dir(str(CONFIG), version_base=None):
-        return compose("online_refiner", overrides)
+        config = compose("online_refiner", overrides)
+    arms = arms_of(config.refiner.placement)
+    steps = warm_up(arms) + schedule(options.rounds, arms)
+    config.trainer.total_training_steps = len(steps)
+    return config, arms
 
 
 def report(
-    plan: Sequence[tuple[str, Arm]], steps: Sequence[dict[str, float]], rollouts: int
+    plan: Sequence[tuple[str, Arm]],
+    steps: Sequence[dict[str, float]],
+    rollouts: int,
+    arms: Sequence[Arm],
 ) -> None:
     """A table for each phase: medians over the rounds, ratios to the same round's first arm."""
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, seconds")
     for phase in PHASES:
-        of: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in ARMS}
+        of: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in arms}
         for (its_phase, arm), step in zip(plan, steps, strict=True):
             if its_phase == phase:
                 of[arm.name].append(step)
-        settled = share_settled(of[ARMS[1].name], rollouts)
+        settled = share_settled(of[arms[1].name], rollouts)
         print(f"\n{phase}: {settled:.0%} of rollouts perfect or verbatim")
         print(f"{'':30}{'step':>7}{'÷ none':>8}" + "".join(f"{name:>15}" for name in SHOWN))
         for name, seen in of.items():
             ratio = statistics.median(
                 step["timing_s/step"] / base["timing_s/step"]
-                for step, base in zip(seen, of[ARMS[0].name], strict=True)
+                for step, base in zip(seen, of[arms[0].name], strict=True)
             )
             parts = "".join(f"{median(seen, key):15.2f}" for key in SHOWN.values())
             print(f"{name:30}{median(seen, 'timing_s/step'):7.2f}{ratio:8.2f}{parts}")
 
 
 def median(steps: Sequence[dict[str, float]], key: str) -> float:
-    """The median of a metric over steps; 0 where it is absent."""
+    """The median of a metric over steps; 0 if it is absent."""
     return statistics.median(step.get(key, 0.0) for step in steps)
 
 

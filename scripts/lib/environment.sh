@@ -160,7 +160,7 @@ make_venv() {
     fi
 }
 
-# The environment's interpreter starts, and is the one asked for where one is.
+# The environment's interpreter starts, and is the one asked for if one is.
 venv_fits() {
     is_supported "$VENV_PYTHON" &&
         [[ -z "${ONLINE_REFINER_PYTHON:-}" || "$("$ONLINE_REFINER_PYTHON" -VV)" == "$("$VENV_PYTHON" -VV)" ]]

@@ -11,6 +11,7 @@ from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.method.constraint import Step
 from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.refine.counts import counted
 
 
 class Letters:
@@ -21,9 +22,20 @@ class Letters:
 
 
 def refinement(
-    token_ids: Sequence[int], copied: Sequence[int], *, reward: float = -0.3, refined: float = 1.0
+    token_ids: Sequence[int],
+    copied: Sequence[int],
+    *,
+    reward: float = -0.3,
+    refined: float = 1.0,
+    sources: Sequence[tuple[int, int]] | None = None,
 ) -> Refinement:
-    """A refinement that the filter `better` has judged."""
+    """A refinement that the filter `better` has judged; each token replaces the one at its index.
+
+    Args:
+        sources: what the tokens copy or replace, if it is something else.
+    """
+    if sources is None:
+        sources = [(index, index + 1) for index in range(len(token_ids))]
     return Refinement(
         outcome="refined",
         reward=reward,
@@ -34,7 +46,7 @@ def refinement(
         token_ids=tuple(token_ids),
         copied=tuple(copied),
         divergence=list(copied).index(0) if 0 in copied else len(copied),
-        sources=tuple((index, index + 1) for index in range(len(token_ids))),
+        sources=tuple(sources),
     )
 
 
@@ -75,5 +87,6 @@ def step_of(
         "trains_actor": True,
         "chat": Letters(),
         "max_response_tokens": 64,
+        "improvement_ratio": counted(rollouts).improvement_ratio,
     }
     return Step(rollouts=rollouts, accepted=accepted, **fields | others)

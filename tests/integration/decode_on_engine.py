@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+import torch
 import verl  # noqa: F401  loads the CPU platform and its shims
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl.workers.rollout.vllm_rollout.utils import extract_prompt_logprobs
 
 from recipe.cpu.micro_apps import problems
 from recipe.cpu.micro_corrupt import corrupt, fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model_examples import policy_messages, prompt_ids
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling, TokenScore
 from refiner_worker.blocks import plan_blocks
 from refiner_worker.chat import Chat
 from refiner_worker.client import RefineLimits, RefinerClient, RefineTask
@@ -33,6 +34,7 @@ from refiner_worker.reading import AnswerReader
 
 MAX_TOKENS = 64
 BLOCKWISE, BLOCK_TOKENS = 24, 12
+SCORED, LISTED = 24, 5
 Case = tuple[list[int], list[int]]
 """The refiner's prompt, and the rollout with its end token."""
 
@@ -44,6 +46,13 @@ async def main(checkpoint: str, refinements: int, samples: int) -> None:
         client = Engine(engine, 0.0, sampling_extra("vllm"))
         copied = await asyncio.gather(*(client.plain(prompt, MAX_TOKENS) for prompt, _ in cases))
         copy_passes = engine.forward_passes
+        written = list(zip((prompt for prompt, _ in cases), copied, strict=True))[:SCORED]
+        scores = await asyncio.gather(
+            *(
+                client.score((*prompt, *one.token_ids), len(one.token_ids), LISTED)
+                for prompt, one in written
+            )
+        )
     async with start(checkpoint, Decoding.PLAIN) as engine:
         greedy = await decode(engine, 0.0, cases, tokenizer.eos_token_id)
         sampled = await decode(engine, 1.0, cases[1:2] * samples, tokenizer.eos_token_id)
@@ -59,6 +68,7 @@ async def main(checkpoint: str, refinements: int, samples: int) -> None:
         "verbatim": sum(o == tuple(draft) for (_, draft), o in zip(cases, outputs, strict=True)),
         "copy_unequal": sum(c.token_ids != o for c, o in zip(copied, outputs, strict=True)),
         "copy_passes": copy_passes,
+        "score_errors": score_errors(checkpoint, written, scores),
         "gaps_nats": gaps,
         "plain_tokens": sum(plain.generated_tokens for plain, _ in greedy),
         "verify_tokens": sum(verified.generated_tokens for _, verified in greedy),
@@ -104,7 +114,7 @@ async def decode(
     engine: LocalVllm, temperature: float, cases: Sequence[Case], end_id: int
 ) -> list[tuple[Decoded, Decoded]]:
     """Each case decoded plainly and by verify-then-resume."""
-    how = VerifySettings(Law(temperature), MAX_TOKENS, frozenset({end_id}))
+    how = VerifySettings(Sampling(temperature), MAX_TOKENS, frozenset({end_id}))
     client = Engine(engine, temperature, sampling_extra("vllm"))
     plain = await asyncio.gather(*(client.plain(prompt, MAX_TOKENS) for prompt, _ in cases))
     verified = await asyncio.gather(*(client.verify(prompt, draft, how) for prompt, draft in cases))
@@ -124,6 +134,27 @@ async def gap_at_divergence(
     )
     best, second = output.extra_fields["prompt_logprobs"][-2]
     return best - second
+
+
+def score_errors(
+    checkpoint: str,
+    written: Sequence[tuple[list[int], Decoded]],
+    scores: Sequence[Sequence[TokenScore]],
+) -> list[float]:
+    """How far (nats) each scored state's listed tokens are from the model's likeliest."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    errors = []
+    for (prompt, one), states in zip(written, scores, strict=True):
+        ids = torch.tensor([[*prompt, *one.token_ids]])
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        log_probs = torch.log_softmax(logits, dim=-1)
+        for expected, score in zip(log_probs, states, strict=True):
+            told = torch.tensor(score.log_probs)
+            theirs = expected[list(score.token_ids)]
+            best = expected.topk(LISTED).values
+            errors.append(max((told - theirs).abs().max().item(), (told - best).abs().max().item()))
+    return errors
 
 
 async def refine_by_blocks(engine: LocalVllm, tokenizer: Any, count: int) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from verl.workers.engine_workers import TrainingWorker
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.target_logits import target_sums
 
 VOCABULARY = 16
 POLICY_ROWS, EXTRA_ROWS = 8, 4
@@ -97,10 +98,15 @@ CASES = {
     "per_token": Case(micro_batch=3, per_token=True),
 }
 PLAIN = "plain"
-LABELS = {
-    f"labels_{layout}_{split}" for layout in ("thd", "bshd") for split in ("tensor", "context")
+HOOKS = {"labels": label_margins, "targets": target_sums}
+LAYOUTS = {
+    f"{what}_{layout}_{split}"
+    for what in HOOKS
+    for layout in ("thd", "bshd")
+    for split in ("tensor", "context")
 }
-"""Labels under Megatron's layouts, split over two ranks: by the vocabulary, or by the context."""
+"""Labels and targets under Megatron's layouts, split over two ranks: by the vocabulary, or by the
+context."""
 
 
 class Engine(transformer_impl.MegatronEngineWithLMHead):
@@ -286,8 +292,10 @@ def plain_step() -> tuple[torch.Tensor, dict[str, Any]]:
     return (table - LEARNING_RATE * gradient).detach(), seen
 
 
-def labelled(layout: str, split: str, rank: int, ranks: int) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Margins of labels from this rank's share of the logits; and of a packed pass, in its layout.
+def hooked(
+    what: str, layout: str, split: str, rank: int, ranks: int
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """What is read off this rank's share of the logits; and off a packed pass, in its layout.
 
     verl's own functions lay out and pad the rows, told of parallelism by a stand-in.
     """
@@ -301,19 +309,35 @@ def labelled(layout: str, split: str, rank: int, ranks: int) -> tuple[torch.Tens
     )
     lay = util.preprocess_thd_engine if layout == "thd" else util.preprocess_bshd_engine
     batch = batch_of(rows_of(1)[:POLICY_ROWS])
-    ids, answers = batch["input_ids"], batch["responses"]
-    labels = (answers.values() * 5 + 3) % VOCABULARY
-    labels[::3] = -1
-    batch["refine_label"] = torch.nested.nested_tensor_from_jagged(labels, answers.offsets())
+    ids, hook = batch["input_ids"], HOOKS[what]
+    ask(batch)
     table = initial_table()
-    (whole,) = label_margins(table[ids.values()][None], batch, "fsdp2", "thd").values()
-    expected = lay(torch.nested.nested_tensor_from_jagged(whole[0], ids.offsets()))[0]
+    whole = hook(table[ids.values()][None], batch, "fsdp2", "thd")
+    expected = [
+        lay(torch.nested.nested_tensor_from_jagged(one[0], ids.offsets()))[0]
+        for one in whole.values()
+    ]
     part = VOCABULARY // sizes["tensor"]
     first = part * rank if split == "tensor" else 0
     set_tensor_parallel(rank if split == "tensor" else 0, sizes["tensor"])
     share = table[lay(ids)[0]][..., first : first + part]
-    (margins,) = label_margins(share, batch, "megatron", layout).values()
-    return margins, {"expected": expected, "asked": int(expected.count_nonzero())}
+    found = hook(share, batch, "megatron", layout)
+    seen = {"expected": torch.stack(expected), "asked": int(expected[0].count_nonzero())}
+    return torch.stack(list(found.values())), seen
+
+
+def ask(batch: TensorDict) -> None:
+    """Labels on two of three steps of each row, and three tokens a step as its targets."""
+    answers = batch["responses"]
+    labels = (answers.values() * 5 + 3) % VOCABULARY
+    labels[::3] = -1
+    batch["refine_label"] = torch.nested.nested_tensor_from_jagged(labels, answers.offsets())
+    own = answers.values()
+    ids = torch.stack([(own + shift) % VOCABULARY for shift in (0, 1, 5)], dim=1).flatten()
+    offsets = answers.offsets() * 3
+    batch["refine_target_ids"] = torch.nested.nested_tensor_from_jagged(ids, offsets)
+    log_q = torch.tensor([0.5, 0.25, 0.125]).log().repeat(len(own))
+    batch["refine_target_log_probs"] = torch.nested.nested_tensor_from_jagged(log_q, offsets)
 
 
 def set_tensor_parallel(rank: int, ranks: int) -> None:
@@ -328,14 +352,19 @@ def set_tensor_parallel(rank: int, ranks: int) -> None:
     core.reduce_from_tensor_model_parallel_region = reduced
     state: Any = importlib.import_module("megatron.core.parallel_state")
     state.get_tensor_model_parallel_rank = lambda: rank
+    alone = [
+        torch.distributed.new_group([one]) for one in range(torch.distributed.get_world_size())
+    ]
+    group = torch.distributed.group.WORLD if ranks > 1 else alone[torch.distributed.get_rank()]
+    state.get_tensor_model_parallel_group = lambda: group
 
 
 def outcome(name: str, rank: int, ranks: int) -> tuple[torch.Tensor, dict[str, Any]]:
     if name == PLAIN:
         return plain_step()
-    if name in LABELS:
-        _, layout, split = name.split("_")
-        return labelled(layout, split, rank, ranks)
+    if name in LAYOUTS:
+        what, layout, split = name.split("_")
+        return hooked(what, layout, split, rank, ranks)
     return run(CASES[name], rank, ranks)
 
 

@@ -1,4 +1,4 @@
-"""Each shim against the stock code it mends: the failure without it, and the cure.
+"""Each shim against the stock code it patches: the failure without it, and the cure.
 
 Whatever touches the state of a process, or needs its own environment, runs in a process of its
 own. None of this starts Ray or a server.
@@ -46,8 +46,8 @@ def run_python(code: str, **variables: str) -> str:
 
 def test_every_shim_says_what_it_mends_and_gives_the_symptom() -> None:
     for shim in SHIMS:
-        assert shim.mends
-        assert "Symptom:" in (shim.mend.__doc__ or ""), shim.mend.__name__
+        assert shim.fixes
+        assert "Symptom:" in (shim.patch.__doc__ or ""), shim.patch.__name__
 
 
 # answer_for_vllm
@@ -115,7 +115,7 @@ except ValueError as error:
     print("stock backend:", "cpu:gloo,cpu:gloo" in str(error))
 accept_duplicate_backend(dist)
 init()
-print("mended backend:", dist.get_backend())
+print("patched backend:", dist.get_backend())
 
 mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
 def forward(policy):
@@ -128,7 +128,7 @@ except RuntimeError as error:
     print("stock offload:", "accelerator" in str(error))
 utils = types.SimpleNamespace(CPUOffloadPolicy=fsdp.CPUOffloadPolicy)
 offload_without_pinning(utils)
-print("mended offload:", forward(utils.CPUOffloadPolicy))
+print("patched offload:", forward(utils.CPUOffloadPolicy))
 """
 
 
@@ -137,9 +137,9 @@ def test_torch_refuses_the_doubled_backend_and_pinned_memory_and_the_shims_do_no
         pytest.skip("the machine has an accelerator, where pinning works")
     assert run_python(PROCESS_GROUP_AND_OFFLOAD).splitlines() == [
         "stock backend: True",
-        "mended backend: cpu:gloo",
+        "patched backend: cpu:gloo",
         "stock offload: True",
-        "mended offload: (1, 2)",
+        "patched offload: (1, 2)",
     ]
 
 
@@ -187,9 +187,9 @@ for install in (lambda: None, shims.install):
 @needs_stack
 @pytest.mark.vllm_kernels
 def test_vllm_loses_weights_and_temperatures_and_adapts_base_rows_and_the_shims_do_not() -> None:
-    stock, mended = run_python(VLLM_KERNELS).splitlines()[-2:]
+    stock, patched = run_python(VLLM_KERNELS).splitlines()[-2:]
     assert stock == "((0,), False) [-7.0, -7.0, -7.0, -7.0] [[60.0, 60.0], [60.0, 60.0]]"
-    assert mended == "((64, 64), True) [0.5, 1.0, 1.0, 1.0] [[60.0, 0.0], [60.0, 0.0]]"
+    assert patched == "((64, 64), True) [0.5, 1.0, 1.0, 1.0] [[60.0, 0.0], [60.0, 0.0]]"
 
 
 def test_a_linear_layer_multiplies_with_the_weight_that_it_has_now() -> None:
@@ -280,13 +280,13 @@ except RuntimeError as error:
     print("stock:", "FlashAttention2" in str(error.__cause__))
 load_critic_with_sdpa(utils)
 critic = utils.load_valuehead_model(path, "float32", config, False)
-print("mended:", critic.config._attn_implementation, critic.score.out_features)
+print("patched:", critic.config._attn_implementation, critic.score.out_features)
 """
 
 
 def test_verl_wants_flash_attention_for_a_critic_and_the_shim_does_not() -> None:
     lines = run_python(CRITIC, VERL_USE_EXTERNAL_MODULES="").splitlines()
-    assert lines == ["stock: True", "mended: sdpa 1"]
+    assert lines == ["stock: True", "patched: sdpa 1"]
 
 
 # name_weight_socket_by_cluster

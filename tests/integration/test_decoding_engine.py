@@ -57,6 +57,13 @@ def test_our_proposer_changes_no_output_and_saves_passes(decoded: dict[str, Any]
     assert 0 < decoded["copy_passes"] < decoded["plain_tokens"] / 2
 
 
+def test_an_engine_that_speculates_tells_the_likeliest_tokens_of_the_model(
+    decoded: dict[str, Any],
+) -> None:
+    assert len(decoded["score_errors"]) > 24 * 10
+    assert max(decoded["score_errors"]) < 1e-3
+
+
 def test_answers_are_refined_block_after_block(decoded: dict[str, Any]) -> None:
     """The model was never taught to; what counts is that each block is asked for, and once."""
     finished = [one for one in decoded["by_blocks"] if one["outcome"] in ("refined", "verbatim")]

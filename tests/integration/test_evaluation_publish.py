@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipe.cpu import environment
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.evaluation.chat_options import chat_options
 from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.evaluate import Plan, evaluate
 from recipe.evaluation.folder import Folder
@@ -84,10 +85,12 @@ def test_a_checkpoint_is_merged_and_described(
     run = tmp_path / "run"
     weights = write_checkpoint(run / "checkpoints" / "global_step_4")
     (run / "run.json").write_text(json.dumps({"kind": "dynamic", "seed": 5, "total_steps": 8}))
+    config = run / "config.yaml"
+    config.write_text("data: {apply_chat_template_kwargs: {thinks: false}}\n")
     out = tmp_path / "tuned"
     checkpoint = run / "checkpoints" / "global_step_4"
-    lacking = publish(checkpoint, out, {})
-    assert [line.split(":")[0] for line in lacking] == [str(run / "config.yaml"), "licence"]
+    assert [line.split(":")[0] for line in publish(checkpoint, out, {})] == ["licence"]
+    assert chat_options(str(out), []) == {"thinks": False}
     merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).state_dict()
     assert merged.keys() == weights.keys()
     for name, tensor in weights.items():  # the merger writes bfloat16
@@ -95,6 +98,11 @@ def test_a_checkpoint_is_merged_and_described(
     assert AutoTokenizer.from_pretrained(out).chat_template
     card = (out / "README.md").read_text()
     assert card.startswith("---\n") and "4 of 8" in card and "# tuned" in card
+    assert "thinks=false, as in training" in card
+    config.unlink()
+    lacking = publish(checkpoint, out, {})
+    assert [line.split(":")[0] for line in lacking] == [str(config), "licence"]
+    assert chat_options(str(out), []) == {"thinks": False}
     modes = {path.name: path.stat().st_mode & 0o777 for path in out.iterdir() if path.is_file()}
     (tmp_path / "plain").touch()
     assert set(modes.values()) == {(tmp_path / "plain").stat().st_mode & 0o777}

@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from steps import rollout, step_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.pretrained_model import TURN_END, TURN_START, ensure_smollm2
-from recipe.online_refiner.method.chord import demonstration_rows
-from recipe.online_refiner.method.constraint import Step
-from recipe.online_refiner.records import Rollout
+from recipe.online_refiner.method.chord import demonstrations
 from recipe.online_refiner.servers.refiner_engine import end_ids
 from refiner_worker.chat import Chat
 from refiner_worker.prompts import load_template, render
@@ -85,20 +84,9 @@ class TestTheConvertedFolder:
             assert model(ids, labels=labels).loss.item() < 1.5
 
     def test_demonstrations_end_as_the_models_turns_end(self, chat: Chat) -> None:
-        rollout = Rollout("k", "u", "p", (1,), (3,), (1,), 0.0, True, "print(1)\n", None)
-        step = Step(
-            number=1,
-            total_steps=1,
-            rollouts=[rollout],
-            accepted=[],
-            mini_batches=1,
-            rollouts_a_mini_batch=1,
-            trains_actor=True,
-            chat=chat,
-            max_response_tokens=64,
-        )
-        (learnt,) = demonstration_rows(step, share=0.5)
-        assert chat.tokenizer.decode(learnt.response_ids) == f"```python\nprint(1)\n```{TURN_END}"
+        step = step_of([rollout("a_0", (3,), reference="print(1)\n")], chat=chat)
+        ((_, learnt),) = demonstrations(step)
+        assert chat.tokenizer.decode(learnt) == f"```python\nprint(1)\n```{TURN_END}"
 
 
 class TestATrainingStep:

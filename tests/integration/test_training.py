@@ -1,4 +1,4 @@
-"""One training on the real stack (verl, Ray, FSDP2, vLLM, judge, refiner), hurt in three ways.
+"""One training on the real stack (verl, Ray, FSDP2, vLLM, judge, refiner) with three faults.
 
 The refiner has two servers in a pool of its own. In the second step one of them hangs; then the
 whole training is killed, and resumed with the penalty in the advantages instead of the loss; then
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torchdata.stateful_dataloader.sampler import RandomSampler
 
 from recipe.cpu.micro_apps import prepare_micro_apps
@@ -57,7 +58,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, module_training: Callable[...
         *(f"run.seed={SEED}", f"trainer.total_training_steps={STEPS}"),
         *("algorithm=dapo", "algorithm.filter_groups.enable=false"),
         *("constraint.inject=sft", "constraint.lambda=1.0", "constraint.lambda_end=0.025"),
-        "constraint.schedule=linear",
+        *("constraint.schedule=linear", "monitor.self_fed_ce=true"),
         *("refiner.placement=pool", "refiner.pool.n_gpus_per_node=2"),
         *("refiner.watch_every_s=0.5", f"refiner.deadline_s={DEADLINE_S}"),
     )
@@ -153,6 +154,43 @@ def test_the_cross_entropy_is_logged_by_token_and_its_means_by_step(seen: Seen) 
         values = [value for value, copied in tokens if copied == kind]
         mean = metrics[1][f"constraint/ce_{name}_mean"]
         assert mean == pytest.approx(sum(values) / len(values)), f"of {name} tokens"
+
+
+def test_every_rollout_is_logged_once_with_its_numbers_per_token(seen: Seen) -> None:
+    rollouts = int(OmegaConf.load(seen.run.folder / "config.yaml").actor_rollout_ref.rollout.n)
+    episodes, others = (seen.run.records(f"{name}.jsonl") for name in ("episodes", "rollouts"))
+    counts = Counter(one["step"] for one in [*episodes, *others])
+    assert {counts[step] for step in seen.metrics} == {BATCH * rollouts}
+    assert {"skipped_perfect"} < {one["outcome"] for one in others}, "a perfect one, and a failure"
+    for one in [*episodes, *others]:
+        tokens = len(one["answer_tokens"])
+        assert len(one["entropy"]) == tokens and min(one["entropy"]) >= 0
+        advantage = one["advantage"]
+        assert isinstance(advantage, float) or len(advantage) == tokens
+    of_step = [one for one in [*episodes, *others] if one["step"] == 1]
+    # DAPO's rewards differ from the judge's, but a group's advantages add up to nothing.
+    groups = defaultdict(list)
+    for one in of_step:
+        groups[one["uid"]].append(one["advantage"])
+    assert all(sum(values) == pytest.approx(0, abs=1e-3) for values in groups.values())
+    assert seen.metrics[1]["timing_s/episode_log"] > 0
+
+
+def test_both_readings_agree_up_to_the_first_edit(seen: Seen) -> None:
+    """One mini-batch a step, so that the loss and the pass before it see the same weights."""
+    compared = 0
+    for one in seen.run.records("episodes.jsonl"):
+        if one["step"] > 1 or not one["accepted"]:
+            continue
+        same = [a == b for a, b in zip(one["answer_tokens"], one["refined_tokens"], strict=False)]
+        until = same.index(False) if False in same else len(same)
+        # The token at the first difference is still asked for in a state that both share.
+        readings = zip(one["ce"], one["cross_entropy_self_fed"], strict=True)
+        for teacher_forced, self_fed in [*readings][: until + 1]:
+            if self_fed is not None:
+                assert self_fed == pytest.approx(teacher_forced, abs=2e-3)
+                compared += 1
+    assert compared > 20
 
 
 def test_a_server_that_hangs_costs_its_samples_and_not_the_step(seen: Seen) -> None:

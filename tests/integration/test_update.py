@@ -30,21 +30,27 @@ LIMIT_S = 240.0
 TOLERANCE = 1e-4
 ON_ONE_RANK = (
     *("start", "plain_sft", "plain_chord", "sft_alone", "chord_alone"),
-    *("verl", "weightless", "verl_by_tokens", "weightless_by_tokens"),
+    *("verl", "weightless", "verl_by_tokens", "weightless_by_tokens", "unconstrained"),
     *("mixed", "one_micro_batch", "three_a_micro_batch", "one_a_micro_batch", "packed"),
     *("sequence_mean", "chord", "two_mini_batches", "two_mini_batches_one_a_micro_batch"),
-    "two_mini_batches_as_on_two_ranks",
+    *("two_mini_batches_as_on_two_ranks", "demonstrations"),
     *("plain_self_fed", "self_fed", "self_fed_one_a_micro_batch", "self_fed_packed"),
     *("self_fed_weightless", "self_fed_alone"),
+    *("plain_distilled", "distilled", "distilled_one_a_micro_batch", "distilled_packed"),
+    *("distilled_weightless", "distilled_alone"),
     *("measured", "measured_packed", "measured_one_a_micro_batch", "unmeasured"),
 )
 ON_TWO_RANKS = (
     *("mixed", "one_a_micro_batch", "sequence_mean", "chord", "two_mini_batches"),
-    *("self_fed", "self_fed_packed", "sliced"),
+    *("self_fed", "self_fed_packed", "distilled", "distilled_packed", "sliced"),
+    "demonstrations_on_two_ranks",
 )
 
-MEGATRON_LABELS = tuple(
-    f"labels_{layout}_{split}" for layout in ("thd", "bshd") for split in ("tensor", "context")
+MEGATRON_LAYOUTS = tuple(
+    f"{what}_{layout}_{split}"
+    for what in ("labels", "targets")
+    for layout in ("thd", "bshd")
+    for split in ("tensor", "context")
 )
 MEGATRON_CUTS = ("all_a_micro_batch", "three_a_micro_batch", "by_tokens", "per_token")
 
@@ -95,7 +101,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcomes, Outcomes]:
 @pytest.fixture(scope="module")
 def megatron(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     out = tmp_path_factory.mktemp("megatron") / "two.pt"
-    with started(MEGATRON, out, 2, ["plain", *MEGATRON_CUTS, *MEGATRON_LABELS]) as process:
+    with started(MEGATRON, out, 2, ["plain", *MEGATRON_CUTS, *MEGATRON_LAYOUTS]) as process:
         return outcomes(process, out)
 
 
@@ -150,7 +156,10 @@ def test_the_rows_do_move_the_parameters(one_rank: Outcomes) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    ["mixed", "one_a_micro_batch", "sequence_mean", "chord", "self_fed", "self_fed_packed"],
+    [
+        *("mixed", "one_a_micro_batch", "sequence_mean", "chord", "self_fed", "self_fed_packed"),
+        *("distilled", "distilled_packed"),
+    ],
 )
 def test_two_ranks_make_the_step_of_one(one_rank: Outcomes, two_ranks: Outcomes, case: str) -> None:
     assert_same_step(one_rank, two_ranks[case][0], one_rank[case][0])
@@ -165,13 +174,63 @@ def test_two_ranks_make_the_steps_of_one_that_sees_the_same_rows_in_each_mini_ba
     assert got["sft_loss"] == pytest.approx(expected[1]["sft_loss"], rel=1e-5)
 
 
+def test_chords_mix_holds_in_each_mini_batch_on_any_number_of_ranks(
+    one_rank: Outcomes, two_ranks: Outcomes
+) -> None:
+    """Three demonstrations: the first and the third in the first mini-batch, the second alone."""
+    one, two = one_rank["demonstrations"], two_ranks["demonstrations_on_two_ranks"]
+    plain = [torch.tensor(values).mean() for values in one_rank["plain_sft"][1]["refine_ce"]]
+    # At the weights of the start; the second mini-batch sees them after one step.
+    first, second = one[1]["sft_loss"]
+    assert first == pytest.approx(0.75 * (plain[0] + plain[2]).item() / 2, rel=1e-4)
+    seen = {number: torch.tensor(values).mean().item() for number, values in one[1]["refine_ce"]}
+    assert second == pytest.approx(0.75 * seen[2], rel=1e-4)
+    assert two[1]["sft_loss"] == pytest.approx(one[1]["sft_loss"], rel=1e-4)
+    assert_same_step(one_rank, two[0], one[0])
+
+
+def test_arms_without_a_constraint_make_verls_step(one_rank: Outcomes) -> None:
+    ours, verls = one_rank["unconstrained"], one_rank["verl_by_tokens"]
+    assert torch.equal(ours[0], verls[0])
+    assert ours[1]["loss"] == verls[1]["loss"]
+
+
+@pytest.mark.parametrize("name", ["actor/pg_clipfrac", "actor/ppo_kl"])
+@pytest.mark.parametrize(
+    ("ranks", "case"),
+    [
+        ("one_rank", "mixed"),
+        ("one_rank", "three_a_micro_batch"),
+        ("one_rank", "one_a_micro_batch"),
+        ("one_rank", "self_fed"),
+        ("two_ranks", "mixed"),
+        ("two_ranks", "one_a_micro_batch"),
+    ],
+)
+def test_policy_metrics_compare_between_arms(
+    request: pytest.FixtureRequest, one_rank: Outcomes, ranks: str, case: str, name: str
+) -> None:
+    """Of the first mini-batch, which sees the same policy, whatever rows are beside its own."""
+    (expected,) = one_rank["unconstrained"][1][name]
+    assert expected != 0
+    assert request.getfixturevalue(ranks)[case][1][name] == [pytest.approx(expected, rel=1e-3)]
+
+
 @pytest.mark.parametrize("case", ["self_fed_one_a_micro_batch", "self_fed_packed"])
 def test_nor_does_it_with_labels_on_the_policys_rows(one_rank: Outcomes, case: str) -> None:
     assert_same_step(one_rank, one_rank[case][0], one_rank["self_fed"][0])
 
 
-def test_labels_without_weight_leave_the_parameters_bit_identical(one_rank: Outcomes) -> None:
-    without, beside = one_rank["verl"], one_rank["self_fed_weightless"]
+@pytest.mark.parametrize("case", ["distilled_one_a_micro_batch", "distilled_packed"])
+def test_nor_does_it_with_targets_on_the_added_rows(one_rank: Outcomes, case: str) -> None:
+    assert_same_step(one_rank, one_rank[case][0], one_rank["distilled"][0])
+
+
+@pytest.mark.parametrize("case", ["self_fed_weightless", "distilled_weightless"])
+def test_labels_and_targets_without_weight_leave_the_parameters_bit_identical(
+    one_rank: Outcomes, case: str
+) -> None:
+    without, beside = one_rank["verl"], one_rank[case]
     assert torch.equal(beside[0], without[0])
     assert beside[1]["loss"] == without[1]["loss"]
     assert beside[1]["grad_norm"] == without[1]["grad_norm"]
@@ -209,6 +268,7 @@ def test_a_pass_sliced_by_ulysses_measures_what_a_whole_one_does(two_ranks: Outc
         ("sft_alone", "plain_sft"),
         ("chord_alone", "plain_chord"),
         ("self_fed_alone", "plain_self_fed"),
+        ("distilled_alone", "plain_distilled"),
     ],
 )
 def test_without_advantages_the_step_is_a_plain_sft_step(
@@ -229,6 +289,18 @@ def test_each_rows_cross_entropy_is_reported_once(
     assert_reports(seen, dict(enumerate(plain, start=1)))
 
 
+@pytest.mark.parametrize("ranks", ["one_rank", "two_ranks"])
+def test_each_rows_divergence_is_reported_once_and_of_none_without_targets(
+    request: pytest.FixtureRequest, one_rank: Outcomes, ranks: str
+) -> None:
+    seen = request.getfixturevalue(ranks)["distilled"][1]
+    plain = one_rank["plain_distilled"][1]["refine_kl"]
+    assert_reports(seen["refine_kl"], dict(enumerate(plain, start=1)))
+    assert_reports(
+        seen["refine_ce"], dict(enumerate(one_rank["plain_sft"][1]["refine_ce"], start=1))
+    )
+
+
 def assert_reports(seen: list[tuple[int, list[float]]], plain: dict[int, list[float]]) -> None:
     assert sorted(number for number, _ in seen) == sorted(plain)
     for number, values in seen:
@@ -247,8 +319,10 @@ def test_verls_megatron_engine_makes_the_plain_step_and_reports_each_row_once(
     assert_reports(metrics["refine_ce"], dict(plain["refine_ce"]))
 
 
-@pytest.mark.parametrize("case", MEGATRON_LABELS)
-def test_labels_fit_megatrons_layout_of_the_logits(megatron: Outcomes, case: str) -> None:
-    margins, seen = megatron[case]
+@pytest.mark.parametrize("case", MEGATRON_LAYOUTS)
+def test_labels_and_targets_fit_megatrons_layout_of_the_logits(
+    megatron: Outcomes, case: str
+) -> None:
+    found, seen = megatron[case]
     assert seen["asked"] > 5
-    assert torch.allclose(margins, seen["expected"], atol=1e-6)
+    assert torch.allclose(found, seen["expected"], atol=1e-6)

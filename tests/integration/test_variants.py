@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,6 +34,8 @@ pytestmark = pytest.mark.timeout(1200)
 Metrics = dict[int, dict[str, Any]]
 Make = Callable[..., Any]
 
+DROPPED = ("evicted_samples", "discarded_surplus_samples")
+"""Groups that verl's dynamic sampling throws away: without a signal, and beyond the batch."""
 TWO_STEPS = ("trainer.save_freq=-1", "trainer.total_training_steps=2")
 
 
@@ -95,6 +99,8 @@ class TestPpoOnDialogues:
             *("actor_rollout_ref.actor.ppo_mini_batch_size=16", "trainer.logger=[console]"),
             f"reward.reward_model.model_path={ensure_reward_model()}",
             *("refiner.source=ema", "refiner.ema.every_steps=1", "refiner.ema.decay=0.5"),
+            # Joined late: reference and values are computed first, then labels are waited for.
+            "refiner.placement=pool",
             "trainer.save_freq=1",
         )
 
@@ -103,7 +109,6 @@ class TestPpoOnDialogues:
         check_steps(metrics)
         for data in metrics.values():
             assert math.isfinite(data["critic/vf_loss"])
-            assert data["critic/rewards/mean"] == data["critic/score/mean"]
             assert data["constraint/improvement_ratio"] > 0.05
             assert data["constraint/penalty_mean"] > 0
             assert data["critic/returns/max"] <= data["critic/score/max"] + 1e-4
@@ -162,15 +167,29 @@ def check_self_fed(run: Any, asked: Callable[[int, int], Sequence[int]]) -> None
     assert sum(values) > 1
 
 
+PLAIN_REWARD = """from reward.apps import compute_score as judged
+
+async def compute_score(**given):
+    return (await judged(**given))["score"]
+"""
+
+
 class TestDapoWithDynamicSampling:
-    """The paper's penalty for DAPO, self-fed and cumulated, on groups that its sampling keeps."""
+    """The paper's penalty for DAPO, self-fed and cumulated, on groups that its sampling keeps.
+
+    The reward function returns a plain number, and every token of a response costs of the reward.
+    """
 
     @pytest.fixture(scope="class")
     @classmethod
-    def run(cls, module_training: Make, problems: tuple[Path, Path]) -> Any:
+    def run(cls, module_training: Make, problems: tuple[Path, Path], tmp_path_factory: Any) -> Any:
+        function = tmp_path_factory.mktemp("reward") / "plain.py"
+        function.write_text(PLAIN_REWARD)
         return trained(
             module_training,
             *given(*problems),
+            f"reward.custom_reward_function.path={function}",
+            "reward.reward_kwargs.overlong_buffer_cfg.len=${data.max_response_length}",
             *("algorithm=dapo", "constraint.inject=advantage", "constraint.lambda=0.01"),
             # Of two rollouts every second pair has equal rewards.
             *("constraint.keep_refined_groups=false", "actor_rollout_ref.rollout.n=2"),
@@ -186,6 +205,42 @@ class TestDapoWithDynamicSampling:
         for data in metrics.values():
             assert data["monitor/group_reward_std"] > 0
             assert data["constraint/kept_by_refinement_total"] == 0
+
+    def test_scores_are_compared_before_the_length_penalty(self, run: Any) -> None:
+        """Each is one of the judge's tiers, and none of the rewards that are trained on is."""
+        shares = [-0.3 + 1.3 * passed / total for total in range(1, 13) for passed in range(total)]
+        tiers = [-1.0, -0.6, *shares, 1.0]
+        episodes = run.records("episodes.jsonl")
+        told = {one[name] for one in episodes for name in ("reward", "refined_reward")} - {None}
+        assert len(told) > 1
+        assert all(any(score == pytest.approx(tier) for tier in tiers) for score in told)
+        assert max(told) == 1.0
+        assert all(data["critic/score/max"] < 0.99 for data in run.metrics().values())
+
+    def test_what_was_refined_is_counted_whether_its_group_is_trained_on_or_not(
+        self, run: Any
+    ) -> None:
+        trained_on = Counter(one["step"] for one in run.records("episodes.jsonl"))
+        beyond = 0.0
+        for step, data in run.metrics().items():
+            groups = sum(data.get(f"training/filter_groups/{name}", 0) for name in DROPPED)
+            config = OmegaConf.load(run.folder / "config.yaml")
+            groups += config.data.train_batch_size
+            # All groups have two rollouts; verl counts those that it dropped.
+            assert data["refiner/rollouts_total"] == 2 * groups
+            outcomes = ("skipped_perfect", "verbatim", "refined", "failed")
+            assert data["refiner/rollouts_total"] == sum(
+                data[f"refiner/{name}_total"] for name in outcomes
+            )
+            # Whatever asked the refiner and is trained on leaves an episode.
+            asked = data["refiner/rollouts_total"] - data["refiner/skipped_perfect_total"]
+            assert asked >= trained_on[step]
+            beyond += asked - trained_on[step]
+            assert data["refiner/engine_calls_total"] >= asked - data["refiner/failed_total"]
+            improved = data["constraint/improvement_ratio"] * data["refiner/rollouts_total"]
+            assert improved == pytest.approx(round(improved), abs=1e-6)
+            assert improved >= data["constraint/kept_total"] > 0
+        assert beyond > 0, "no dropped group was refined"
 
     def test_the_advantages_lose_what_is_still_to_come_of_the_penalty(self, run: Any) -> None:
         """A return-to-go is largest on the first step, and at most the whole of a refinement."""
@@ -250,6 +305,48 @@ class TestSelfFedSupervision:
             silent = [index for index, (copied, asked) in flags if copied and not asked]
             assert all(index and not one["copied"][index - 1] for index in silent)
             assert 0 < sum(one["ce_asked"]) <= len(one["answer_tokens"])
+
+
+class TestLateJoin:
+    """One step with and without it, on greedy rollouts, which are the same in both."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def runs(cls, module_training: Make, problems: tuple[Path, Path]) -> tuple[Any, Any]:
+        def made(late: bool) -> Any:
+            run = module_training(
+                *given(*problems),
+                *("trainer.save_freq=-1", "trainer.total_training_steps=1"),
+                *("refiner.placement=pool", f"refiner.late_join={str(late).lower()}"),
+                *("actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.n=2"),
+                *("constraint.inject=sft", "data.train_batch_size=32"),
+                "actor_rollout_ref.actor.ppo_mini_batch_size=32",
+            )
+            run.start()
+            run.finish()
+            return run
+
+        return made(late=True), made(late=False)
+
+    def test_both_refine_the_same_rollouts_in_the_same_way(self, runs: tuple[Any, Any]) -> None:
+        late, early = (
+            sorted(
+                (one["problem_id"], one["answer"], one["refined"], one["accepted"])
+                for one in run.records("episodes.jsonl")
+            )
+            for run in runs
+        )
+        assert late == early
+        assert any(accepted for *_, accepted in late)
+
+    def test_both_make_the_same_update(self, runs: tuple[Any, Any]) -> None:
+        late, early = (run.metrics()[1] for run in runs)
+        for name in ("constraint/kept_total", "constraint/improvement_ratio", "critic/score/mean"):
+            assert late[name] == early[name]
+        # Rows are in the order in which they were stored, and so are sums over them.
+        for name in ("constraint/ce_mean", "actor/sft_loss", "actor/grad_norm", "actor/entropy"):
+            assert late[name] == pytest.approx(early[name], rel=1e-4)
+        assert late.keys() == early.keys()
 
 
 def write_unfamiliar_apps(root: Path) -> None:
@@ -349,6 +446,40 @@ class TestChordWithAdapters:
         same = [one["refined"] == text for one, text in zip(episodes, written, strict=True)]
         # Of two tokens that are almost equally likely an engine may take the other one.
         assert sum(same) > len(same) / 2
+
+
+class TestDistillation:
+    """The refiner's distributions, told by servers that speculate, in the actor's loss."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, module_training: Make, problems: tuple[Path, Path]) -> Any:
+        return trained(
+            module_training,
+            *given(*problems),
+            *("constraint.kind=distill", "constraint.distill.top_k=8", "refiner.decoding=copy"),
+            "actor_rollout_ref.actor.ppo_epochs=2",
+        )
+
+    def test_every_token_of_an_accepted_refinement_is_taught_its_distribution(
+        self, run: Any
+    ) -> None:
+        metrics = run.metrics()
+        check_steps(metrics)
+        for data in metrics.values():
+            assert data["constraint/kept_total"] > 0
+            assert data["refiner/engine_error_total"] == 0
+            assert data["constraint/distilled_token_ratio"] == 1.0
+            assert data["refiner/scored_tokens_total"] > 0
+            assert data["actor/sft_loss"] > 0
+            assert "timing_s/constraint_ce" not in data
+
+    def test_the_divergence_is_the_cross_entropy_up_to_what_the_refiner_leaves_open(
+        self, run: Any
+    ) -> None:
+        """A greedy a' is the refiner's likeliest, so both fall or rise together."""
+        for data in run.metrics().values():
+            assert 0 < data["constraint/refiner_kl_mean"] < data["constraint/ce_mean"] + 1.0
 
 
 class TestRealProblems:

@@ -4,9 +4,9 @@
 
 Writes {case: (parameters, metrics)}. Every case is a fresh worker; the rows come in verl's order,
 so that a rank takes one contiguous chunk of them. `START` is the model before any update, and
-`plain_sft`, `plain_chord` and `plain_self_fed` are the constraint's term as a step written out in
-plain torch. The `measured…` cases are no updates: the vector is c_t on every labelled step by a
-forward pass, and the metrics hold its log-probs.
+`plain_sft`, `plain_chord`, `plain_self_fed` and `plain_distilled` are the constraint's term as a
+step written out in plain torch. The `measured…` cases are no updates: the vector is c_t on every
+labelled step by a forward pass, and the metrics hold its log-probs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch.distributed.tensor import DTensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
@@ -43,10 +45,13 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.method.maths import Reduce, sft_weights
-from recipe.online_refiner.update.label_logits import HOOK, label_margins
+from recipe.online_refiner.method.maths import Reduce, expert_weights, sft_weights
+from recipe.online_refiner.update.label_logits import label_margins
+from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.target_logits import target_fields, target_sums
+from refiner_worker.top_tokens import TopTokens
 
 Row = dict[str, torch.Tensor]
 Pair = tuple[list[int], list[int]]
@@ -62,6 +67,7 @@ BY_TOKENS = 0
 START = "start"
 # φ is small on this model, and rounding would show in a small step.
 CHORD_WEIGHT = 10.0
+MU = 0.75
 CHORD = (("policy_share", 0.75), ("expert_phi", True))
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
@@ -72,13 +78,19 @@ class Case:
 
     Attributes:
         lambda_: weight of the constraint's rows; None leaves the rows out, for verl's own loss.
+        own_loss: our loss also without rows, as in the arms without a constraint.
+        demonstrations: how many of the constraint's rows are CHORD's; the others are fillers.
         self_fed: labels on the policy's rows in place of the constraint's rows.
+        distilled: the constraint's rows have targets; the last of them has none.
         micro_batch: rows per forward pass; BY_TOKENS lets verl pack them.
         policy_rows, extra_rows: which rows, in which order, before they are interleaved.
     """
 
     lambda_: float | None = LAMBDA
+    own_loss: bool = False
+    demonstrations: int = 0
     self_fed: bool = False
+    distilled: bool = False
     policy_term: bool = True
     mini_batches: int = 1
     epochs: int = 1
@@ -93,11 +105,20 @@ class Case:
 
 ADAM = Case(optimizer="AdamW", mini_batches=2, epochs=2, micro_batch=2)
 TWO = Case(mini_batches=2)
+# Three demonstrations on two mini-batches, and a filler; the policy has a quarter of the loss.
+DEMONSTRATIONS = Case(
+    mini_batches=2,
+    demonstrations=3,
+    policy_rows=(0, 1, 4, 5, 2, 3, 6, 7),
+    settings=(("policy_share", 1 - MU),),
+)
 SELF_FED = Case(self_fed=True, settings=tuple(HOOK.items()))
+DISTILLED = Case(distilled=True, settings=tuple(HOOK.items()))
 CASES = {
     "verl": replace(ADAM, lambda_=None),
     "weightless": replace(ADAM, lambda_=0.0),
     "verl_by_tokens": Case(lambda_=None),
+    "unconstrained": Case(lambda_=None, own_loss=True),
     "weightless_by_tokens": Case(lambda_=0.0),
     "mixed": Case(),
     "one_micro_batch": Case(micro_batch=POLICY_ROWS + EXTRA_ROWS),
@@ -107,16 +128,21 @@ CASES = {
     "sequence_mean": Case(loss_agg_mode="seq-mean-token-mean"),
     "chord": Case(lambda_=CHORD_WEIGHT, settings=CHORD),
     "two_mini_batches": TWO,
+    "demonstrations": DEMONSTRATIONS,
+    "demonstrations_on_two_ranks": replace(DEMONSTRATIONS, policy_rows=tuple(range(POLICY_ROWS))),
     "two_mini_batches_one_a_micro_batch": replace(TWO, micro_batch=1),
     # The rows that two ranks see in each of their mini-batches, on one rank.
-    "two_mini_batches_as_on_two_ranks": replace(
-        TWO, policy_rows=(0, 1, 4, 5, 2, 3, 6, 7), extra_rows=(0, 2, 1, 3)
-    ),
+    "two_mini_batches_as_on_two_ranks": replace(TWO, policy_rows=(0, 1, 4, 5, 2, 3, 6, 7)),
     "self_fed": SELF_FED,
     "self_fed_one_a_micro_batch": replace(SELF_FED, micro_batch=1),
     "self_fed_packed": replace(SELF_FED, remove_padding=True),
     "self_fed_weightless": replace(ADAM, self_fed=True, lambda_=0.0, settings=SELF_FED.settings),
     "self_fed_alone": replace(SELF_FED, policy_term=False),
+    "distilled": DISTILLED,
+    "distilled_one_a_micro_batch": replace(DISTILLED, micro_batch=1),
+    "distilled_packed": replace(DISTILLED, remove_padding=True),
+    "distilled_weightless": replace(ADAM, distilled=True, lambda_=0.0, settings=SELF_FED.settings),
+    "distilled_alone": replace(DISTILLED, policy_term=False),
     "sft_alone": Case(policy_term=False),
     "chord_alone": Case(lambda_=CHORD_WEIGHT, policy_term=False, settings=CHORD),
 }
@@ -192,9 +218,38 @@ def labelled(row: Row, pair: Pair, seed: int, lambda_: float, rows: int) -> Row:
     return row | fields
 
 
-def extra_row(pair: Pair, number: int, lambda_: float, rows: int) -> Row:
-    weights = sft_weights(torch.ones(1, len(pair[1])), lambda_, rows, Reduce.MEAN)[0]
-    return constraint_row(*pair, weights, number, FIELDS)
+def targets_of(pair: Pair, number: int) -> TopTokens | None:
+    """Three tokens a state: the row's own with 1/2, two others; every third state is certain."""
+    if number == EXTRA_ROWS:
+        return None
+    own = np.array(pair[1])
+    ids = np.stack([own, (own * 3 + number) % 90 + 5, (own * 5 + number) % 90 + 105], axis=1)
+    q = np.tile([0.5, 0.25, 0.125], (len(own), 1))
+    q[::3] = [1.0, 0.0, 0.0]
+    with np.errstate(divide="ignore"):
+        return TopTokens(ids.astype(np.int32), np.log(q).astype(np.float32), 0, len(own))
+
+
+def extra_row(pair: Pair, number: int, case: Case, rows: int) -> Row:
+    assert case.lambda_ is not None
+    weights = sft_weights(torch.ones(1, len(pair[1])), case.lambda_, rows, Reduce.MEAN)[0]
+    targets = targets_of(pair, number) if case.distilled else None
+    return constraint_row(
+        *pair, weights, number, FIELDS, targets=targets, with_targets=case.distilled
+    )
+
+
+def demonstrations(case: Case, given: Sequence[Pair]) -> list[Row]:
+    """CHORD's rows, weighted for the mini-batches that they are dealt to, then fillers."""
+    chosen = [given[POLICY_ROWS + i] for i in case.extra_rows]
+    mask = pad_sequence([torch.ones(len(pair[1])) for pair in chosen], batch_first=True)
+    weights = torch.zeros_like(mask)
+    real = case.demonstrations
+    weights[:real] = expert_weights(mask[:real], MU, case.mini_batches)
+    return [
+        constraint_row(*pair, row[: len(pair[1])], (i < real) * (i + 1), FIELDS)
+        for i, (pair, row) in enumerate(zip(chosen, weights, strict=True))
+    ]
 
 
 def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
@@ -209,10 +264,11 @@ def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
             labelled(row, given[i], i, case.lambda_, a_mini_batch)
             for i, row in zip(case.policy_rows, policy, strict=True)
         ]
-    extra = [
-        extra_row(given[POLICY_ROWS + i], i + 1, case.lambda_, a_mini_batch)
-        for i in case.extra_rows
-    ]
+    extra = [extra_row(given[POLICY_ROWS + i], i + 1, case, a_mini_batch) for i in case.extra_rows]
+    if case.demonstrations:
+        extra = demonstrations(case, given)
+    if case.distilled:
+        policy = [row | target_fields(None) for row in policy]
     order = interleaved(
         range(len(policy)), range(len(policy), len(policy + extra)), ranks, case.mini_batches
     )
@@ -270,7 +326,7 @@ def worker_for(case: Case) -> TrainingWorker:
 
 
 def loss_of(case: Case) -> Callable[..., Any]:
-    return ppo_loss if case.lambda_ is None else constrained_loss
+    return ppo_loss if case.lambda_ is None and not case.own_loss else constrained_loss
 
 
 def actor_config(case: Case) -> FSDPActorConfig:
@@ -322,25 +378,37 @@ def measured(case: Case, model: torch.nn.Module) -> Outcome:
 
 
 def sliced(rank: int, ranks: int, model: torch.nn.Module) -> Outcome:
-    """Margins by a rank that has its share of the packed logits only, gathered; and by the whole.
+    """What a rank with its share of the packed logits reads off them, gathered; and the whole.
 
-    Ulysses needs FlashAttention to train, so the hook alone is run, under verl's group for it.
+    Ulysses needs FlashAttention to train, so the hooks alone are run, under verl's group for it.
     """
-    rows = rows_of(SELF_FED, 1, model)[:3]
-    batch = batch_of(rows, SELF_FED, len(rows))
+    labels = rows_of(SELF_FED, 1, model)[:3]
+    targets = rows_of(DISTILLED, 1, model)[-3:]
+    found = [
+        sliced_hook(hook, batch_of(rows, SELF_FED, len(rows)), rank, ranks)
+        for hook, rows in ((label_margins, labels), (target_sums, targets))
+    ]
+    whole, gathered = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return gathered, {"whole": whole}
+
+
+def sliced_hook(
+    hook: Callable[..., dict[str, torch.Tensor]], batch: TensorDict, rank: int, ranks: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The hook's first output by the whole of the logits, and gathered from the ranks' shares."""
     tokens = batch["input_ids"].values().shape[0]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, tokens + -tokens % ranks, 512, generator=generator)
-    (whole,) = label_margins(logits[:, :tokens], batch, "fsdp2", "thd").values()
+    whole = next(iter(hook(logits[:, :tokens], batch, "fsdp2", "thd").values()))
     set_ulysses_sequence_parallel_group(torch.distributed.group.WORLD)
     try:
         share = logits.tensor_split(ranks, dim=1)[rank]
-        (part,) = label_margins(share, batch, "fsdp2", "thd").values()
+        part = next(iter(hook(share, batch, "fsdp2", "thd").values()))
     finally:
         set_ulysses_sequence_parallel_group(None)
     parts = [torch.zeros_like(part) for _ in range(ranks)]
     torch.distributed.all_gather(parts, part)
-    return torch.cat(parts, dim=1)[:, :tokens], {"whole": whole}
+    return whole, torch.cat(parts, dim=1)[:, :tokens]
 
 
 def plain_cross_entropies(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -368,6 +436,35 @@ def plain_self_fed_step() -> Outcome:
     return flat_parameters(model), {"refine_ce": [value.tolist() for value in values]}
 
 
+def plain_distilled_step() -> Outcome:
+    """One SGD step on λ/rows · Σ_i mean_t KL_t by the whole softmax; the metrics hold KL_t."""
+    model = load_model()
+    given = list(enumerate(pairs()[POLICY_ROWS:], start=1))
+    taught = [(pair, targets_of(pair, number)) for number, pair in given]
+    values = [plain_divergences(model, pair, targets) for pair, targets in taught]
+    (LAMBDA / POLICY_ROWS * torch.stack([one.mean() for one in values]).sum()).backward()
+    torch.optim.SGD(model.parameters(), lr=LEARNING_RATE["SGD"]).step()
+    return flat_parameters(model), {"refine_kl": [one.tolist() for one in values[:-1]]}
+
+
+def plain_divergences(
+    model: torch.nn.Module, pair: Pair, targets: TopTokens | None
+) -> torch.Tensor:
+    """KL of each state over the listed tokens and the rest; c_t of a row without targets."""
+    prompt, response = pair
+    if targets is None:
+        return -response_log_probs(model, prompt, response)
+    logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+    # In float64, since 1 - Σ p is what is left of a sum that may be next to 1.
+    p = torch.softmax(logits.double(), dim=-1).gather(1, torch.tensor(targets.token_ids).long())
+    q = torch.tensor(targets.log_probs).double().exp()
+    p = p.where(q > 0, 0.0)
+    rest_p, rest_q = 1 - p.sum(dim=1), (1 - q.sum(dim=1)).clamp(min=0.0)
+    listed = torch.xlogy(q, q) - torch.xlogy(q, p.where(q > 0, 1.0))
+    divergences = torch.xlogy(rest_q, rest_q) - torch.xlogy(rest_q, rest_p.where(rest_q > 0, 1.0))
+    return divergences + listed.sum(dim=1)
+
+
 def plain_step(weight: float, phi: bool) -> Outcome:
     """One SGD step on λ/rows · Σ_i mean_t φ_t·c_t, row by row; the metrics hold c_t."""
     model = load_model()
@@ -389,6 +486,8 @@ def outcome(name: str, rank: int, ranks: int, model: torch.nn.Module) -> Outcome
         return measured(PASSES[name], model)
     if name == "plain_self_fed":
         return plain_self_fed_step()
+    if name == "plain_distilled":
+        return plain_distilled_step()
     if name in PLAIN_STEPS:
         return plain_step(*PLAIN_STEPS[name])
     return run(CASES[name], rank, ranks, model)

@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from recipe.analysis.page import environment, style_values
+from recipe.analysis.reading import WORDS
 from recipe.analysis.viewer.cards import MAX_TOKENS
 from recipe.analysis.viewer.index import RunIndex
 from recipe.analysis.viewer.library import Library
@@ -136,7 +137,12 @@ class Viewer:
         return self._library[name]
 
     def _render(self, template: str, status: int = 200, **values: Any) -> Response:
-        values |= {"runs": self._library.names, "error": self._library.error, "address": address}
+        values |= {
+            "ce_words": WORDS,
+            "runs": self._library.names,
+            "error": self._library.error,
+            "address": address,
+        }
         text = environment().get_template(template).render(values)
         return HTMLResponse(text.encode("utf-8", "replace"), status)
 

@@ -62,16 +62,19 @@ class Card:
 def make_cards(
     records: Sequence[Mapping[str, Any]], colour: str, most_tokens: int = MAX_TOKENS
 ) -> list[Card]:
-    """The cards of logged lines that are looked at together: each reading has one scale in all."""
+    """The cards of logged lines that are looked at together, all coloured by one reading, the first
+    that one of them has if `colour` is empty; each reading has one scale in all.
+    """
     found = [read_columns(record) for record in records]
     limits: dict[str, float] = {}
     for columns, _ in found:
         for key, column in columns.items():
             limits[key] = max(limits.get(key, 0.0), column.limit)
+    first = next((reading.key for reading in READINGS if reading.key in limits), NO_COLOUR)
     return [
         _make_card(
             record, {key: item.scaled_to(limits[key]) for key, item in columns.items()}, absent,
-            colour, most_tokens,
+            colour or first, most_tokens,
         )
         for record, (columns, absent) in zip(records, found, strict=True)
     ]  # fmt: skip
@@ -84,8 +87,8 @@ def _make_card(
     colour: str,
     most_tokens: int,
 ) -> Card:
-    """One card, coloured by a reading, or by the first that it has if `colour` is empty."""
-    chosen = colour if colour in columns else next(iter(columns), "") if not colour else ""
+    """One card, coloured by a reading if it has that."""
+    chosen = colour if colour in columns else ""
     answer = _words(record, "answer")
     has_refinement = bool(record.get("refined_tokens")) or bool(record.get("refined"))
     texts = []

@@ -18,7 +18,7 @@ from typing import Any
 from recipe.analysis.records import Mark, read_jsonl_from, read_record_at
 from recipe.analysis.viewer.rows import COLUMNS, NO_STEP, Row, Source, Texts, read_row, values_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BATCH_ROWS = 1000
 SORTED = ("gain", "edits", "length", "refined_length", "ce", "reward", "refined_reward")
 SCHEMA = f"""
@@ -31,6 +31,7 @@ CREATE INDEX IF NOT EXISTS by_place ON episodes (source, offset);
 {"".join(f"CREATE INDEX IF NOT EXISTS by_{key} ON episodes ({key});" for key in SORTED)}
 CREATE INDEX IF NOT EXISTS by_outcome ON episodes (outcome);
 CREATE INDEX IF NOT EXISTS by_verdict ON episodes (verdict);
+CREATE INDEX IF NOT EXISTS by_reading ON episodes (reading);
 CREATE INDEX IF NOT EXISTS by_refined_verdict ON episodes (refined_verdict);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (
     prompt, answer, refined, content='', tokenize="unicode61 tokenchars '_'"
@@ -62,6 +63,10 @@ def cache_folder() -> Path:
     except OSError:
         return Path(tempfile.mkdtemp(prefix="online-refiner-viewer-"))
     return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp())
+
+
+class Overtaken(Exception):
+    """Another process has written to the index since this one looked."""
 
 
 class RunIndex:
@@ -103,12 +108,22 @@ class RunIndex:
             return connection.execute(sql, values).fetchall()
 
     def update(self, most_rows: int | None = None) -> int:
-        """Read what the files have gained, `most_rows` lines at most; return the lines read."""
+        """Read what the files have gained, `most_rows` lines at most; return the lines read.
+
+        An index that was deleted or broken meanwhile is made anew and grows from the beginning.
+        """
         done = 0
         for source in Source:
             left = None if most_rows is None else most_rows - done
             if left is None or left > 0:
-                done += self._update(source, left)
+                try:
+                    done += self._update(source, left)
+                except Overtaken:
+                    continue
+                except sqlite3.DatabaseError as error:
+                    if "locked" in str(error):
+                        continue
+                    self._create()
         return done
 
     def _update(self, source: Source, most_rows: int | None) -> int:
@@ -120,7 +135,7 @@ class RunIndex:
             self._forget(source)
             mark, last_step = Mark(), -1
         done = 0
-        batch = Batch(source, last_step)
+        batch = Batch(source, mark, last_step)
         for line, after in read_jsonl_from(path, mark):
             if after.lines < line.number:
                 break
@@ -131,7 +146,8 @@ class RunIndex:
                 batch = self._write(batch, mark)
             if done == most_rows:
                 break
-        self._write(batch, mark)
+        if done:
+            self._write(batch, mark)
         return done
 
     def _mark(self, source: Source) -> tuple[Mark, int]:
@@ -148,8 +164,18 @@ class RunIndex:
                 connection.execute(f"DELETE FROM {table} WHERE source = ?", (source,))
 
     def _write(self, batch: "Batch", mark: Mark) -> "Batch":
-        """Write a batch in one transaction with the place up to which the file has been read."""
+        """Write a batch in one transaction with the place up to which the file has been read.
+
+        Raises:
+            Overtaken: another viewer of the run has written there meanwhile.
+        """
         with self.connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            row = connection.execute(
+                "SELECT offset FROM marks WHERE source = ?", (batch.source,)
+            ).fetchone()
+            if (row["offset"] if row else 0) != batch.start.offset:
+                raise Overtaken
             for step, row, texts in batch.rows:
                 if step is not None:
                     connection.execute(
@@ -165,7 +191,7 @@ class RunIndex:
                 "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)",
                 (batch.source, mark.offset, mark.lines, mark.tail, batch.last_step),
             )
-        return Batch(batch.source, batch.last_step)
+        return Batch(batch.source, mark, batch.last_step)
 
     def state(self) -> State:
         """How far the index is."""
@@ -200,12 +226,13 @@ class RunIndex:
 
 
 class Batch:
-    """Rows of one file that wait to be written, each with the step from which it voids earlier
-    ones, if it does.
+    """Rows of one file from a mark on that wait to be written, each with the step from which it
+    voids earlier ones, if it does.
     """
 
-    def __init__(self, source: Source, last_step: int) -> None:
+    def __init__(self, source: Source, start: Mark, last_step: int) -> None:
         self.source = source
+        self.start = start
         self.last_step = last_step
         self.rows: list[tuple[int | None, Row, Texts]] = []
         self.problems: list[tuple[int, int, str]] = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from recipe.analysis.reading import WORDS
 from recipe.analysis.viewer.cards import Card, make_cards
 from recipe.analysis.viewer.index import RunIndex, State
 from recipe.analysis.viewer.query import (
@@ -23,7 +24,7 @@ CHOICES = ("outcome", "verdict", "refined_verdict")
 @dataclass(frozen=True)
 class Listing:
     """One page of a list: `groups` hold rows, a single group if the list is not grouped. `total`
-    counts rollouts, `pages` pages.
+    counts rollouts, `pages` pages. `ce_title` names the reading of the CE if the run has one alone.
     """
 
     groups: tuple[tuple[sqlite3.Row, ...], ...]
@@ -33,6 +34,7 @@ class Listing:
     state: State
     ignored: tuple[str, ...]
     problems: tuple[str, ...]
+    ce_title: str
 
 
 def list_page(index: RunIndex, question: Question) -> Listing:
@@ -56,7 +58,13 @@ def list_page(index: RunIndex, question: Question) -> Listing:
         state=index.state(),
         ignored=tuple(match_expression(question.q)[1]),
         problems=tuple(index.problems()),
+        ce_title=_ce_title(index),
     )
+
+
+def _ce_title(index: RunIndex) -> str:
+    readings = _distinct(index, "reading")
+    return f"CE, {WORDS[readings[0]]}" if len(readings) == 1 else "CE"
 
 
 def _groups(

@@ -4,7 +4,6 @@
 those that were not refined. Both are read as they are found; a number that is absent stays absent.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -15,14 +14,13 @@ from rapidfuzz.distance import Levenshtein
 
 from recipe.analysis.episodes import is_number, is_step
 from recipe.analysis.printable import printable
+from recipe.analysis.viewer.readings import mean_cross_entropy
 from refiner_worker.diff import MAX_CELLS, token_diff
 
 Record = dict[str, Any]
 PROMPT_CHARACTERS = 160
 NO_STEP = "without a step; ignored"
 REFINED_OUTCOMES = ("improved", "not_improved", "verbatim", "failed")
-CROSS_ENTROPY = ("cross_entropy", "ce")
-"""Names of the column of teacher-forced cross entropy, the first that is there counts."""
 
 
 class Source(IntEnum):
@@ -40,7 +38,8 @@ class Source(IntEnum):
 @dataclass(frozen=True)
 class Row:
     """One rollout, with its refinement if it has one. Lengths and edits are tokens, `ce` is the
-    mean over the tokens of a' in nats; None stands for what was not logged.
+    mean over the tokens of a' in nats, `reading` how it was read; None stands for what was not
+    logged.
     """
 
     source: int
@@ -60,6 +59,7 @@ class Row:
     length: int | None
     refined_length: int | None
     ce: float | None
+    reading: str
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -85,6 +85,7 @@ def read_row(record: Record, source: Source, offset: int) -> tuple[Row, Texts] |
     answer, refined = _tokens(record, "answer_tokens"), _tokens(record, "refined_tokens")
     is_refined = source is Source.EPISODES
     gain = None if reward is None or refined_reward is None else refined_reward - reward
+    ce, reading = mean_cross_entropy(record)
     row = Row(
         source=source,
         offset=offset,
@@ -104,7 +105,8 @@ def read_row(record: Record, source: Source, offset: int) -> tuple[Row, Texts] |
         edits=_edits(record, answer, refined) if is_refined else None,
         length=None if answer is None else len(answer),
         refined_length=None if refined is None or not is_refined else len(refined),
-        ce=_mean(record),
+        ce=ce,
+        reading=reading,
     )
     texts = Texts(*(_clean(_text(record, key)) for key in ("prompt", "answer", "refined")))
     return row, texts
@@ -131,14 +133,6 @@ def _edits(
     if len(answer) * len(refined) > MAX_CELLS:
         return token_diff(answer, refined).edit_distance
     return Levenshtein.distance(answer, refined)
-
-
-def _mean(record: Record) -> float | None:
-    values = next((record[key] for key in CROSS_ENTROPY if record.get(key) is not None), None)
-    if not isinstance(values, list) or not values or not set(map(type, values)) <= {int, float}:
-        return None
-    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
-    return mean if is_number(mean) else None
 
 
 def _number(record: Record, key: str) -> float | None:

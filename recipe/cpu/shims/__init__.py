@@ -1,6 +1,6 @@
-"""The shims: what stock verl and vLLM need mended on a machine without a GPU, one line each.
+"""The shims: what stock verl and vLLM need patched on a machine without a GPU, one line each.
 
-A shim is one function that gets the module it mends right after that module was imported. Its own
+A shim is one function that gets the module it patches right after that module was imported. Its own
 docstring gives the symptom that it prevents. No file of verl or vLLM is edited.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.cpu.post_import import Mend, when_imported
+from recipe.cpu.post_import import Patch, when_imported
 from recipe.cpu.shims.critic_attention import load_critic_with_sdpa
 from recipe.cpu.shims.duplicate_backend import accept_duplicate_backend
 from recipe.cpu.shims.lora_rows import leave_base_rows_alone
@@ -22,11 +22,11 @@ from recipe.cpu.shims.weight_socket import name_weight_socket_by_cluster
 
 @dataclass(frozen=True)
 class Shim:
-    """`mend` is called with the module named `module`, once, after its import."""
+    """`patch` is called with the module named `module`, once, after its import."""
 
     module: str
-    mend: Mend
-    mends: str
+    patch: Patch
+    fixes: str
 
 
 SHIMS: tuple[Shim, ...] = (
@@ -81,4 +81,4 @@ SHIMS: tuple[Shim, ...] = (
 def install(shims: tuple[Shim, ...] = SHIMS) -> None:
     """Arrange that every shim is applied as soon as its module is there; imports nothing."""
     for shim in shims:
-        when_imported(shim.module, shim.mend)
+        when_imported(shim.module, shim.patch)

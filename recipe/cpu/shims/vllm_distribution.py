@@ -11,7 +11,7 @@ def answer_for_vllm(metadata: ModuleType) -> None:
 
     Symptom: "vllm version None not supported and SGLang also not Found"
     (`verl/third_party/vllm/__init__.py`). The mark is needed because vLLM's own platform detection
-    looks for "cpu" in this very answer. A real `vllm` distribution, where there is one, wins.
+    looks for "cpu" in this very answer. A real `vllm` distribution, if there is one, wins.
     """
     stock_version = metadata.version
 

@@ -17,7 +17,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from recipe.online_refiner.choices import NO_LABEL
+from recipe.online_refiner.contract.joining import late_join_violations
+from recipe.online_refiner.contract.measured import measured, measured_in_update
 from recipe.online_refiner.contract.steps import (
     TOTAL_STEPS,
     of_one_token,
@@ -55,6 +56,8 @@ def constraint_violations(kind: str, overrides: Sequence[str] = ()) -> list[str]
         found += _in_a_step(chosen(plan), step)
     found += _repeatable(chosen, plan)
     found += _resumable(chosen, plan)
+    if not found:
+        found += late_join_violations(lambda: chosen(plan))
     return list(dict.fromkeys(found))
 
 
@@ -77,7 +80,7 @@ def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
         yield "`name` and `section` belong together: give both, or neither"
     for fault in chosen.faults(plan):
         if "Fix: " not in fault:
-            yield f"a fault must say how to mend it, after 'Fix: ': {fault!r}"
+            yield f"a fault must say how to fix it, after 'Fix: ': {fault!r}"
 
 
 def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
@@ -87,7 +90,7 @@ def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     labels = constraint.labels(step)
     yield from _of_labels(constraint, labels, step)
     if labels:
-        constraint.after_labels(step, _measured(labels))
+        constraint.after_labels(step, measured(labels))
     in_update = constraint.measures_in_update(step)
     if not in_update:
         _measure(step)
@@ -100,9 +103,7 @@ def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
     if additions is not None:
         yield from _of_additions(constraint, additions)
         yield from _of_labels(constraint, additions.labels, step, weighted=True)
-        values = [torch.full((len(row.response_ids),), 0.5) for row in additions.rows]
-        values += _measured(additions.labels)
-        yield from _of_metrics(constraint.after_update(step, values))
+        yield from _of_metrics(constraint.after_update(step, measured_in_update(additions)))
     if in_update:
         if any(one.cross_entropy is None for one in step.accepted):
             yield "`measures_in_update` promises c_t, and `after_update` does not set it"
@@ -138,11 +139,6 @@ def _of_labels(
             yield "labels have one finite weight for each token of the rollout"
 
 
-def _measured(labels: Sequence[RowLabels]) -> list[torch.Tensor]:
-    """c_t of 0.5 on every labelled step."""
-    return [torch.full((int((one.token_ids != NO_LABEL).sum()),), 0.5) for one in labels]
-
-
 def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
     lengths = {rollout.key: len(rollout.response_ids) for rollout in step.rollouts}
     unknown = [key for key in penalty.keys if key not in lengths]
@@ -157,7 +153,7 @@ def _of_penalty(penalty: Penalty, step: Step) -> Iterator[str]:
     if not bool(torch.isfinite(penalty.values_BT).all()):
         yield "a penalty must be finite"
     if penalty.values_BT.requires_grad:
-        yield "a penalty carries no gradient: detach it"
+        yield "a penalty has no gradient: detach it"
     for key, row in zip(penalty.keys, penalty.values_BT, strict=True):
         if bool(row[lengths[key] :].any()):
             yield "a penalty is 0 beyond the rollout's last token"
@@ -175,6 +171,8 @@ def _of_additions(constraint: Constraint, additions: Additions) -> Iterator[str]
             yield "a row has one weight for each token of its response"
         elif not bool(torch.isfinite(row.weights).all()):
             yield "the weights of a row must be finite"
+        if row.targets is not None and len(row.targets.token_ids) != len(row.response_ids):
+            yield "the targets of a row are one distribution for each token of its response"
 
 
 def _of_metrics(metrics: dict[str, float]) -> Iterator[str]:
@@ -193,7 +191,7 @@ def _repeatable(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
         constraint.begin(step)
         labels = constraint.labels(step)
         if labels:
-            constraint.after_labels(step, _measured(labels))
+            constraint.after_labels(step, measured(labels))
         _measure(step)
         penalties.append(constraint.penalty(step))
     first, second = penalties

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from recipe.online_refiner.scores import SCORE_KEY
 from reward.traits import RewardTraits, load_reward, traits_of
 
 FUNCTION = "compute_score"
@@ -63,8 +64,8 @@ async def _of_row(
     except Exception as error:  # whatever a user's function raises is a violation, not a crash
         return [f"it raised on a response: {type(error).__name__}: {error}"]
     found = [violation for result in results for violation in _of_result(result, traits)]
-    if not found and again["score"] != results[1]["score"]:
-        found.append(f"one response got two scores: {results[1]['score']}, {again['score']}")
+    if not found and again[SCORE_KEY] != results[1][SCORE_KEY]:
+        found.append(f"one response got two scores: {results[1][SCORE_KEY]}, {again[SCORE_KEY]}")
     keys = {frozenset(result) for result in results if isinstance(result, Mapping)}
     if len(keys) > 1:
         differing = sorted(frozenset.union(*keys) - frozenset.intersection(*keys))
@@ -83,15 +84,17 @@ async def _call(
         **given,
     }
     if inspect.iscoroutinefunction(function):
-        return await function(**arguments)
-    return await asyncio.to_thread(function, **arguments)
+        result = await function(**arguments)
+    else:
+        result = await asyncio.to_thread(function, **arguments)
+    return {SCORE_KEY: result} if isinstance(result, int | float) else result
 
 
 def _of_result(result: Any, traits: RewardTraits) -> Iterator[str]:
     if not isinstance(result, Mapping):
-        yield f"it returned {result!r}; return a dict with the unshaped reward as `score`"
+        yield (f"it returned {result!r}; return the unshaped reward, or a dict with it as `score`")
         return
-    score = result.get("score")
+    score = result.get(SCORE_KEY)
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         yield f"`score` is {score!r}, and must be a finite number: the reward before any shaping"
     if result.get("judge_failed", 0) not in (0, 1):

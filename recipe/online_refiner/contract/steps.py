@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -12,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Step
-from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.records import Prompt, Refinement, Rollout
 from refiner_worker.chat import Chat
+from refiner_worker.top_tokens import TopTokens
 
 TOTAL_STEPS = 10
 
@@ -21,6 +23,7 @@ TOTAL_STEPS = 10
 def small_step() -> Step:
     """Two groups of two: an improvement, a verbatim refinement, a perfect rollout, an unjudged."""
     better = _refinement("refined", -0.3, 1.0, (5, 8, 7), (1, 0, 1))
+    better = replace(better, top_tokens=_top_tokens())
     same = _refinement("verbatim", -0.3, -0.3, (5, 6), (1, 1))
     perfect = _refinement("skipped_perfect", 1.0, None, (), ())
     unjudged = _refinement("unjudged", 0.0, None, (), ())
@@ -31,6 +34,12 @@ def small_step() -> Step:
         replace(_rollout("b_1_0", (7,), 0.0, unjudged), judged=False, response_mask=(0,)),
     ]
     return _of(rollouts)
+
+
+def _top_tokens() -> TopTokens:
+    """The refiner's distributions over the improvement, two tokens each."""
+    ids = np.array([[5, 6], [8, 5], [7, 2]], dtype=np.int32)
+    return TopTokens(ids, np.full((3, 2), np.log(0.25), dtype=np.float32), 0, 3)
 
 
 def without_refinements() -> Step:
@@ -48,6 +57,7 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         eos_token="[EOS]",
         unk_token="[UNK]",
     )
+    found = [one.refinement for one in rollouts if one.refinement is not None]
     return Step(
         number=3,
         total_steps=TOTAL_STEPS,
@@ -58,6 +68,8 @@ def _of(rollouts: Sequence[Rollout]) -> Step:
         trains_actor=True,
         chat=Chat.of(tokenizer),
         max_response_tokens=64,
+        improvement_ratio=sum(one.improved for one in found) / len(found) if found else None,
+        dropped=(Prompt("d", (3, 4), "x = 2"),),
     )
 
 

@@ -25,20 +25,20 @@ def accepted_rollouts(
         refinement = rollout.refinement
         if refinement is not None and refinement.accepted:
             flags = token_mask(list(refinement.copied), refinement.divergence, tokens)
-            mask = torch.tensor(flags, dtype=torch.float32)
             states = None
             if conditioning is Conditioning.SELF_FEEDING:
-                states = _states(refinement, len(rollout.response_ids), tokens)
-                states = states.where(mask > 0, NO_STATE)
-                mask = mask * (states >= 0)
+                asked = _asked(flags, refinement, len(rollout.response_ids), tokens)
+                flags = [int(state >= 0) for state in asked]
+                states = torch.tensor(asked, dtype=torch.int64)
+            mask = torch.tensor(flags, dtype=torch.float32)
             found.append(RefinedRollout(rollout, refinement, mask, states=states))
     return found
 
 
-def _states(refinement: Refinement, steps: int, tokens: Tokens) -> torch.Tensor:
-    return torch.tensor(
-        states_of(refinement.copied, refinement.sources, steps, tokens), dtype=torch.int64
-    )
+def _asked(flags: list[int], refinement: Refinement, steps: int, tokens: Tokens) -> list[int]:
+    """The states of the tokens in the mask, NO_STATE for the others."""
+    states = states_of(refinement.copied, refinement.sources, steps, tokens)
+    return [state if flag else NO_STATE for state, flag in zip(states, flags, strict=True)]
 
 
 def with_cross_entropy(

@@ -13,16 +13,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from omegaconf import DictConfig
 from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
 
 from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Step
 from recipe.online_refiner.method.extra_rows import extra_row_faults
+from recipe.online_refiner.method.groups import filters_groups, let_refinements_keep_groups
 from recipe.online_refiner.method.maths import expert_weights
 from recipe.online_refiner.method.schedules import chord_mu
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
+from recipe.online_refiner.records import Prompt, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
+
+Demonstration = tuple[Sequence[int], Sequence[int]]
+"""Tokens of a prompt and of its reference solution."""
 
 
 class ChordSettings(Section):
@@ -47,7 +53,24 @@ class Chord(Constraint):
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
-        return Needs(own_loss=True)
+        return Needs(own_loss=True, dropped_prompts=True)
+
+    @classmethod
+    def set_verl_keys(cls, config: DictConfig, settings: Settings) -> None:
+        """Groups are dropped by the rule of the dynamic constraint, if refinements are made."""
+        if settings.refiner.observe:
+            let_refinements_keep_groups(config, settings)
+
+    @classmethod
+    def warnings(cls, plan: RunPlan) -> Iterator[str]:
+        section, observes = plan.settings.constraint, plan.settings.refiner.observe
+        if filters_groups(plan.config) and section.keep_refined_groups and not observes:
+            yield (
+                "constraint.keep_refined_groups=True with constraint.kind=chord: no refinement is "
+                "made that could keep a group, so groups are dropped as by DAPO alone. For the "
+                "same groups as in a dynamic arm set it to false in both, or "
+                "refiner.observe=true here"
+            )
 
     @classmethod
     def faults(cls, plan: RunPlan) -> Iterator[str]:
@@ -72,12 +95,14 @@ class Chord(Constraint):
         return Additions(rows, policy_share=1.0 - share, token_factor=self._own.phi)
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
+        count = len(demonstrations(step))
         metrics = {
             "constraint/mu": self._share(step),
-            "constraint/expert_total": float(len(cross_entropy)),
+            "constraint/expert_total": float(count),
         }
-        if cross_entropy:
-            metrics["constraint/expert_ce_mean"] = torch.cat(list(cross_entropy)).mean().item()
+        if count:
+            seen = torch.cat(list(cross_entropy[:count]))
+            metrics["constraint/expert_ce_mean"] = seen.mean().item()
         return metrics
 
     def _share(self, step: Step) -> float:
@@ -86,25 +111,35 @@ class Chord(Constraint):
         return chord_mu(step.number, own.warmup_steps, own.decay_steps, own.peak, own.valley)
 
 
+def demonstrations(step: Step) -> list[Demonstration]:
+    """One for each prompt of the step that has one that is short enough.
+
+    Also of prompts whose rollouts dynamic sampling dropped: what always fails needs them most.
+    """
+    prompts: list[Rollout | Prompt] = [*step.rollouts, *step.dropped]
+    by_prompt = {one.uid: one for one in prompts if one.reference}
+    return [
+        (one.prompt_ids, ids)
+        for one in by_prompt.values()
+        if len(ids := _token_ids(one.reference, step.chat)) <= step.max_response_tokens
+    ]
+
+
 def demonstration_rows(step: Step, share: float) -> list[ExtraRow]:
-    """One weighted demonstration for each prompt of the step that has one that is short enough.
+    """The weighted demonstrations, repeated in turn if there are fewer than mini-batches.
 
     Args:
         share: μ of this step.
     """
-    by_prompt = {rollout.uid: rollout for rollout in step.rollouts if rollout.reference}
-    found = [
-        (rollout.prompt_ids, ids)
-        for rollout in by_prompt.values()
-        if len(ids := _token_ids(rollout.reference, step.chat)) <= step.max_response_tokens
-    ]
+    found = demonstrations(step)
     if not found:
         return []
-    mask_RU = pad_sequence([torch.ones(len(ids)) for _, ids in found], batch_first=True)
+    rows = [found[index % len(found)] for index in range(max(len(found), step.mini_batches))]
+    mask_RU = pad_sequence([torch.ones(len(ids)) for _, ids in rows], batch_first=True)
     weights_RU = expert_weights(mask_RU, share, step.mini_batches)
     return [
         ExtraRow(prompt_ids, ids, weights[: len(ids)])
-        for (prompt_ids, ids), weights in zip(found, weights_RU, strict=True)
+        for (prompt_ids, ids), weights in zip(rows, weights_RU, strict=True)
     ]
 
 

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import DictConfig
 
-from recipe.online_refiner.choices import Conditioning, Place
+from recipe.online_refiner.choices import Conditioning, Place, Stage
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs, RunPlan
-from recipe.online_refiner.records import RefinedRollout, Rollout
+from recipe.online_refiner.records import Prompt, RefinedRollout, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
+from refiner_worker.top_tokens import TopTokens
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Step:
 
     Attributes:
         number: of the step, from 1. total_steps: of the training.
-        rollouts: all rows of the batch that are no padding.
+        rollouts: all rows of the batch that are no padding; see `Constraint.reads_at`.
         accepted: the rollouts whose refinement the filter accepts. Their cross entropy is None
             until it is measured: by the forward pass for the old log-probs, by one of its own
             before `Constraint.penalty`, or by the update itself.
@@ -36,6 +37,10 @@ class Step:
         trains_actor: False while only the critic is warmed up.
         chat: how the policy's responses are written.
         max_response_tokens: longest response that is trained on.
+        improvement_ratio: the share with R(a') > R(a) of all rollouts that the step has refined,
+            those that dynamic sampling dropped included; None if none was.
+        dropped: the prompts whose rollouts were dropped, if `Needs.dropped_prompts` or the run
+            refines.
     """
 
     number: int
@@ -47,6 +52,8 @@ class Step:
     trains_actor: bool
     chat: Chat
     max_response_tokens: int
+    improvement_ratio: float | None = None
+    dropped: Sequence[Prompt] = ()
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,14 @@ class ExtraRow:
     """A row for the actor's update beside the policy's: a prompt, a response, its U weights.
 
     The loss gets Σ_t w_t·c_t of it; λ and every normalisation are in the weights, which are for a
-    mini-batch of the policy's size.
+    mini-batch of the policy's size. With `targets`, distributions over the response's tokens,
+    the divergence of the policy from each is in place of c_t.
     """
 
     prompt_ids: Sequence[int]
     response_ids: Sequence[int]
     weights: torch.Tensor
+    targets: TopTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ class Additions:
     """What the actor's update of one step gets beside the policy's rows.
 
     Attributes:
-        rows: in this order their cross entropy comes back to `Constraint.after_update`.
+        rows: in this order their cross entropy comes back to `Constraint.after_update`, and after
+            that of the labels the divergence of those with targets. Row i is in mini-batch
+            i mod `Step.mini_batches`.
         labels: weighted, on the policy's own rows; their cross entropy comes after the rows'.
         policy_share: factor on verl's policy loss.
         token_factor: whether each token of the rows is also weighted by φ = p(1 - p).
@@ -91,6 +102,11 @@ class Additions:
     labels: Sequence[RowLabels] = field(default=())
     policy_share: float = 1.0
     token_factor: bool = False
+
+    @property
+    def change_nothing(self) -> bool:
+        """Whether the update is verl's own."""
+        return not (self.rows or self.labels) and self.policy_share == 1.0
 
 
 class Constraint:
@@ -136,8 +152,17 @@ class Constraint:
 
     # In each step, in this order.
 
+    def reads_at(self, step: Step) -> Stage:
+        """The first part of the step that reads refinements, which may come late.
+
+        Until then the rollouts have none, and `begin` is not called before it: LOG_PROBS if they
+        are read by `labels`, ADVANTAGES by `penalty` or by what `measures_in_update` says, UPDATE
+        by `additions` alone.
+        """
+        return Stage.LOG_PROBS
+
     def begin(self, step: Step) -> None:
-        """The step's rollouts are there; follow whatever is followed over steps."""
+        """The step's rollouts and refinements are there; follow what is followed over steps."""
 
     @property
     def conditioning(self) -> Conditioning:
@@ -169,7 +194,8 @@ class Constraint:
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
         """Metrics of the additions, given c_t in nats of each added row as the loss saw it first,
-        then of the labelled steps of each of their labels.
+        then of the labelled steps of each of their labels, then, of each row with targets, the
+        divergence from them per token.
 
         A row's values may not be finite; such a row had no part in the loss.
         """

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import REFINABLE, Align, Conditioning, Place, Schedule
+from recipe.online_refiner.choices import Align, Conditioning, Place, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Penalty, Step
+from recipe.online_refiner.method.groups import let_refinements_keep_groups
 from recipe.online_refiner.method.labels import RowLabels, labels_of, on_steps, on_tokens
 from recipe.online_refiner.method.maths import aligned, reduced
 from recipe.online_refiner.method.readings import reading_faults
@@ -48,13 +49,7 @@ class Dynamic(Constraint):
     @classmethod
     def set_verl_keys(cls, config: DictConfig, settings: Settings) -> None:
         """With DAPO's dynamic sampling, let an accepted refinement keep a group."""
-        filters = config.algorithm.get("filter_groups")
-        if not (settings.constraint.keep_refined_groups and filters and filters.get("enable")):
-            return
-        metric = str(filters.metric)
-        if not metric.startswith(REFINABLE):
-            with open_dict(config):
-                filters.metric = REFINABLE + metric
+        let_refinements_keep_groups(config, settings)
 
     @classmethod
     def faults(cls, plan: RunPlan) -> Iterator[str]:
@@ -70,11 +65,14 @@ class Dynamic(Constraint):
     def conditioning(self) -> Conditioning:
         return self.settings.conditioning
 
+    def reads_at(self, step: Step) -> Stage:
+        if self.conditioning is Conditioning.SELF_FEEDING:
+            return Stage.LOG_PROBS
+        return Stage.ADVANTAGES
+
     def begin(self, step: Step) -> None:
-        found = [r.refinement for r in step.rollouts if r.refinement is not None]
-        if found:
-            ratio = sum(refinement.improved for refinement in found) / len(found)
-            self._smoothed_ratio = smoothed(self._smoothed_ratio, ratio)
+        if step.improvement_ratio is not None:
+            self._smoothed_ratio = smoothed(self._smoothed_ratio, step.improvement_ratio)
 
     def labels(self, step: Step) -> Sequence[RowLabels]:
         if self.conditioning is not Conditioning.SELF_FEEDING or self.measures_in_update(step):
@@ -99,11 +97,15 @@ class Dynamic(Constraint):
 
     def metrics(self, step: Step) -> dict[str, float]:
         lambda_ = self.lambda_of(step.number, step.total_steps)
-        paid = sum(lambda_ * one for one in reduced_cross_entropy(step.accepted, self.settings))
+        paid = sum(lambda_ * one for one in self._reduced_costs(step))
         return {
             "constraint/lambda": lambda_,
             "constraint/penalty_mean": paid / len(step.rollouts),
         }
+
+    def _reduced_costs(self, step: Step) -> list[float]:
+        """What each accepted refinement costs before λ, in nats."""
+        return reduced_cross_entropy(step.accepted, self.settings)
 
     def state(self, step: int, total_steps: int) -> dict[str, Any]:
         return {
@@ -141,11 +143,11 @@ def penalty_on_rollouts(
     Self-fed, each c_t is on the step that was asked for a'_t; otherwise `align` lays it there.
     """
     if settings.conditioning is Conditioning.SELF_FEEDING:
-        mass = [
+        penalties = [
             reduced(one.masked_cross_entropy[None], one.token_mask[None], settings.reduce)[0]
             for one in accepted
         ]
-        steps = [on_steps(one, values) for one, values in zip(accepted, mass, strict=True)]
+        steps = [on_steps(one, values) for one, values in zip(accepted, penalties, strict=True)]
         return pad_sequence(steps, batch_first=True)
     mask_BT = pad_sequence(
         [torch.tensor(one.rollout.response_mask) for one in accepted], batch_first=True

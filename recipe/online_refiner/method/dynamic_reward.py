@@ -14,7 +14,7 @@ from recipe.online_refiner.plan import RunPlan
 
 
 class DynamicReward(Dynamic):
-    """Advantages and returns carry the penalty; what is logged as reward does not."""
+    """Advantages and returns include the penalty; what is logged as reward does not."""
 
     @classmethod
     def warnings(cls, plan: RunPlan) -> Iterator[str]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import Conditioning
+from recipe.online_refiner.choices import Conditioning, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Additions, ExtraRow, Step
 from recipe.online_refiner.method.dynamic import Dynamic
@@ -25,7 +26,7 @@ from recipe.online_refiner.settings import ConstraintSettings, Settings
 
 
 class DynamicSft(Dynamic):
-    """Makes the refinement more likely, where the penalties make the rollout less likely."""
+    """Makes the refinement more likely, while the penalties make the rollout less likely."""
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
@@ -36,6 +37,13 @@ class DynamicSft(Dynamic):
         yield from super().faults(plan)
         if plan.settings.constraint.conditioning is Conditioning.TEACHER_FORCING:
             yield from extra_row_faults(plan.config)
+
+    def reads_at(self, step: Step) -> Stage:
+        # Whether λ is 0, and c_t then measured before the update, may depend on the refinements.
+        adapts = self.settings.schedule is Schedule.ADAPTIVE
+        if self.measures_in_update(step) and not adapts:
+            return Stage.UPDATE
+        return super().reads_at(step)
 
     def measures_in_update(self, step: Step) -> bool:
         return step.trains_actor and self.lambda_of(step.number, step.total_steps) > 0
@@ -65,13 +73,10 @@ def refined_rows(
     Args:
         rollouts: policy rows in one mini-batch.
     """
+    given = zip(accepted, _weights(accepted, settings, lambda_, rollouts), strict=True)
     return [
-        ExtraRow(
-            one.rollout.prompt_ids,
-            one.refinement.token_ids,
-            sft_weights(one.token_mask[None], lambda_, rollouts, settings.reduce)[0],
-        )
-        for one in accepted
+        ExtraRow(one.rollout.prompt_ids, one.refinement.token_ids, weights)
+        for one, weights in given
     ]
 
 
@@ -79,7 +84,18 @@ def weighted_labels(
     accepted: Sequence[RefinedRollout], settings: ConstraintSettings, lambda_: float, rollouts: int
 ) -> list[RowLabels]:
     """The tokens of a' in the token mask as labels on the policy's rows; see `refined_rows`."""
+    given = zip(accepted, _weights(accepted, settings, lambda_, rollouts), strict=True)
+    return [labels_of(one, weights) for one, weights in given]
+
+
+def _weights(
+    accepted: Sequence[RefinedRollout], settings: ConstraintSettings, lambda_: float, rollouts: int
+) -> list[torch.Tensor]:
+    """The weights of each refinement's U tokens."""
+    if not accepted:
+        return []
+    mask_BU = pad_sequence([one.token_mask for one in accepted], batch_first=True)
+    weights_BU = sft_weights(mask_BU, lambda_, rollouts, settings.reduce)
     return [
-        labels_of(one, sft_weights(one.token_mask[None], lambda_, rollouts, settings.reduce)[0])
-        for one in accepted
+        weights[: len(one.token_mask)] for one, weights in zip(accepted, weights_BU, strict=True)
     ]

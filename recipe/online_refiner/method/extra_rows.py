@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
-WHY = "constraint.inject=sft and constraint.kind=chord add rows to the actor's mini-batches"
+WHY = "constraint.inject=sft and constraint.kind=distill and chord add rows to its mini-batches"
 
 
 def extra_row_faults(config: DictConfig) -> Iterator[str]:

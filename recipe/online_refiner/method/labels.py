@@ -32,27 +32,35 @@ def labels_of(one: RefinedRollout, weights: torch.Tensor | None = None) -> RowLa
     Args:
         weights: of the U tokens of a' in the actor's loss.
     """
-    labels = torch.full((len(one.rollout.response_ids),), NO_LABEL, dtype=torch.int64)
-    labels[_states(one)] = torch.tensor(one.refinement.token_ids)[one.asked]
+    labels = _placed(one, torch.tensor(one.refinement.token_ids), NO_LABEL)
     return RowLabels(one.key, labels, None if weights is None else on_steps(one, weights))
 
 
 def on_tokens(one: RefinedRollout, values: torch.Tensor) -> torch.Tensor:
     """Values of the labelled steps, in their order, on the U tokens of a'; 0 elsewhere. (U,)."""
     placed = values.new_zeros(len(one.refinement.token_ids))
-    placed[one.asked] = values[_states(one).argsort().argsort()]
+    placed[one.asked] = values[_states(one)[one.asked].argsort().argsort()]
     return placed
 
 
 def on_steps(one: RefinedRollout, values: torch.Tensor) -> torch.Tensor:
     """Values of the U tokens of a' on the T steps of a that are asked for them. Shape (T,)."""
-    placed = values.new_zeros(len(one.rollout.response_ids))
-    placed[_states(one)] = values[one.asked]
-    return placed
+    return _placed(one, values, 0)
+
+
+def _placed(one: RefinedRollout, values: torch.Tensor, fill: int) -> torch.Tensor:
+    """As `on_steps`, with a fill for the other steps.
+
+    What is not asked for has the state -1 and falls into a last place, which is cut off.
+    """
+    steps = len(one.rollout.response_ids)
+    placed = values.new_full((steps + 1,), fill)
+    placed[_states(one)] = values
+    return placed[:steps]
 
 
 def _states(one: RefinedRollout) -> torch.Tensor:
-    """The steps that are asked for a token, in the order of the tokens."""
+    """For each token the step that is asked for it, NO_STATE if none is."""
     if one.states is None:
         raise ValueError(f"the refinement of {one.key} is not read in the rollout's states")
-    return one.states[one.asked]
+    return one.states

@@ -17,6 +17,9 @@ import torch
 
 from recipe.online_refiner.choices import Align, Filter, Reduce, Tokens
 
+REST = 1e-6
+"""The least share outside the listed tokens that a sum of float32 probabilities tells from none."""
+
 
 def accepts(reward: float, refined_reward: float, rule: Filter) -> bool:
     """The filter m on one pair of unshaped rewards R(a), R(a').
@@ -34,7 +37,7 @@ def token_mask(copied: list[int], divergence: int, which: Tokens) -> list[int]:
     """The token mask: flags over the U tokens of a', from its diff against a.
 
     Args:
-        copied: 1 if the token stands in a at the aligned place.
+        copied: 1 if the token is in a at the aligned place.
         divergence: index of the first token of a' that differs from a at the same index.
         which: the selection; `after_divergence` and `first_edit` both include the token at
             `divergence`; `aligned` takes all, and `states.states_of` says which have a state.
@@ -69,7 +72,7 @@ def aligned(
     tokens gets nothing.
 
     Args:
-        sources_BU2: `edit` only: half-open ranges of steps of a; anything where the value is 0.
+        sources_BU2: `edit` only: half-open ranges of steps of a; anything if the value is 0.
     """
     mask = response_mask_BT.to(values_BU.dtype)
     step_BT = (response_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -91,7 +94,7 @@ def return_to_go(
 ) -> torch.Tensor:
     """G_t = Σ_{u≥t} γ^(u-t)·q_u over a's unmasked steps; 0 on masked ones. Shape (B, T).
 
-    The paper's code base, OpenRLHF, cumulates a per-token penalty in this way when rewards are
+    The paper's code base, OpenRLHF, cumulates a per-token penalty like this when rewards are
     normalised by group. Steps are counted over unmasked tokens alone (ours).
     """
     mask_BT = response_mask_BT.to(penalty_BT.dtype)
@@ -113,11 +116,11 @@ def _at_steps(values_BS: torch.Tensor, step_BT: torch.Tensor) -> torch.Tensor:
 def _spread(values_BU: torch.Tensor, sources_BU2: torch.Tensor, steps: int) -> torch.Tensor:
     """Each value in equal shares over its range of steps. Shape (B, steps).
 
-    Summed as differences at the ranges' ends, in float64 so that what cancels leaves nothing.
+    Summed as differences at the ranges' ends, in float64 so that what cancels leaves nothing; the
+    two ends of an empty range cancel too.
     """
     start_BU, end_BU = sources_BU2.clamp(max=steps).unbind(dim=-1)
     share_BU = values_BU.double() / (end_BU - start_BU).clamp(min=1)
-    share_BU = torch.where(end_BU > start_BU, share_BU, 0.0)
     ends_BS = torch.zeros(
         values_BU.shape[0], steps + 1, dtype=torch.float64, device=values_BU.device
     )
@@ -148,24 +151,67 @@ def sft_weights(mask_BU: torch.Tensor, lambda_: float, rows: int, how: Reduce) -
 def expert_weights(mask_RU: torch.Tensor, share: float, mini_batches: int) -> torch.Tensor:
     """CHORD's weights on demonstrations: Σ_t w_t·c_t over a mini-batch is μ·mean(c_t). (R, U).
 
-    Each demonstration counts the same, however long, and R of them are dealt out over the step's
-    mini-batches (arXiv 2508.11408 averages over a batch of experts; the dealing is ours).
+    Row i is in mini-batch i mod `mini_batches`. The mean is over the rows of that mini-batch, so
+    that (1-μ):μ holds in each optimizer step, also if one has a row more than another. Each row
+    counts the same, however long (arXiv 2508.11408 averages over a batch of experts; ours).
 
     Args:
-        mask_RU: the tokens of the step's R demonstrations. share: μ of this step.
+        mask_RU: the tokens of the step's R rows. share: μ of this step.
     """
-    rows = mask_RU.shape[0]
-    return reduced(mask_RU.float(), mask_RU, Reduce.MEAN) * (share * mini_batches / rows)
+    index_R = torch.arange(mask_RU.shape[0], device=mask_RU.device) % mini_batches
+    beside_R = index_R.bincount(minlength=mini_batches)[index_R]
+    return reduced(mask_RU.float(), mask_RU, Reduce.MEAN) * share / beside_R[:, None]
 
 
 def expert_token_factor(log_probs_BU: torch.Tensor) -> torch.Tensor:
-    """CHORD's φ = p·(1 - p), without a gradient: largest where the policy is in two minds. (B, U).
+    """CHORD's φ = p·(1 - p), without a gradient: largest if the policy is undecided. (B, U).
 
     Expert tokens that the policy finds very likely teach little, and very unlikely ones would
     throw it off (arXiv 2508.11408, section 3.3).
     """
     p_BU = log_probs_BU.detach().float().exp()
     return p_BU * (1.0 - p_BU)
+
+
+def divergence_from_top_tokens(
+    target_log_probs_BUK: torch.Tensor,
+    own_log_probs_BU: torch.Tensor,
+    margins_BU: torch.Tensor,
+    log_rests_BU: torch.Tensor,
+) -> torch.Tensor:
+    """KL(q ‖ π_θ) per token over the k tokens that q lists and one event for all others. (B, U).
+
+    KL = Σ_i q_i·log(q_i/π_i) + q_rest·log(q_rest/π_rest), with q_rest = 1 - Σ_i q_i and likewise
+    π_rest, so that it is a divergence of distributions: not negative, and 0 only if the policy
+    agrees on the k tokens. SDPO (arXiv 2601.20802) has this event as well; verl's top-k
+    distillation leaves it out, and clamps what is then negative. Of a q that is certain of one
+    token it is that token's cross entropy. With m_j = log π_j - log π_own, π is needed as two sums:
+
+        Σ_i q_i·log π_i = Σ_i q_i·m_i + log π_own·Σ_i q_i
+        log π_rest = log π_own + log Σ_j exp m_j
+
+    for j not listed. All factors of π's gradient are at most 1: taking π_rest as 1 - Σ_i π_i would
+    have them cancel by the large factor 1/π_rest, which bf16 cannot.
+
+    Args:
+        target_log_probs_BUK: log q_i in nats, -inf for no token.
+        own_log_probs_BU: log π of the row's own token.
+        margins_BU: Σ_i q_i·m_i. log_rests_BU: log Σ_j exp m_j; anything where q has no rest.
+    """
+    dtype = torch.promote_types(own_log_probs_BU.dtype, torch.float32)
+    own_log_probs_BU = own_log_probs_BU.to(dtype)
+    q_BUK = target_log_probs_BUK.to(dtype).exp()
+    rest_BU = rest_of(target_log_probs_BUK).to(dtype)
+    negative_entropy_BU = torch.xlogy(q_BUK, q_BUK).sum(dim=-1) + torch.xlogy(rest_BU, rest_BU)
+    log_rest_BU = own_log_probs_BU + log_rests_BU.where(rest_BU > 0, 0.0)
+    listed_BU = margins_BU + own_log_probs_BU * q_BUK.sum(dim=-1)
+    return negative_entropy_BU - listed_BU - rest_BU * log_rest_BU
+
+
+def rest_of(target_log_probs_K: torch.Tensor) -> torch.Tensor:
+    """1 - Σ_i q_i over the last dimension; 0 if it is no more than rounding leaves."""
+    rest = 1.0 - target_log_probs_K.exp().sum(dim=-1)
+    return rest.where(rest > REST, 0.0)
 
 
 def kl_estimate(

@@ -1,4 +1,4 @@
-"""Which configurations cannot read a' in the states of the rollout, or not in that way."""
+"""Which configurations cannot read a' in the states of the rollout, or not with these keys."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reading_faults(plan: RunPlan) -> Iterator[str]:
             )
         return
     yield from _choice_faults(section)
-    yield from _pass_faults(plan.config)
+    yield from logits_faults(plan.config, SELF_FEEDING, "constraint.conditioning=teacher_forcing")
 
 
 def _choice_faults(section: ConstraintSettings) -> Iterator[str]:
@@ -59,23 +59,27 @@ def _choice_faults(section: ConstraintSettings) -> Iterator[str]:
         )
 
 
-def _pass_faults(config: DictConfig) -> Iterator[str]:
+def logits_faults(config: DictConfig, asker: str, way_out: str) -> Iterator[str]:
+    """Sentences on a pass in which something is read off the logits of the rows.
+
+    Args:
+        asker: the setting that reads them. way_out: one that does not.
+    """
     for key, reason in WITHOUT_LOGITS:
         value = OmegaConf.select(config, key)
         if value:
             yield (
-                f"{key}={value!r}: {SELF_FEEDING} reads the logits of the rollouts in the pass for "
-                f"the old log-probs, and {reason}. Fix: {key}=null or false, or "
-                "constraint.conditioning=teacher_forcing"
+                f"{key}={value!r}: {asker} reads the logits in one of verl's passes over the rows, "
+                f"and {reason}. Fix: {key}=null or false, or {way_out}"
             )
     strategy = config.actor_rollout_ref.actor.strategy
     if strategy not in ("fsdp", "fsdp2", "megatron"):
         yield (
-            f"actor_rollout_ref.actor.strategy={strategy!r}: {SELF_FEEDING} is written for FSDP "
+            f"actor_rollout_ref.actor.strategy={strategy!r}: {asker} is written for FSDP "
             "and Megatron. Fix: actor_rollout_ref.actor.strategy=fsdp2"
         )
     if config.distillation.enabled:
         yield (
-            f"distillation.enabled=True: {SELF_FEEDING} reads logits by the hook of verl's "
+            f"distillation.enabled=True: {asker} reads logits by the hook of verl's "
             "distillation, which then has its own loss there. Fix: distillation.enabled=False"
         )

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from recipe.online_refiner.choices import Inject
 from recipe.online_refiner.method.chord import Chord
 from recipe.online_refiner.method.constraint import Constraint
+from recipe.online_refiner.method.distill import Distill
 from recipe.online_refiner.method.dynamic_advantage import DynamicAdvantage
 from recipe.online_refiner.method.dynamic_reward import DynamicReward
 from recipe.online_refiner.method.dynamic_sft import DynamicSft
@@ -32,6 +33,7 @@ CONSTRAINTS: dict[str, type[Constraint]] = {
     f"dynamic.{Inject.REWARD}": DynamicReward,
     f"dynamic.{Inject.ADVANTAGE}": DynamicAdvantage,
     f"dynamic.{Inject.SFT}": DynamicSft,
+    "distill": Distill,
     "chord": Chord,
 }
 

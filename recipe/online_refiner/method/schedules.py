@@ -16,7 +16,7 @@ def lambda_at(step: int, total_steps: int, start: float, end: float, schedule: S
     """λ at training step `step` in 1..total_steps for the schedules of the step alone.
 
     linear: start + (end - start)·p; cosine: end + (start - end)·(1 + cos πp)/2,
-    with p = (step - 1)/(total_steps - 1), and p = 0 where there is one step only.
+    with p = (step - 1)/(total_steps - 1), and p = 0 if there is one step only.
     """
     if schedule is Schedule.CONSTANT or total_steps <= 1:
         return start

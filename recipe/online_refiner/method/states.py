@@ -61,10 +61,9 @@ def _hunks(copied: Sequence[int], sources: Sources) -> Iterator[tuple[int, int, 
                 yield start, end, 1
             after = sources[index + length - 1][1]
         else:
-            follows = index + length
-            inserted = sources[index][0] < after or (
-                after == 0 and follows < len(copied) and sources[follows][0] == 0
-            )
+            # The diff gives an insertion the token before it. At the start it gives the first one,
+            # whose state is the one that is open.
+            inserted = sources[index][0] < after
             yield after, after + 1 if inserted else sources[index][1], length
         index += length
 

@@ -1,4 +1,4 @@
-"""verl's own KL against the reference, the paper's baseline "Static"; where it stands is ours."""
+"""verl's own KL against the reference, the paper's baseline "Static"; its place is ours."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ EXIT_BAD_CONFIG = 2
 
 
 def refusal(faults: Iterable[str]) -> str:
-    """What is printed where a run cannot start."""
+    """What is printed if a run cannot start."""
     return "\n".join(["The configuration cannot run:", *(f"- {fault}" for fault in faults)])
 
 
 @hydra.main(config_path="../config", config_name="online_refiner", version_base=None)
 def main(config: DictConfig) -> None:
-    """Print what will run; exit with 2 and the faults where it cannot."""
+    """Print what will run; exit with 2 and the faults if it cannot."""
     try:
         plan = resolve(config)
     except ConfigError as error:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
+from omegaconf import OmegaConf
+
 from recipe.online_refiner.choices import ESTIMATORS
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.preflight.gpu_rules import split_of
+from recipe.online_refiner.preflight.gpu_rules import sequence_split, split_of
+from recipe.online_refiner.verl_keys import CRITIC_PACKING
 
 
 def check_estimator(plan: RunPlan) -> Iterator[str]:
@@ -28,13 +31,13 @@ def check_estimator(plan: RunPlan) -> Iterator[str]:
 
 def check_mini_batches(plan: RunPlan) -> Iterator[str]:
     """verl asserts, at the first update, that a mini-batch's rows can be shared out evenly."""
-    if plan.trainer_gpus % split_of(plan):
-        return
-    ranks = plan.trainer_gpus // split_of(plan)
     sections = {"actor_rollout_ref.actor": plan.config.actor_rollout_ref.actor}
     if plan.has_critic:
         sections["critic"] = plan.config.critic
     for key, section in sections.items():
+        if plan.trainer_gpus % split_of(plan, key):
+            continue  # `check_splits` says so
+        ranks = plan.trainer_gpus // split_of(plan, key)
         rows = section.ppo_mini_batch_size * plan.config.actor_rollout_ref.rollout.n
         if rows % ranks:
             yield (
@@ -51,9 +54,14 @@ def check_mini_batches(plan: RunPlan) -> Iterator[str]:
 
 
 def check_micro_batches(plan: RunPlan) -> Iterator[str]:
-    """A micro-batch has a size, and holds one row of full length."""
-    actor = plan.config.actor_rollout_ref.actor
-    longest = plan.config.data.max_prompt_length + plan.config.data.max_response_length
+    """A micro-batch has a size, and holds one row of full length, in each of verl's passes."""
+    actor, rollout = plan.config.actor_rollout_ref.actor, plan.config.actor_rollout_ref.rollout
+    if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
+        yield (
+            f"actor_rollout_ref.rollout.log_prob_use_dynamic_bsz={rollout.log_prob_use_dynamic_bsz}"
+            f": verl wants it as actor_rollout_ref.actor.use_dynamic_bsz={actor.use_dynamic_bsz}. "
+            "Fix: set both to the same"
+        )
     if not actor.use_dynamic_bsz:
         if actor.ppo_micro_batch_size_per_gpu is None and actor.ppo_micro_batch_size is None:
             yield (
@@ -61,19 +69,36 @@ def check_micro_batches(plan: RunPlan) -> Iterator[str]:
                 "micro-batches. Fix: actor_rollout_ref.actor.use_dynamic_bsz=true, or a number"
             )
         return
-    lengths = {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": actor.ppo_max_token_len_per_gpu}
-    if plan.has_critic:
-        lengths["critic.ppo_max_token_len_per_gpu"] = plan.config.critic.ppo_max_token_len_per_gpu
-    for key, tokens in lengths.items():
-        if tokens * split_of(plan) < longest:
+    longest = plan.config.data.max_prompt_length + plan.config.data.max_response_length
+    for key, split in _token_limits(plan).items():
+        tokens = OmegaConf.select(plan.config, key)
+        if tokens * split < longest:
+            shared = f" over {split} GPUs" if split > 1 else ""
+            enough = -(-longest // split)
             yield (
-                f"{key}={tokens}: one row of prompt and response has up to {longest} tokens. "
-                f"Fix: {key}={longest} or more, or shorter data.max_response_length"
+                f"{key}={tokens}{shared}: one row of prompt and response has up to {longest} "
+                f"tokens. Fix: {key}={enough} or more, or shorter data.max_response_length"
             )
 
 
+def _token_limits(plan: RunPlan) -> dict[str, int]:
+    """verl's keys for the tokens of one GPU's micro-batch, and the factor that each gets."""
+    actor = sequence_split(plan)
+    found = {
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": actor,
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": actor,
+    }
+    if plan.forwards_reference:
+        found["actor_rollout_ref.ref.log_prob_max_token_len_per_gpu"] = actor
+    if plan.has_critic:
+        own = sequence_split(plan, "critic")
+        found["critic.ppo_max_token_len_per_gpu"] = own
+        found[f"critic.{CRITIC_PACKING}"] = own
+    return found
+
+
 def check_groups(plan: RunPlan) -> Iterator[str]:
-    """Groups have two rollouts where they are compared, and dynamic sampling can end."""
+    """Groups have two rollouts if they are compared, and dynamic sampling can end."""
     estimator = str(plan.config.algorithm.adv_estimator)
     rollouts = plan.config.actor_rollout_ref.rollout.n
     if estimator == "grpo" and rollouts < 2:
@@ -105,12 +130,16 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
             f"algorithm.filter_groups.max_inflight_gen_batches={groups.max_inflight_gen_batches}: "
             "nothing would be generated. Fix: 1 or more"
         )
-    reward_model = plan.config.reward.reward_model
-    if reward_model.enable and not reward_model.enable_resource_pool:
+
+
+def group_warnings(plan: RunPlan) -> Iterator[str]:
+    """Group sizes for which verl's dynamic sampling misses groups of equal rewards."""
+    rollouts = plan.config.actor_rollout_ref.rollout.n
+    if plan.config.algorithm.filter_groups.enable and rollouts & (rollouts - 1):
         yield (
-            "reward.reward_model.enable_resource_pool=False: groups are filtered while rollouts "
-            "are made, and a reward model on the policy's GPUs scores after them. Fix: "
-            "reward.reward_model.enable_resource_pool=True with GPUs of its own"
+            f"actor_rollout_ref.rollout.n={rollouts} with algorithm.filter_groups.enable=True: "
+            "verl drops groups whose rewards have a standard deviation of exactly 0. Unless n is a "
+            "power of two, rounding makes it positive for some equal rewards, and their groups stay"
         )
 
 

@@ -73,7 +73,7 @@ def socket_faults(ray: str, vllm: str) -> Iterator[str]:
 
 
 def shared_memory_needed(config: DictConfig) -> int:
-    """Bytes of /dev/shm: Ray's objects where their size is set, and weights on their way."""
+    """Bytes of /dev/shm: Ray's objects if their size is set, and weights on their way."""
     allowed_slow = os.environ.get(SLOW_STORAGE) == "1"
     store = OmegaConf.select(config, "ray_kwargs.ray_init.object_store_memory") or 0
     if config.trainer.device != "cpu":
@@ -86,7 +86,7 @@ def shared_memory_needed(config: DictConfig) -> int:
 
 
 def free_shared_memory() -> int:
-    """Bytes that are free there; 0 where it is missing."""
+    """Bytes that are free there; 0 if it is missing."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:

@@ -44,6 +44,15 @@ def check_mode(plan: RunPlan) -> Iterator[str]:
         )
 
 
+def check_late_join(plan: RunPlan) -> Iterator[str]:
+    """A step can go on while it is still refined, if that is asked for."""
+    if plan.settings.refiner.late_join and plan.refines:
+        for obstacle in plan.late_join_obstacles:
+            yield (
+                f"refiner.late_join=True with {obstacle}. Fix: refiner.late_join=null, or change it"
+            )
+
+
 def check_source(plan: RunPlan) -> Iterator[str]:
     """Which weights refine, and whether they can be had."""
     if not plan.refines:

@@ -10,7 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.host import HostMemory
+from recipe.online_refiner.preflight.log_rules import log_rows
 from recipe.online_refiner.preflight.memory import GIB
+from recipe.online_refiner.preflight.queueing import Waiting, expected_waiting
 from recipe.online_refiner.preflight.reward_rules import inspect_reward
 from recipe.online_refiner.preflight.rules import faults_of, warnings_on
 from recipe.online_refiner.preflight.sizes import (
@@ -19,6 +22,7 @@ from recipe.online_refiner.preflight.sizes import (
     Sizes,
     checkpoint_disk,
     estimate,
+    node_memory,
     read_shapes,
 )
 
@@ -51,7 +55,10 @@ def preflight(plan: RunPlan) -> Report:
         "What will run": roles(plan, shapes, level),
         "Sizes": sizes_of(plan),
         "Memory of a GPU, estimated": memory_rows(estimate(plan)),
+        "Memory of a node, estimated": node_rows(node_memory(plan)),
+        "Refinements, estimated": waiting_rows(plan, expected_waiting(plan)),
         "Checkpoints": disk_rows(plan, checkpoint_disk(plan)),
+        "Log of rollouts": log_rows(plan),
     }
     return Report(tuple(faults_of(plan)), tuple(warnings_on(plan)), tables)
 
@@ -107,7 +114,8 @@ def sizes_of(plan: RunPlan) -> list[Row]:
     ]  # fmt: skip
     if plan.refines:
         choice, limits = plan.decoding, plan.limits
-        rows.insert(4, ("refinements", f"decoded by {choice.decoding} ({choice.why})"))
+        late = "; joined late" if plan.joins_late else ""
+        rows.insert(4, ("refinements", f"decoded by {choice.decoding} ({choice.why}){late}"))
         rows.insert(
             4,
             (
@@ -131,6 +139,28 @@ def memory_rows(sizes: Sizes | None) -> list[Row]:
         share = f"{one.share_bytes / GIB:.1f}"
         rows.append((f"share of the {role} server", share, f"cache: {one.cache_tokens:,} tokens"))
     return rows
+
+
+def node_rows(found: HostMemory | None) -> list[Row]:
+    """What a trainer node holds in its own memory, largest first."""
+    if found is None:
+        return []
+    parts = sorted(found.parts.items(), key=lambda part: -part[1])
+    rows: list[Row] = [(name, f"{size / GIB:.0f} GiB") for name, size in parts if size]
+    rows.append(("more at the start", f"{found.start / GIB:.0f} GiB"))
+    rows.append(("more while saving", f"{found.checkpoint / GIB:.0f} GiB"))
+    return [*rows, ("at most", f"{found.peak / GIB:.0f} GiB")]
+
+
+def waiting_rows(plan: RunPlan, found: Waiting | None) -> list[Row]:
+    """How long refinements wait, against their deadline."""
+    if found is None:
+        return []
+    return [
+        ("the mean one waits", f"{found.mean_s:.0f} s"),
+        ("the last of a step waits", f"{found.last_s:.0f} s"),
+        ("refiner.deadline_s", f"{plan.settings.refiner.deadline_s:g} s"),
+    ]
 
 
 def disk_rows(plan: RunPlan, disk: Disk | None) -> list[Row]:

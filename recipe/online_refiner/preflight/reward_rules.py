@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import OmegaConf
-from transformers import AutoConfig
 
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.prompt_rules import context_of
 from refiner_worker.engine import replica_gpus
 from reward.traits import Inspection, load_reward, traits_of
 
@@ -78,20 +77,24 @@ def inspect_reward(plan: RunPlan) -> Inspection:
     inspect = traits_of(function.path).inspect
     if inspect is None:
         return Inspection()
-    kwargs: Any = OmegaConf.to_container(
-        OmegaConf.create(function.get("reward_kwargs") or {}), resolve=True
-    )
-    return inspect({str(key): value for key, value in kwargs.items()})
+    return inspect(reward_settings(plan))
+
+
+def reward_settings(plan: RunPlan) -> dict[str, Any]:
+    """What the configuration gives the reward function."""
+    given = plan.config.reward.custom_reward_function.get("reward_kwargs")
+    plain: Any = OmegaConf.to_container(given, resolve=True) if given else {}
+    return {str(key): value for key, value in plain.items()}
 
 
 def check_reward_servers(plan: RunPlan) -> Iterator[str]:
     """verl shares the reward model's pool out among servers, and asserts only that there is one."""
     section = plan.config.reward.reward_model
     if not (section.enable and section.enable_resource_pool):
-        return
+        return  # `check_gpus` says so if the pool is empty
     rollout, gpus = section.rollout, section.n_gpus_per_node * section.nnodes
     size = replica_gpus(rollout)
-    if gpus < 1 or gpus % size:
+    if gpus >= 1 and gpus % size:
         yield (
             "reward.reward_model.rollout.tensor_model_parallel_size="
             f"{rollout.tensor_model_parallel_size}: a server of {size} GPUs does not divide the "
@@ -105,11 +108,9 @@ def check_reward_context(plan: RunPlan) -> Iterator[str]:
     section = plan.config.reward.reward_model
     if not section.enable or section.model_path is None:
         return
-    try:
-        model = AutoConfig.from_pretrained(os.path.expanduser(section.model_path))
-    except (OSError, ValueError):
-        return  # read_shapes says so
-    context = section.rollout.max_model_len or model.get_text_config().max_position_embeddings
+    context = section.rollout.max_model_len or context_of(section.model_path)
+    if context is None:
+        return  # `check_shapes` says why
     needed = plan.config.data.max_prompt_length + plan.config.data.max_response_length
     if needed >= context:
         yield (

@@ -19,25 +19,49 @@ from recipe.online_refiner.preflight.batch_rules import (
     check_micro_batches,
     check_mini_batches,
     check_steps,
+    group_warnings,
 )
 from recipe.online_refiner.preflight.data_rules import (
     check_batch,
-    check_context,
     check_files,
     check_model_folders,
-    check_prompts,
 )
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
+from recipe.online_refiner.preflight.layer_rules import check_heads, check_layers
+from recipe.online_refiner.preflight.log_rules import check_watched_reading, log_warnings
+from recipe.online_refiner.preflight.model_rules import (
+    check_refiner_tokenizer,
+    check_vocabulary,
+)
+from recipe.online_refiner.preflight.name_rules import (
+    check_engines,
+    check_loggers,
+    check_optimizers,
+    check_strategies,
+)
 from recipe.online_refiner.preflight.node_rules import check_node
 from recipe.online_refiner.preflight.placement_rules import (
+    check_late_join,
     check_mode,
     check_shared_base,
     check_source,
 )
+from recipe.online_refiner.preflight.prompt_rules import (
+    check_context,
+    check_prompts,
+    check_refiner_context,
+)
+from recipe.online_refiner.preflight.queueing import check_deadline, deadline_warnings
 from recipe.online_refiner.preflight.refiner_rules import (
     check_decoding,
     check_refinable,
     check_refiner_rollout,
+    check_top_tokens,
+)
+from recipe.online_refiner.preflight.reward_fit_rules import (
+    check_reward_architecture,
+    check_reward_rows,
+    check_reward_settings,
 )
 from recipe.online_refiner.preflight.reward_rules import (
     check_reward,
@@ -46,7 +70,14 @@ from recipe.online_refiner.preflight.reward_rules import (
     check_reward_model,
     check_reward_servers,
 )
-from recipe.online_refiner.preflight.sizes import check_disk, check_memory, check_shapes
+from recipe.online_refiner.preflight.score_rules import check_score, score_warnings
+from recipe.online_refiner.preflight.sizes import (
+    check_caches,
+    check_disk,
+    check_memory,
+    check_node_memory,
+    check_shapes,
+)
 from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
 
@@ -68,6 +99,12 @@ def check_places(plan: RunPlan) -> Iterator[str]:
             "directory, where checkpoints would be lost. Fix: an absolute path on storage that "
             "all nodes share (ONLINE_REFINER_RUNS, or run.dir)"
         )
+    folder = _nearest_folder(plan.settings.run.dir)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        yield (
+            f"run.dir={plan.settings.run.dir!r}: {str(folder)!r} cannot be written into. Fix: a "
+            "folder of your own (ONLINE_REFINER_RUNS, or run.dir)"
+        )
     if plan.config.trainer.resume_mode == "resume_path":
         path = plan.config.trainer.resume_from_path
         if path is None or "global_step_" not in path or not Path(path).is_dir():
@@ -77,15 +114,30 @@ def check_places(plan: RunPlan) -> Iterator[str]:
             )
 
 
+def _nearest_folder(path: str) -> Path:
+    """The path itself, or what is there of the way to it."""
+    found = Path(path).expanduser().absolute()
+    while not found.exists():
+        found = found.parent
+    return found
+
+
 RULES: tuple[Rule, ...] = (
     check_shapes,
+    check_engines,
+    check_strategies,
+    check_optimizers,
+    check_loggers,
     check_mode,
     check_refinable,
     check_decoding,
+    check_top_tokens,
     check_constraint,
+    check_watched_reading,
     check_estimator,
     check_source,
     check_shared_base,
+    check_late_join,
     check_files,
     check_batch,
     check_model_folders,
@@ -93,21 +145,33 @@ RULES: tuple[Rule, ...] = (
     check_prompts,
     check_template_budget,
     check_context,
+    check_refiner_context,
+    check_vocabulary,
+    check_refiner_tokenizer,
     check_gpus,
     check_splits,
+    check_heads,
+    check_layers,
     check_mini_batches,
     check_micro_batches,
     check_groups,
     check_reward,
+    check_score,
     check_reward_model,
     check_reward_manager,
     check_reward_servers,
     check_reward_context,
+    check_reward_settings,
+    check_reward_rows,
+    check_reward_architecture,
     check_refiner_rollout,
     check_places,
     check_node,
     check_steps,
     check_memory,
+    check_caches,
+    check_node_memory,
+    check_deadline,
     check_disk,
 )
 
@@ -121,6 +185,10 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     """What will run, and may surprise."""
     yield from constraint_class(plan.config).warnings(plan)
     yield from turn_warnings(plan)
+    yield from score_warnings(plan)
+    yield from group_warnings(plan)
+    yield from deadline_warnings(plan)
+    yield from log_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.preflight.data_rules import chat_of
+from recipe.online_refiner.preflight.prompt_rules import chat_of
 from refiner_worker.prompts import BEFORE, FEEDBACK, RefineTemplate, load_template, render
 from reward.traits import traits_of
 

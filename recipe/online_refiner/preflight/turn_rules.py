@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.servers.chat import policy_chat, policy_tokenizer, tokenizer_path
+from recipe.online_refiner.preflight.files_read import model_config, read_policy_tokenizer
+from recipe.online_refiner.servers.chat import policy_chat, tokenizer_path
 from recipe.online_refiner.servers.refiner_engine import end_ids
 from refiner_worker.chat import Chat
 from refiner_worker.reasoning import CLOSE, OPEN
@@ -44,7 +45,8 @@ def sense_faults(plan: RunPlan) -> Iterator[str]:
     Its rows carry images and positions in several dimensions; the rows that are added are text.
     """
     path = plan.config.actor_rollout_ref.model.path
-    senses = _senses(AutoConfig.from_pretrained(path))
+    config = model_config(path)
+    senses = [] if isinstance(config, str) else _senses(config)
     if not senses:
         return
     if plan.refines or plan.settings.constraint.kind == "chord":
@@ -59,10 +61,13 @@ def sense_faults(plan: RunPlan) -> Iterator[str]:
 
 def turn_warnings(plan: RunPlan) -> Iterator[str]:
     """What the model's files say of the end of a turn, if they disagree; nothing if unreadable."""
+    tokenizer = read_policy_tokenizer(plan)
+    if isinstance(tokenizer, str):
+        return  # `check_prompts` says what is wrong with it
     try:
-        chat = policy_chat(plan.config, policy_tokenizer(plan.config))
-    except (OSError, ValueError):
-        return  # `check` says what is wrong with it
+        chat = policy_chat(plan.config, tokenizer)
+    except ValueError:
+        return
     if any(turn_faults(plan, chat)):
         return
     path = f"actor_rollout_ref.model.path={tokenizer_path(plan.config)!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import transfer_queue as tq
@@ -22,26 +22,36 @@ from recipe.online_refiner.method.labels import RowLabels
 
 def put_labels(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> None:
     """Store the labels; every row gets the field, since the queue returns none that one lacks."""
-    _put(batch, {LABEL_FIELD: _on_rows(batch, {one.key: one.token_ids for one in labels})})
+    ids = {one.key: one.token_ids for one in labels}
+    _put(batch, {LABEL_FIELD: _on_rows(batch, _offsets(batch), ids)})
 
 
-def put_policy_fields(batch: KVBatchMeta, labels: Sequence[RowLabels], first_number: int) -> None:
+def put_policy_fields(
+    batch: KVBatchMeta,
+    labels: Sequence[RowLabels],
+    first_number: int,
+    others: Mapping[str, torch.Tensor],
+) -> None:
     """Store what the loss reads of the policy's rows: weights and numbers, 0 without a label.
 
     Args:
         labels: weighted. first_number: by which the loss reports on the first of them.
+        others: further fields, the same for every row.
     """
     weights, numbers, ids = {}, {}, {}
     for number, one in enumerate(labels, start=first_number):
         assert one.weights is not None
         weights[one.key], ids[one.key] = one.weights, one.token_ids
         numbers[one.key] = (one.token_ids != NO_LABEL) * number
+    offsets = _offsets(batch)
     fields = {
-        WEIGHT_FIELD: _on_rows(batch, weights, torch.float32, 0),
-        NUMBER_FIELD: _on_rows(batch, numbers, fill=0),
+        WEIGHT_FIELD: _on_rows(batch, offsets, weights, torch.float32, 0),
+        NUMBER_FIELD: _on_rows(batch, offsets, numbers, fill=0),
     }
     if labels:
-        fields[LABEL_FIELD] = _on_rows(batch, ids)
+        fields[LABEL_FIELD] = _on_rows(batch, offsets, ids)
+    for name, value in others.items():
+        fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
     _put(batch, fields)
 
 
@@ -62,22 +72,29 @@ def measured_on(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> list[torch.T
     ]
 
 
+def _offsets(batch: KVBatchMeta) -> torch.Tensor:
+    """Where each row's response begins among the tokens of all, and the end."""
+    responses = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"]
+    )["responses"]
+    offsets: torch.Tensor = responses.offsets()
+    return offsets
+
+
 def _on_rows(
     batch: KVBatchMeta,
+    offsets: torch.Tensor,
     values: dict[str, torch.Tensor],
     dtype: torch.dtype = torch.int64,
     fill: int = NO_LABEL,
 ) -> torch.Tensor:
     """Values per response token by row, `fill` on the other rows. Jagged."""
-    responses = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"]
-    )["responses"]
-    flat = torch.full_like(responses.values(), fill, dtype=dtype)
-    offsets = responses.offsets().tolist()
+    places = offsets.tolist()
+    flat = torch.full((places[-1],), fill, dtype=dtype)
     for row, key in enumerate(batch.keys):
         if key in values:
-            flat[offsets[row] : offsets[row + 1]] = values[key].to(dtype)
-    return torch.nested.nested_tensor_from_jagged(flat, responses.offsets())
+            flat[places[row] : places[row + 1]] = values[key].to(dtype)
+    return torch.nested.nested_tensor_from_jagged(flat, offsets)
 
 
 def _put(batch: KVBatchMeta, fields: dict[str, torch.Tensor]) -> None:

@@ -21,7 +21,7 @@ REWARDS, ADVANTAGES = "rm_scores", "advantages"
 def taken_from_rewards(batch: KVBatchMeta, penalty: Penalty | None) -> Iterator[None]:
     """Within the block the stored rewards are r_t - penalty_t; afterwards they are as they were.
 
-    The advantages and returns computed inside carry the penalty; what is logged does not.
+    The advantages and returns computed inside include the penalty; what is logged does not.
     """
     if penalty is None or penalty.place is not Place.REWARDS:
         yield

@@ -11,9 +11,10 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from recipe.online_refiner.choices import JUDGE_FAILED_KEY, REFINEMENT_KEY
+from recipe.online_refiner.choices import REFINEMENT_KEY
 from recipe.online_refiner.method.maths import kl_estimate, neutral_rewards
 from recipe.online_refiner.records import Refinement, Rollout
+from recipe.online_refiner.scores import score_of
 
 
 def read_rollouts(batch: KVBatchMeta) -> list[Rollout]:
@@ -34,7 +35,7 @@ def _column(values: Any) -> list[Any]:
 
 
 def stand_in_for_reference(batch: KVBatchMeta) -> None:
-    """Store the actor's log-probs as the reference's, where the KL only has to exist this step."""
+    """Store the actor's log-probs as the reference's, if the KL only has to exist this step."""
     data = tq.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["old_log_probs"]
     )
@@ -45,7 +46,7 @@ def stand_in_for_reference(batch: KVBatchMeta) -> None:
 def log_prob_metrics(batch: KVBatchMeta, with_reference: bool) -> dict[str, float]:
     """What the stored log-probs say of the policy: against the reference, and against its engine.
 
-    `monitor/kl_to_reference` in nats a response, where the reference was forwarded;
+    `monitor/kl_to_reference` in nats a response, if the reference was forwarded;
     `monitor/rollout_logprob_diff_max` the largest |log-prob of the actor - of the rollout engine|
     over the sampled tokens in nats, which a wrong weight sync would show.
     """
@@ -63,6 +64,31 @@ def log_prob_metrics(batch: KVBatchMeta, with_reference: bool) -> dict[str, floa
     return metrics
 
 
+def token_columns(batch: KVBatchMeta, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is stored per token of these rollouts, for the log: by key, then by column.
+
+    `advantage` is one number if all tokens have the same; `entropy` is the policy's in nats, absent
+    if verl has made no pass over the rollouts.
+    """
+    if not keys:
+        return {}
+    fields = {"advantages": ("advantage", 6), "entropy": ("entropy", 4)}
+    data = tq.kv_batch_get(
+        keys=list(keys), partition_id=batch.partition_id, select_fields=list(fields)
+    )
+    found: dict[str, dict[str, Any]] = {key: {} for key in keys}
+    for field, (column, decimals) in fields.items():
+        if field in data:
+            for key, values in zip(keys, _column(data[field]), strict=True):
+                found[key][column] = _shortest(values.double().round(decimals=decimals).tolist())
+    return found
+
+
+def _shortest(values: list[float]) -> list[float] | float:
+    """One number for a list of many equal ones: a group's advantage is the same on all tokens."""
+    return values[0] if len(values) > 1 and min(values) == max(values) else values
+
+
 def _real_keys(batch: KVBatchMeta) -> list[str]:
     """Keys of the rows that are no padding."""
     return [
@@ -73,7 +99,7 @@ def _real_keys(batch: KVBatchMeta) -> list[str]:
 
 
 def _rollout(key: str, row: Mapping[str, Any]) -> Rollout:
-    extras, info = row["extra_fields"]["reward_extra_info"], row["extra_info"]
+    score, info = score_of(row["extra_fields"].get("reward_extra_info", {})), row["extra_info"]
     refinement = row["extra_fields"].get(REFINEMENT_KEY)
     return Rollout(
         key=key,
@@ -82,10 +108,11 @@ def _rollout(key: str, row: Mapping[str, Any]) -> Rollout:
         prompt_ids=tuple(row["prompts"].tolist()),
         response_ids=tuple(row["responses"].tolist()),
         response_mask=tuple(row["response_mask"].tolist()),
-        reward=float(extras.get("score", 0.0)),
-        judged=not extras.get(JUDGE_FAILED_KEY, 0),
+        reward=score.reward,
+        judged=score.judged,
         reference=str(info.get("reference_solution") or ""),
         refinement=None if refinement is None else Refinement.from_row(refinement),
+        verdict=score.verdict,
     )
 
 

@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from recipe.online_refiner.choices import FAILING_TEST_KEY, Feedback
+from recipe.online_refiner.records import Score
 
 
-def feedback_text(kind: Feedback, extras: Mapping[str, Any]) -> str:
+def feedback_text(kind: Feedback, extras: Mapping[str, Any], score: Score) -> str:
     """The sentences that stand for `{feedback}` in the refiner's template; empty for `none`.
 
     Args:
         extras: what the reward function returned: `verdict`, `passed` and `total`, and
             `failing_test` where it has one.
+        score: of these.
     """
     if kind is Feedback.NONE:
         return ""
-    verdict = str(extras.get("verdict", "")).replace("_", " ")
-    text = f"Verdict: {verdict}." if verdict else f"Score: {float(extras.get('score', 0.0)):g}."
+    verdict = score.verdict.replace("_", " ")
+    text = f"Verdict: {verdict}." if verdict else f"Score: {score.reward:g}."
     if extras.get("total"):
         text += f" Tests passed: {int(extras.get('passed', 0))} of {int(extras['total'])}."
     test = str(extras.get(FAILING_TEST_KEY, ""))

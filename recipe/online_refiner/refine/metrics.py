@@ -4,56 +4,51 @@ verl picks how to reduce a metric over several updates of one step from its name
 `mean` and the rest average. Means are over the samples they speak of; a mean of nothing is absent.
 """
 
+import math
 from collections.abc import Sequence
 
 from recipe.online_refiner.records import (
     SKIPPED_PERFECT,
     UNJUDGED,
     RefinedRollout,
-    Refinement,
     Rollout,
 )
+from recipe.online_refiner.refine.counts import RefinementCounts
 from refiner_worker.client import Outcome
-
-COMPILE_ERROR = "compile_error"
-"""The verdict on a response without a readable program; repairing one is a format fix."""
 
 _FAILURES = {str(outcome) for outcome in Outcome if outcome.failed} | {UNJUDGED}
 
 
-def refinement_metrics(found: Sequence[Refinement]) -> dict[str, float]:
-    """Counts and means of one step's refinements, over the rollouts that were up for refinement.
+def refinement_metrics(found: RefinementCounts) -> dict[str, float]:
+    """Counts and means of one step's refinements, over all rollouts that were up for refinement.
 
-    `constraint/improvement_ratio` is the paper's: the share of all rollouts with R(a') > R(a).
-    `refiner/failed_total` is the sum of one counter for each kind of failure.
+    `refiner/rollouts_total` is the sum of the perfect, the verbatim, the refined and the failed
+    ones; `refiner/failed_total` that of one counter for each kind of failure.
     """
-    if not found:
+    if found.improvement_ratio is None:
         return {}
-    refined = [one for one in found if one.token_ids]
-    gains = [r.refined_reward - r.reward for r in refined if r.refined_reward is not None]
-    metrics = {
-        "constraint/improvement_ratio": sum(r.improved for r in found) / len(found),
-        "constraint/kept_total": float(sum(one.accepted for one in found)),
-        "refiner/skipped_perfect_total": _count(found, {SKIPPED_PERFECT}),
-        "refiner/verbatim_total": _count(found, {str(Outcome.VERBATIM)}),
-        "refiner/failed_total": _count(found, _FAILURES),
-        "refiner/generated_tokens_total": float(sum(r.generated_tokens for r in found)),
-        "refiner/engine_calls_total": float(sum(r.engine_calls for r in found)),
-        "refiner/scored_tokens_total": float(sum(r.scored_tokens for r in found)),
+    totals = {
+        "rollouts": found.rollouts,
+        "skipped_perfect": found.of({SKIPPED_PERFECT}),
+        "verbatim": found.of({str(Outcome.VERBATIM)}),
+        "refined": found.of({str(Outcome.REFINED)}),
+        "failed": found.of(_FAILURES),
+        **{name: found.of({name}) for name in sorted(_FAILURES)},
+        "generated_tokens": found.generated_tokens,
+        "engine_calls": found.engine_calls,
+        "scored_tokens": found.scored_tokens,
     }
-    metrics |= {f"refiner/{name}_total": _count(found, {name}) for name in sorted(_FAILURES)}
-    if refined:
-        tokens = sum(len(one.copied) for one in refined)
-        copied = sum(sum(one.copied) for one in refined)
-        metrics["refiner/copied_token_ratio"] = copied / tokens
-        metrics["refiner/edit_distance_mean"] = _mean([r.edit_distance for r in refined])
-    if gains:
-        metrics["refiner/reward_gain_mean"] = _mean(gains)
-    improved = [one for one in found if one.accepted and one.improved]
-    if improved:
-        unreadable = sum(one.verdict == COMPILE_ERROR for one in improved)
-        metrics["refiner/format_fix_ratio"] = unreadable / len(improved)
-    return metrics
+    means = {
+        "copied_token_ratio": (found.copied_tokens, found.written_tokens),
+        "edit_distance_mean": (found.edits, found.written),
+        "reward_gain_mean": (found.gain, found.judged),
+        "format_fix_ratio": (found.format_fixes, found.fixes),
+    }
+    return {
+        "constraint/improvement_ratio": found.improvement_ratio,
+        **{f"refiner/{name}_total": float(total) for name, total in totals.items()},
+        **{f"refiner/{name}": total / of for name, (total, of) in means.items() if of},
+    }
 
 
 def cross_entropy_metrics(accepted: Sequence[RefinedRollout]) -> dict[str, float]:
@@ -78,15 +73,6 @@ def cross_entropy_metrics(accepted: Sequence[RefinedRollout]) -> dict[str, float
     return {name: _mean(values) for name, values in groups.items() if values}
 
 
-def refine_wait_s(found: Sequence[Refinement]) -> float:
-    """Seconds from the last rollout's verdict to the last refinement's: what overlap left over."""
-    if not found:
-        return 0.0
-    last_judged_s = max(one.judged_at_s for one in found)
-    last_finished_s = max(one.finished_at_s for one in found)
-    return max(0.0, last_finished_s - last_judged_s)
-
-
 def group_metrics(rows: Sequence[Rollout]) -> dict[str, float]:
     """What the prompt groups of a batch say, over their judged rollouts.
 
@@ -101,26 +87,31 @@ def group_metrics(rows: Sequence[Rollout]) -> dict[str, float]:
             groups.setdefault(row.uid, []).append(row)
     if not groups:
         return {}
-    stds = {uid: _std([row.reward for row in group]) for uid, group in groups.items()}
     return {
-        "monitor/group_reward_std": _mean(list(stds.values())),
+        "monitor/group_reward_std": _mean(
+            [_std([row.reward for row in group]) for group in groups.values()]
+        ),
         "monitor/group_distinct_ratio": _mean(
             [len({row.response_ids for row in group}) / len(group) for group in groups.values()]
         ),
         "constraint/kept_by_refinement_total": float(
-            sum(stds[uid] == 0 and _is_refined(group) for uid, group in groups.items())
+            sum(_has_equal_rewards(group) and _is_refined(group) for group in groups.values())
         ),
     }
+
+
+def _has_equal_rewards(group: Sequence[Rollout]) -> bool:
+    """Up to rounding. verl drops a group whose standard deviation is exactly 0, which that of equal
+    rewards is for 2, 4, 8, 16 … rollouts in NumPy's sum, and not in general.
+    """
+    rewards = [row.reward for row in group]
+    return math.isclose(min(rewards), max(rewards), rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _is_refined(group: Sequence[Rollout]) -> bool:
     return len(group) > 1 and any(
         row.refinement is not None and row.refinement.accepted for row in group
     )
-
-
-def _count(found: Sequence[Refinement], outcomes: set[str]) -> float:
-    return float(sum(one.outcome in outcomes for one in found))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -49,9 +49,11 @@ class Refining:
     Args:
         client: asks the refiner.
         rule: the filter between R(a') and R(a).
-        perfect_reward: the task's highest reward, at which a rollout is not refined; None where
+        perfect_reward: the task's highest reward, at which a rollout is not refined; None if
             the reward has no maximum (a learned reward model).
         step_deadline_s: see `StepClock`.
+        top_tokens: how many of the refiner's likeliest tokens an accepted refinement gets for each
+            of its own; 0 for none.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Refining:
         rule: Filter,
         perfect_reward: float | None,
         step_deadline_s: float | None = None,
+        top_tokens: int = 0,
     ) -> None:
         self._client = client
         self._rule = rule
         self._perfect_reward = perfect_reward
         self._clock = StepClock(step_deadline_s)
+        self._top_tokens = top_tokens
 
     async def refine(self, task: RefineTask, score: Score, step: int, scorer: Scorer) -> Refinement:
         """Refine one rollout; never raises for what happens to a single sample.
@@ -96,7 +100,24 @@ class Refining:
             except TimeoutError:
                 late = replace(reply, outcome=Outcome.STEP_DEADLINE, token_ids=())
                 found = self._described(found, late, task.answer_ids)
+        if found.accepted and self._top_tokens:
+            found = await self._with_top_tokens(found, reply, until_s)
         return replace(found, finished_at_s=time.time())
+
+    async def _with_top_tokens(
+        self, found: Refinement, reply: RefinerReply, until_s: float | None
+    ) -> Refinement:
+        """The refinement with the refiner's distributions, and what they cost."""
+        top = await self._client.top_tokens(reply, self._top_tokens, until_s)
+        if top is None:
+            return found
+        return replace(
+            found,
+            top_tokens=top,
+            engine_calls=found.engine_calls + 1,
+            generated_tokens=found.generated_tokens + 1,
+            scored_tokens=found.scored_tokens + top.end - top.start,
+        )
 
     def _is_perfect(self, reward: float) -> bool:
         return self._perfect_reward is not None and reward >= self._perfect_reward

@@ -54,7 +54,7 @@ def mark_finished(folder: Path) -> None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, with `-dirty` where files differ; None outside a checkout."""
+    """The checkout's commit, with `-dirty` if files differ; None outside a checkout."""
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -7,6 +7,9 @@ import orjson
 
 METRICS_FILE = "metrics.jsonl"
 EPISODES_FILE = "episodes.jsonl"
+ROLLOUTS_FILE = "rollouts.jsonl"
+RECORD_FILES = (METRICS_FILE, EPISODES_FILE, ROLLOUTS_FILE)
+"""Files of one record a line, each with its step."""
 
 
 class RecordedTracking:
@@ -32,14 +35,17 @@ class RecordedTracking:
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Keep the file's records up to `step`, from which a resumed run goes on; drop torn lines.
+    """Leave the file's records up to `step`, from which a resumed run goes on; drop torn lines.
 
-    The steps after the checkpoint are trained again, and would otherwise be recorded twice.
+    The steps after the checkpoint are trained again, and would otherwise be recorded twice. The
+    file is never in memory as a whole, and either the old or the new one is there.
     """
     if not path.exists():
         return
-    kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
-    path.write_bytes(b"".join(line + b"\n" for line in kept))
+    rest = path.with_name(f"{path.name}.partial")
+    with path.open("rb") as old, rest.open("wb") as new:
+        new.writelines(line.rstrip(b"\n") + b"\n" for line in old if _step_of(line) <= step)
+    rest.replace(path)
 
 
 def _step_of(line: bytes) -> float:

@@ -15,5 +15,5 @@ def is_save_requested(run_folder: Path) -> bool:
 
 
 def mark_saved(run_folder: Path) -> None:
-    """Take the request away; nothing happens where there is none."""
+    """Take the request away; nothing happens if there is none."""
     (run_folder / REQUEST_FILE).unlink(missing_ok=True)

@@ -27,10 +27,15 @@ def tokenizer_path(config: DictConfig) -> str:
 
 def policy_tokenizer(config: DictConfig) -> PreTrainedTokenizerBase:
     """The policy's tokenizer with the chat template that the run uses."""
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(config))
     custom = config.actor_rollout_ref.model.get("custom_chat_template")
-    if custom is not None:
-        tokenizer.chat_template = custom
+    return tokenizer_at(tokenizer_path(config), custom)
+
+
+def tokenizer_at(path: str, chat_template: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer at a path or hub id, with this chat template in place of its own, if any."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     return tokenizer
 
 
@@ -41,7 +46,7 @@ def policy_chat(
 
     Args:
         tokenizer: the policy's, with its chat template.
-        model_path: the model's folder on this machine; None: where the configuration has it.
+        model_path: the model's folder on this machine; None for the one in the configuration.
 
     Raises ValueError if the model has no end token.
     """

@@ -33,9 +33,9 @@ class PolicyAverage:
         self.path = self._own
 
     def save(self, checkpoint: Path) -> None:
-        """Put it into a checkpoint's folder, by hard links where the file system has them.
+        """Put it into a checkpoint's folder, by hard links if the file system has them.
 
-        Those of older checkpoints go where verl has thrown the actor's weights away.
+        Those of older checkpoints go if verl has thrown the actor's weights away.
         """
         if self.path is None:
             return
@@ -47,7 +47,7 @@ class PolicyAverage:
                 shutil.rmtree(older)
 
     def restore(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint's, where it has one."""
+        """Go on from a checkpoint's, if it has one."""
         folder = checkpoint.absolute() / FOLDER
         self.path = folder if folder.is_dir() else None
 

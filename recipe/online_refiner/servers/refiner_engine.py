@@ -61,7 +61,7 @@ def decoding_choice(plan: RunPlan) -> Choice:
 
 
 def end_ids(model_path: str) -> frozenset[int]:
-    """Tokens that end an output by the model's generation config; none where it has no such file.
+    """Tokens that end an output by the model's generation config; none if it has no such file.
 
     Engines stop at these beside the tokenizer's EOS.
     """
@@ -75,7 +75,7 @@ def end_ids(model_path: str) -> frozenset[int]:
 
 
 def _obstacle(plan: RunPlan) -> str:
-    """Why the servers must not be told to speculate; empty where nothing forbids it."""
+    """Why the servers must not be told to speculate; empty if nothing forbids it."""
     rollout: Any = OmegaConf.to_container(refiner_rollout(plan, *OBSTACLES))
     engine = plan.engine
     own = (rollout.get("engine_kwargs") or {}).get(engine) or {}
@@ -117,7 +117,7 @@ def _speculates(engine_kwargs: dict[str, Any]) -> bool:
 
 @functools.cache
 def _installed(engine: str) -> str | None:
-    """The engine's release on this machine; None where it is not installed."""
+    """The engine's release on this machine; None if it is not installed."""
     for package in PACKAGES.get(engine, ()):
         try:
             return version(package)

@@ -1,7 +1,7 @@
 """The refiner's life beside verl's own servers.
 
-Awake while rollouts are made; asleep while the actor trains, where both share GPUs. Launched when
-the policy's servers are asleep for the first time, or beside them where each has memory of its own.
+Awake while rollouts are made; asleep while the actor trains, if both share GPUs. Launched when
+the policy's servers are asleep for the first time, or beside them if each has memory of its own.
 A run that does not refine has none, and every call does nothing; nor has one in which the policy's
 servers refine on their base weights.
 """
@@ -50,7 +50,7 @@ class RefinerServers:
         self.launched: tuple[float, float] | None = None
 
     def add_pool(self, pools: dict[str, list[int]]) -> None:
-        """Add the refiner's GPUs per node to verl's resource pools, where it has its own."""
+        """Add the refiner's GPUs per node to verl's resource pools, if it has its own."""
         if self._plan.has_own_pool:
             pool = self._plan.settings.refiner.pool
             pools[REFINER_POOL] = [pool.n_gpus_per_node] * pool.nnodes
@@ -102,10 +102,10 @@ class RefinerServers:
         )
 
     def client(self, policy: LLMServerClient) -> Generator | None:
-        """The client that the agent loops refine through; None where nothing is refined.
+        """The client that the agent loops refine through; None if nothing is refined.
 
         Args:
-            policy: the client of the policy's servers, which refine where the base is shared.
+            policy: the client of the policy's servers, which refine if the base is shared.
         """
         if self._plan.shares_base:
             return OnBaseWeights(policy)
@@ -127,7 +127,7 @@ class RefinerServers:
         self._is_loaded = False
 
     def load_average(self) -> None:
-        """Have the servers, which are awake, load the average where it is new to them."""
+        """Have the servers, which are awake, load the average if it is new to them."""
         if self._replicas is not None and self.average.path is not None and not self._is_loaded:
             self._replicas.load(str(self.average.path))
             self._is_loaded = True
@@ -151,7 +151,7 @@ class RefinerServers:
         return self._lost_total > 0 and self._plan.settings.refiner.on_failure == "stop"
 
     def stop_if_lost(self) -> None:
-        """Raise RefinerLostError where a server has died and `refiner.on_failure` is `stop`."""
+        """Raise RefinerLostError if a server has died and `refiner.on_failure` is `stop`."""
         if self.must_stop:
             raise RefinerLostError(
                 f"refiner.on_failure='stop', and servers of the refiner died: {self._lost_total}. "

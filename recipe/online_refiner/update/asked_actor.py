@@ -16,7 +16,7 @@ from recipe.online_refiner.choices import MEASURE
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.queue.label_fields import measured_on, put_labels
 from recipe.online_refiner.queue.rollouts import ranks_of
-from recipe.online_refiner.update.label_logits import HOOK
+from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.rows import rounded_up
 
 

@@ -1,5 +1,7 @@
 """The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's term."""
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -8,19 +10,25 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
-from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
+    DIVERGENCE_METRIC,
+    LABEL_FIELD,
     LABEL_MARGIN,
     MEASURE,
     NUMBER_FIELD,
     POLICY_SHARE,
+    TARGET_IDS_FIELD,
+    TARGET_LOG_REST,
+    TARGET_MARGIN,
     TOKEN_FACTOR,
     WEIGHT_FIELD,
 )
-from recipe.online_refiner.method.maths import expert_token_factor
+from recipe.online_refiner.method.maths import divergence_from_top_tokens, expert_token_factor
 from recipe.online_refiner.update.label_logits import label_margins
+from recipe.online_refiner.update.places import on_tokens_of, response_places
+from recipe.online_refiner.update.target_logits import packed_log_probs, target_sums
 
 
 def constrained_loss(
@@ -33,12 +41,14 @@ def constrained_loss(
 ) -> Any:
     """What verl's engines call twice: with the logits, if a batch asks for it, then for the loss.
 
-    With `student_logits` it returns more model outputs (`label_logits`), otherwise the loss and its
-    metrics. A pass that only measures has neither.
+    With `student_logits` it returns more model outputs (`label_logits`, `target_logits`), otherwise
+    the loss and its metrics. A pass that only measures has neither.
     """
     assert data is not None
     if student_logits is not None:
-        return label_margins(student_logits, data, config.strategy, data_format)
+        given = (student_logits, data, config.strategy, data_format)
+        outputs = label_margins(*given) if LABEL_FIELD in data else {}
+        return outputs | (target_sums(*given) if TARGET_IDS_FIELD in data else {})
     assert model_output is not None
     if tu.get_non_tensor_data(data=data, key=MEASURE, default=False):
         return torch.zeros((), device=data["input_ids"].device), {}
@@ -56,36 +66,93 @@ def mixed_loss(
     s = 1 and φ = 1 for the dynamic constraint (ours, after arXiv 2603.18088, section 3.3);
     s = 1 - μ and, if asked for, φ = p(1 - p) for CHORD (arXiv 2508.11408).
 
-    c_t is of the row's own token, or of the label that its state has. The extra rows are masked out
+    c_t is of the row's own token, or of the label that its state has; of a row with targets the
+    divergence from each stands in its place. The extra rows are masked out
     of L_policy, and the policy rows have w = 0 but on their labels, so each part sees its own
     tokens only. The weights hold λ or μ and the normalisation; verl averages gradients over
     the data-parallel ranks, hence the factor `dp_size`. A row whose cross entropy is not finite
     has no part in the term. Batches without weights get L_policy alone.
     """
     loss, metrics = ppo_loss(config, model_output, data, dp_group)
+    metrics = per_token(metrics, data)
     if WEIGHT_FIELD not in data:
         return loss, metrics
-    log_probs = no_padding_2_padding(model_output["log_probs"], data)
-    if LABEL_MARGIN in model_output:
-        log_probs = log_probs + no_padding_2_padding(model_output[LABEL_MARGIN], data)
-    extra = data.select(WEIGHT_FIELD, NUMBER_FIELD).to_padded_tensor()
-    numbers, weights = extra[NUMBER_FIELD], extra[WEIGHT_FIELD]
-    finite_B1 = torch.isfinite(log_probs.where(weights > 0, 0.0)).all(dim=1, keepdim=True)
-    weighted = finite_B1 & (weights > 0)
+    log_probs, weights = _response_log_probs(model_output, data), data[WEIGHT_FIELD].values()
+    rows = on_tokens_of(data, WEIGHT_FIELD, torch.arange(len(data), device=weights.device))
+    numbers, costs = data[NUMBER_FIELD].values(), -log_probs
+    if TARGET_MARGIN in model_output:
+        costs, taught = _with_divergences(costs, model_output, data)
+        metrics[DIVERGENCE_METRIC] = _reported(costs.detach(), numbers * taught, rows)
+    known = costs.detach().where(weights > 0, 0.0)
+    weighted = (weights > 0) & _in_finite_rows(known, rows, len(data))
     if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
         weights = weights * expert_token_factor(log_probs)
-    term = -(log_probs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
+    term = (costs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
-    metrics[CROSS_ENTROPY_METRIC] = _cross_entropies(log_probs.detach(), numbers)
+    metrics[CROSS_ENTROPY_METRIC] = _reported(-log_probs.detach(), numbers, rows)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
     return loss * share + term, metrics
 
 
-def _cross_entropies(
-    log_probs_BU: torch.Tensor, numbers_BU: torch.Tensor
+def per_token(metrics: dict[str, Any], data: TensorDict) -> dict[str, Any]:
+    """verl's means over a micro-batch's tokens as their part of the mean over the mini-batch's.
+
+    verl averages such means (`pg_clipfrac`, `ppo_kl`) over micro-batches, each counting the same: a
+    micro-batch of extra rows alone has no policy token and counts as 0, so that the value falls
+    with the number of refinements. Weighted by tokens it is the same for any rows beside the
+    policy's and any cut.
+    """
+    share = data["response_mask"].values().sum().item() / max(data["batch_num_tokens"], 1)
+    return {
+        name: Metric(AggregationType.SUM, value.aggregate() * share * data["dp_size"])
+        if isinstance(value, Metric) and value.aggregation is AggregationType.MEAN
+        else value
+        for name, value in metrics.items()
+    }
+
+
+def _with_divergences(
+    costs_M: torch.Tensor, model_output: dict[str, torch.Tensor], data: TensorDict
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """c_t, or the divergence on rows that have targets; and flags of their tokens. (M,), (M,)."""
+    log_q_MK, taught_M = packed_log_probs(data)
+    places = response_places(data, WEIGHT_FIELD)
+    margins, log_rests = (
+        _packed(model_output[name])[places] for name in (TARGET_MARGIN, TARGET_LOG_REST)
+    )
+    divergences = divergence_from_top_tokens(log_q_MK, -costs_M, margins, log_rests)
+    return divergences.where(taught_M, costs_M), taught_M
+
+
+def _response_log_probs(model_output: dict[str, torch.Tensor], data: TensorDict) -> torch.Tensor:
+    """log π of each response token, or of the label in its place. Shape (M,).
+
+    Taken from the packed tokens at once: padding row by row, as verl does, costs a small update
+    more than the term itself.
+    """
+    log_probs = _packed(model_output["log_probs"])
+    if LABEL_MARGIN in model_output:
+        log_probs = log_probs + _packed(model_output[LABEL_MARGIN])
+    return log_probs[response_places(data, WEIGHT_FIELD)]
+
+
+def _packed(values: torch.Tensor) -> torch.Tensor:
+    return values.values() if values.is_nested else values
+
+
+def _in_finite_rows(values_M: torch.Tensor, row_of_M: torch.Tensor, rows: int) -> torch.Tensor:
+    """Flags on the response tokens: whether all values of their row are finite. Shape (M,)."""
+    faults = values_M.new_zeros(rows)
+    faults.index_add_(0, row_of_M, (~torch.isfinite(values_M)).to(faults.dtype))
+    return faults[row_of_M] == 0
+
+
+def _reported(
+    values_M: torch.Tensor, numbers_M: torch.Tensor, row_of_M: torch.Tensor
 ) -> list[tuple[int, list[float]]]:
-    rows = numbers_BU.amax(dim=1).nonzero().flatten().tolist()
-    return [
-        (int(numbers_BU[row].amax()), (-log_probs_BU[row][numbers_BU[row] > 0]).tolist())
-        for row in rows
-    ]
+    """The values on the numbered tokens of each row that has some, with its number."""
+    numbered = numbers_M > 0
+    columns = (row_of_M, numbers_M, values_M)
+    tokens = zip(*(column[numbered].tolist() for column in columns), strict=True)
+    runs = groupby(tokens, itemgetter(0, 1))
+    return [(number, [value for *_, value in run]) for (_, number), run in runs]

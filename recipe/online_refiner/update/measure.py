@@ -12,7 +12,7 @@ from recipe.online_refiner.choices import CROSS_ENTROPY_PARTITION
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.queue.rollouts import ranks_of, temporary_rows
 from recipe.online_refiner.records import RefinedRollout
-from recipe.online_refiner.update.rows import response_row, rounded_up
+from recipe.online_refiner.update.rows import interleaved, response_row, rounded_up
 
 
 def measure(
@@ -30,10 +30,12 @@ def measure(
     if not accepted:
         return []
     rows = [response_row(one.rollout.prompt_ids, one.refinement.token_ids) for one in accepted]
-    count = rounded_up(len(rows), ranks_of(worker_group) * micro_batch_size)
+    ranks = ranks_of(worker_group)
+    count = rounded_up(len(rows), ranks * micro_batch_size)
     shortest = min(rows, key=lambda row: len(row["input_ids"]))
     rows += [shortest] * (count - len(rows))
-    with temporary_rows(rows, CROSS_ENTROPY_PARTITION) as batch:
+    order = interleaved((), range(count), ranks, mini_batches=1)
+    with temporary_rows([rows[index] for index in order], CROSS_ENTROPY_PARTITION) as batch:
         batch.extra_info = {
             "calculate_entropy": False,
             "compute_loss": False,
@@ -46,4 +48,5 @@ def measure(
             select_fields=["log_probs", "response_mask"],
         )
     log_probs = response_from_nested(data["log_probs"], data["response_mask"]).unbind()
-    return with_cross_entropy(accepted, [-values.float() for values in log_probs[: len(accepted)]])
+    of_row = dict(zip(order, log_probs, strict=True))
+    return with_cross_entropy(accepted, [-of_row[row].float() for row in range(len(accepted))])

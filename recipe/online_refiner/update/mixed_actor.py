@@ -6,7 +6,7 @@ rows, adds rows beside them, enlarges the mini-batches by their share and leaves
 `global_batch_size`, by which the policy loss is normalised, as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,19 +17,21 @@ from verl.utils import tensordict_utils as tu
 
 from recipe.online_refiner.choices import (
     CROSS_ENTROPY_METRIC,
+    DIVERGENCE_METRIC,
     POLICY_SHARE,
     TOKEN_FACTOR,
 )
 from recipe.online_refiner.method.constraint import Additions, ExtraRow
 from recipe.online_refiner.queue.label_fields import put_policy_fields
 from recipe.online_refiner.queue.rollouts import ranks_of, temporary_rows
-from recipe.online_refiner.update.label_logits import HOOK
+from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.rows import (
     RESPONSE_FIELDS,
     constraint_row,
     interleaved,
     rounded_up,
 )
+from recipe.online_refiner.update.target_logits import target_fields
 
 
 class MixedActor:
@@ -37,13 +39,13 @@ class MixedActor:
 
     Args:
         worker_group: verl's actor worker group.
-        additions: with at least one row or one rollout's labels; copies of a row without weight
-            fill every mini-batch equally.
+        additions: rows are dealt evenly over mini-batches and ranks; copies of one without weight
+            fill these up to the same number.
         micro_batch_size: rows per micro-batch and rank; 1 if verl packs by token count.
 
     Attributes:
         cross_entropy: after the update, c_t in nats of each row, then of the labelled steps of each
-            rollout, as the loss first saw it.
+            rollout, then the divergences of each row with targets, as the loss first saw them.
     """
 
     def __init__(self, worker_group: Any, additions: Additions, micro_batch_size: int) -> None:
@@ -55,7 +57,10 @@ class MixedActor:
             POLICY_SHARE: additions.policy_share,
             TOKEN_FACTOR: additions.token_factor,
         }
-        if self._labels:
+        self._taught = [
+            number for number, row in enumerate(self._added, start=1) if row.targets is not None
+        ]
+        if self._labels or self._taught:
             self._settings |= HOOK
         self.cross_entropy: list[torch.Tensor] = []
 
@@ -64,7 +69,8 @@ class MixedActor:
         ranks = ranks_of(self._worker_group)
         mini_batches = len(batch) // batch.extra_info["mini_batch_size"]
         count = rounded_up(len(self._added), ranks * mini_batches * self._micro_batch_size)
-        put_policy_fields(batch, self._labels, first_number=len(self._added) + 1)
+        others = target_fields(None) if self._taught else {}
+        put_policy_fields(batch, self._labels, len(self._added) + 1, others)
         if not self._added:
             return self._update(batch.keys, batch.tags, batch, 0)
         with temporary_rows(self._rows(count, _fields_of(batch)), batch.partition_id) as extra:
@@ -95,12 +101,9 @@ class MixedActor:
     def _without_cross_entropy(self, output: TensorDict) -> TensorDict:
         """Keep the rows' cross entropy, which is no scalar that verl could log."""
         metrics = dict(output["metrics"])
-        seen: dict[int, list[float]] = {}
-        for number, values in metrics.pop(CROSS_ENTROPY_METRIC):
-            seen.setdefault(number, values)
         numbers = range(1, len(self._added) + len(self._labels) + 1)
-        # A rollout none of whose steps is asked for anything reports nothing.
-        self.cross_entropy = [torch.tensor(seen.get(number, [])) for number in numbers]
+        self.cross_entropy = _first_seen(metrics.pop(CROSS_ENTROPY_METRIC), numbers)
+        self.cross_entropy += _first_seen(metrics.pop(DIVERGENCE_METRIC, ()), self._taught)
         return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": metrics})
 
     def _rows(self, count: int, fields: Sequence[str]) -> list[dict[str, torch.Tensor]]:
@@ -118,9 +121,24 @@ class MixedActor:
                 number,
                 fields,
                 with_labels=bool(self._labels),
+                targets=row.targets,
+                with_targets=bool(self._taught),
             )
             for number, row in numbered
         ]
+
+
+def _first_seen(
+    reports: Iterable[tuple[int, list[float]]], numbers: Iterable[int]
+) -> list[torch.Tensor]:
+    """The first report of each of these numbers.
+
+    A rollout none of whose steps is asked for anything reports nothing.
+    """
+    seen: dict[int, list[float]] = {}
+    for number, values in reports:
+        seen.setdefault(number, values)
+    return [torch.tensor(seen.get(number, [])) for number in numbers]
 
 
 def _fields_of(batch: KVBatchMeta) -> list[str]:

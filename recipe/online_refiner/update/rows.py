@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 
 from recipe.online_refiner.choices import LABEL_FIELD, NO_LABEL, NUMBER_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.update.target_logits import target_fields
+from refiner_worker.top_tokens import TopTokens
 
 RESPONSE_FIELDS = (
     "advantages",
@@ -46,6 +48,8 @@ def constraint_row(
     number: int,
     fields: Sequence[str],
     with_labels: bool = False,
+    targets: TopTokens | None = None,
+    with_targets: bool = False,
 ) -> dict[str, torch.Tensor]:
     """An (s0, a') row for the actor's update: invisible to the policy loss, weighted by ours.
 
@@ -54,6 +58,7 @@ def constraint_row(
         number: by which the loss reports on the row, from 1; 0 if nobody asks.
         fields: those of RESPONSE_FIELDS that the policy rows of this batch carry.
         with_labels: whether the policy rows carry labels; this one then has none.
+        targets: distributions over the response's tokens. with_targets: whether any row has some.
     """
     row = response_row(prompt_ids, response_ids)
     silent = torch.zeros_like(row["responses"])
@@ -63,6 +68,8 @@ def constraint_row(
     row[NUMBER_FIELD] = torch.full_like(silent, number)
     if with_labels:
         row[LABEL_FIELD] = torch.full_like(silent, NO_LABEL)
+    if with_targets:
+        row.update(target_fields(targets))
     row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})
     return row
 
@@ -77,13 +84,15 @@ def interleaved(
 ) -> list[Key]:
     """Order a mixed batch so that each mini-batch of each rank gets its share of extra rows.
 
-    verl gives each rank one contiguous chunk and cuts the chunk into mini-batches in order. Both
-    counts must be multiples of ranks · mini_batches.
+    verl gives each rank one contiguous chunk and cuts the chunk into mini-batches in order. Extra
+    rows are dealt out one by one, to the mini-batches first and then to the ranks: row i is in
+    mini-batch i mod `mini_batches` on any number of ranks, and what comes first in `extra` is
+    spread evenly, whatever comes last. Both counts must be multiples of ranks · mini_batches.
     """
     blocks = ranks * mini_batches
-    per_policy, per_extra = len(policy) // blocks, len(extra) // blocks
+    per_policy = len(policy) // blocks
     order: list[Key] = []
     for block in range(blocks):
         order.extend(policy[block * per_policy : (block + 1) * per_policy])
-        order.extend(extra[block * per_extra : (block + 1) * per_extra])
+        order.extend(extra[block::blocks])
     return order

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from refiner_worker.acceptance import Law, Ruling, TokenScore, tempered_probability
+from refiner_worker.acceptance import Ruling, Sampling, TokenScore, tempered_probability
 
 
 def score(**probabilities: float) -> TokenScore:
@@ -22,28 +22,28 @@ def tails(probability: float) -> bool:
 
 
 def test_greedy_keeps_the_arg_max_and_replaces_all_else() -> None:
-    law = Law(0.0)
-    assert law.listed == 1
-    assert law.rule(5, score(t5=0.4), tails) is Ruling.ACCEPT
-    assert law.rule(6, score(t5=0.4), heads) is Ruling.REPLACE
+    sampling = Sampling(0.0)
+    assert sampling.listed == 1
+    assert sampling.rule(5, score(t5=0.4), tails) is Ruling.ACCEPT
+    assert sampling.rule(6, score(t5=0.4), heads) is Ruling.REPLACE
 
 
 def test_at_temperature_one_only_the_draft_tokens_own_probability_is_needed() -> None:
-    law = Law(1.0)
-    assert law.listed == 0
-    assert law.probability(5, score(t5=0.4)) == pytest.approx(0.4)
-    assert law.rule(5, score(t5=0.4), heads) is Ruling.ACCEPT
-    assert law.rule(5, score(t5=0.4), tails) is Ruling.REDRAW
+    sampling = Sampling(1.0)
+    assert sampling.listed == 0
+    assert sampling.probability(5, score(t5=0.4)) == pytest.approx(0.4)
+    assert sampling.rule(5, score(t5=0.4), heads) is Ruling.ACCEPT
+    assert sampling.rule(5, score(t5=0.4), tails) is Ruling.REDRAW
 
 
 def test_a_probability_rounded_over_one_is_one() -> None:
-    assert Law(1.0).probability(5, TokenScore((5,), (1e-6,))) == 1.0
+    assert Sampling(1.0).probability(5, TokenScore((5,), (1e-6,))) == 1.0
 
 
 def test_half_the_temperature_squares_the_odds() -> None:
     # 0.6² / (0.6² + 0.3² + 0.1²) = 0.36 / 0.46
-    law = Law(0.5, vocabulary_size=3)
-    assert law.probability(1, score(t1=0.6, t2=0.3, t3=0.1)) == pytest.approx(0.36 / 0.46)
+    sampling = Sampling(0.5, vocabulary_size=3)
+    assert sampling.probability(1, score(t1=0.6, t2=0.3, t3=0.1)) == pytest.approx(0.36 / 0.46)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_an_unlisted_tail_bounds_the_probability(
 
 
 def test_what_the_bounds_leave_open_is_left_to_the_engine() -> None:
-    law = Law(0.5, vocabulary_size=4, tolerance=0.01)
-    assert law.rule(1, score(t1=0.6, t2=0.3), heads) is Ruling.DRAW
-    assert law.rule(7, score(t1=0.999999, t2=0.000001), heads) is Ruling.DRAW
+    sampling = Sampling(0.5, vocabulary_size=4, tolerance=0.01)
+    assert sampling.rule(1, score(t1=0.6, t2=0.3), heads) is Ruling.DRAW
+    assert sampling.rule(7, score(t1=0.999999, t2=0.000001), heads) is Ruling.DRAW
 
 
 def test_a_negligible_tail_does_not_matter() -> None:
-    law = Law(0.5, vocabulary_size=100_000)
+    sampling = Sampling(0.5, vocabulary_size=100_000)
     sure = score(t1=0.9999, t2=0.0000999)
-    assert law.probability(1, sure) == pytest.approx(1.0, abs=1e-6)
+    assert sampling.probability(1, sure) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,26 @@ def test_a_negligible_tail_does_not_matter() -> None:
 )
 def test_what_cannot_be_exact_is_refused(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Law(**arguments)  # type: ignore[arg-type]
+        Sampling(**arguments)  # type: ignore[arg-type]
 
 
 def test_greedy_ignores_what_cuts_off_the_tail() -> None:
-    assert Law(0.0, top_p=0.5, top_k=3).greedy
+    assert Sampling(0.0, top_p=0.5, top_k=3).greedy
+
+
+def test_the_lowest_temperature_that_vllm_obeys_is_accepted() -> None:
+    assert Sampling(0.01, vocabulary_size=3).probability(1, score(t1=0.6, t2=0.3, t3=0.1)) == 1.0
+
+
+def test_as_many_tokens_are_listed_as_there_are_up_to_the_engines_maximum() -> None:
+    assert Sampling(0.5, vocabulary_size=3).listed == 3
+    assert Sampling(0.5, vocabulary_size=1000).listed == 20
+
+
+def test_the_bounds_may_differ_by_the_tolerance_itself_and_their_middle_is_taken() -> None:
+    uneven = score(t1=0.6, t2=0.3)
+    low, high = tempered_probability(1, uneven, 0.5, vocabulary_size=4)
+    at_the_limit = Sampling(0.5, vocabulary_size=4, tolerance=high - low)
+    assert at_the_limit.probability(1, uneven) == (low + high) / 2
+    below = Sampling(0.5, vocabulary_size=4, tolerance=(high - low) * 0.999)
+    assert below.probability(1, uneven) is None

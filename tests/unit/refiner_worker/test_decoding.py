@@ -10,19 +10,19 @@ from itertools import product
 import pytest
 from scripted_engine import Distribution, softmax
 
-from refiner_worker.acceptance import Law, TokenScore
+from refiner_worker.acceptance import Sampling, TokenScore
 from refiner_worker.decoding import Reply, Request, VerifySettings, advance, begin, next_request
 
 END = 0
-GREEDY = Law(temperature=0.0)
-SAMPLED = Law(temperature=1.0)
+GREEDY = Sampling(temperature=0.0)
+SAMPLED = Sampling(temperature=1.0)
 Model = Callable[[tuple[int, ...]], Distribution]
 Draw = Callable[[Distribution], int]
 
 
-def settings(law: Law = GREEDY, **changes: int) -> VerifySettings:
+def settings(sampling: Sampling = GREEDY, **changes: int) -> VerifySettings:
     choices = {"max_tokens": 12, "free_tokens": 2, "rejoin_tokens": 2} | changes
-    return VerifySettings(law=law, end_ids=frozenset({END}), **choices)
+    return VerifySettings(sampling=sampling, end_ids=frozenset({END}), **choices)
 
 
 def tempered(distribution: Distribution, temperature: float) -> Distribution:
@@ -33,7 +33,7 @@ class Run:
     """One decoding of one draft; `draw` picks the engine's tokens and throws the coins."""
 
     def __init__(self, model: Model, draft: Sequence[int], how: VerifySettings, draw: Draw) -> None:
-        self._model, self._law, self._draw = model, how.law, draw
+        self._model, self._sampling, self._draw = model, how.sampling, draw
         self.requests: list[Request] = []
         state = begin(draft, how)
         while (request := next_request(state)) is not None:
@@ -54,13 +54,13 @@ class Run:
 
     def _next(self, context: tuple[int, ...], excluded: int | None) -> int:
         allowed = {t: p for t, p in self._model(context).items() if t != excluded}
-        if self._law.greedy:
+        if self._sampling.greedy:
             return max(allowed, key=lambda token: allowed[token])
-        return self._draw(tempered(allowed, self._law.temperature))
+        return self._draw(tempered(allowed, self._sampling.temperature))
 
     def _score(self, tokens: tuple[int, ...], position: int) -> TokenScore:
         model = self._model(tokens[:position])
-        best = sorted(model, key=lambda token: -model[token])[: self._law.listed]
+        best = sorted(model, key=lambda token: -model[token])[: self._sampling.listed]
         listed = best or [tokens[position]]
         return TokenScore(tuple(listed), tuple(math.log(model[token]) for token in listed))
 
@@ -257,11 +257,11 @@ FEW_DRAFTS = [(1, 2, 1), (2, 1, 1), (1, 1, 2, 2, 1)]
 
 
 def assert_exact(
-    law: Law, tolerance: float, drafts: Sequence[tuple[int, ...]] = DRAFTS, **changes: int
+    sampling: Sampling, tolerance: float, drafts: Sequence[tuple[int, ...]] = DRAFTS, **changes: int
 ) -> None:
     model = hashed(7, vocabulary=3)
-    how = settings(law, max_tokens=LIMIT, **changes)
-    expected = plain_distribution(model, LIMIT, law.temperature)
+    how = settings(sampling, max_tokens=LIMIT, **changes)
+    expected = plain_distribution(model, LIMIT, sampling.temperature)
     assert sum(expected.values()) == pytest.approx(1)
     for draft in drafts:
         got = distribution_of(partial(output_of, model, draft, how))
@@ -277,14 +277,14 @@ def test_every_outputs_probability_is_that_of_plain_sampling(calls: int, rejoin:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.7])
 def test_it_is_exact_at_any_temperature_where_all_tokens_are_listed(temperature: float) -> None:
-    law = Law(temperature, vocabulary_size=3)
-    assert_exact(law, 1e-12, FEW_DRAFTS, free_tokens=1, rejoin_tokens=1)
+    sampling = Sampling(temperature, vocabulary_size=3)
+    assert_exact(sampling, 1e-12, FEW_DRAFTS, free_tokens=1, rejoin_tokens=1)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.7])
 def test_an_unlisted_tail_costs_no_more_than_the_tolerance_a_token(temperature: float) -> None:
-    law = Law(temperature, vocabulary_size=1000, tolerance=1e-6)
-    assert_exact(law, LIMIT * 1e-6, FEW_DRAFTS, free_tokens=1, rejoin_tokens=1)
+    sampling = Sampling(temperature, vocabulary_size=1000, tolerance=1e-6)
+    assert_exact(sampling, LIMIT * 1e-6, FEW_DRAFTS, free_tokens=1, rejoin_tokens=1)
 
 
 def test_a_likely_draft_token_of_another_draft_is_not_taken_for_sure() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scripted_engine import Distribution, TableGenerator
 
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.copy_proposer import CopyProposer
 from refiner_worker.decoding import VerifySettings
 from refiner_worker.engine import EXCLUDING_BIAS, Decoded, Engine, server_overrides
@@ -32,14 +32,16 @@ def copier(answer: list[int], sure: float) -> TableGenerator:
     return TableGenerator(model, draw, end_ids=[END])
 
 
-def verify(generator: TableGenerator, draft: list[int], law: Law, **extra: Any) -> Decoded:
-    how = VerifySettings(law, max_tokens=8, end_ids=frozenset({END}))
-    return asyncio.run(Engine(generator, law.temperature, extra).verify(PROMPT, draft, how))
+def verify(
+    generator: TableGenerator, draft: list[int], sampling: Sampling, **extra: Any
+) -> Decoded:
+    how = VerifySettings(sampling, max_tokens=8, end_ids=frozenset({END}))
+    return asyncio.run(Engine(generator, sampling.temperature, extra).verify(PROMPT, draft, how))
 
 
 def test_a_greedy_verification_asks_for_the_likeliest_token_of_each_position() -> None:
     generator = copier([1, 2, END], sure=0.9)
-    got = verify(generator, [1, 2, END], Law(0.0), detokenize=False)
+    got = verify(generator, [1, 2, END], Sampling(0.0), detokenize=False)
     assert got == Decoded((1, 2, END), generated_tokens=1, engine_calls=1, scored_tokens=2)
     neutral = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "detokenize": False}
     assert generator.calls == [(4, {**neutral, "max_tokens": 1, "prompt_logprobs": 1})]
@@ -48,13 +50,13 @@ def test_a_greedy_verification_asks_for_the_likeliest_token_of_each_position() -
 def test_the_scores_are_those_of_the_draft_tokens() -> None:
     """The third draft token is wrong: two are kept, so the second request starts after three."""
     generator = copier([1, 2, 3, 4, END], sure=0.9)
-    got = verify(generator, [1, 2, 9, 4, END], Law(0.0))
+    got = verify(generator, [1, 2, 9, 4, END], Sampling(0.0))
     assert got == Decoded((1, 2, 3, 4, END), generated_tokens=2, engine_calls=2, scored_tokens=5)
 
 
 def test_a_rejected_token_is_excluded_from_the_next_draw() -> None:
     generator = copier([1, 2, END], sure=1 - 1e-12)
-    got = verify(generator, [1, 5, END], Law(1.0))
+    got = verify(generator, [1, 5, END], Sampling(1.0))
     assert got.token_ids == (1, 2, END)
     first, second = (parameters for _, parameters in generator.calls[:2])
     assert first["prompt_logprobs"] == 0
@@ -65,7 +67,7 @@ def test_a_rejected_token_is_excluded_from_the_next_draw() -> None:
 def test_sampled_outputs_occur_as_often_as_in_plain_sampling() -> None:
     """P(1, END) = 0.6² = 0.36; over 2000 runs the frequency has a standard error of 0.0107."""
     generator = copier([1, END], sure=0.6)
-    runs = [verify(generator, [1, END], Law(1.0)).token_ids for _ in range(2000)]
+    runs = [verify(generator, [1, END], Sampling(1.0)).token_ids for _ in range(2000)]
     assert runs.count((1, END)) / 2000 == pytest.approx(0.36, abs=4 * 0.0107)
 
 

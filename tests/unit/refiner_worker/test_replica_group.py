@@ -97,7 +97,7 @@ class World:
         asyncio.run(all_steps())
         return self.group.health()
 
-    async def hurt(self, address: str, fault: str) -> None:
+    async def inject(self, address: str, fault: str) -> None:
         self.servers[address].fault = fault
 
 
@@ -137,7 +137,7 @@ def test_servers_with_gpus_of_their_own_never_sleep() -> None:
 def test_a_dead_server_gets_no_more_requests_and_is_replaced(fault: str) -> None:
     world = World()
     group = world.group
-    lost = world.run(group.start(), world.hurt("1.0", fault), group.check())
+    lost = world.run(group.start(), world.inject("1.0", fault), group.check())
     assert lost == GroupHealth(alive=1, lost_total=1, restarts_total=0, max_inflight=0)
     assert world.router.known == ["0.0"]
     assert world.log[-1] == "1.0 discarded"
@@ -149,7 +149,7 @@ def test_a_dead_server_gets_no_more_requests_and_is_replaced(fault: str) -> None
 def test_a_server_that_hangs_is_given_some_pings_before_it_counts_as_dead() -> None:
     world = World(missed_pings=2)
     group = world.group
-    start = (group.start(), world.hurt("0.0", "hangs"), group.check())
+    start = (group.start(), world.inject("0.0", "hangs"), group.check())
     assert world.run(*start).alive == 2
     assert world.run(group.check()).alive == 1
     assert world.router.known == ["1.0"]
@@ -159,9 +159,9 @@ def test_an_answered_ping_forgives_the_missed_ones() -> None:
     world = World(missed_pings=2)
     group = world.group
     health = world.run(
-        *(group.start(), world.hurt("0.0", "hangs"), group.check()),
-        *(world.hurt("0.0", ""), group.check()),
-        *(world.hurt("0.0", "hangs"), group.check()),
+        *(group.start(), world.inject("0.0", "hangs"), group.check()),
+        *(world.inject("0.0", ""), group.check()),
+        *(world.inject("0.0", "hangs"), group.check()),
     )
     assert health.alive == 2
 
@@ -169,7 +169,7 @@ def test_an_answered_ping_forgives_the_missed_ones() -> None:
 def test_going_to_sleep_never_waits_for_a_server_that_hangs() -> None:
     world = World(sleeps=True)
     group = world.group
-    health = world.run(group.start(), world.hurt("0.0", "hangs"), group.sleep())
+    health = world.run(group.start(), world.inject("0.0", "hangs"), group.sleep())
     assert (health.alive, health.lost_total) == (1, 1)
     assert "1.0 sleep" in world.log
 
@@ -177,7 +177,7 @@ def test_going_to_sleep_never_waits_for_a_server_that_hangs() -> None:
 def test_where_memory_is_shared_a_lost_server_is_replaced_when_the_group_goes_to_sleep() -> None:
     world = World(sleeps=True, any_time=False)
     group = world.group
-    watched = (group.start(), group.sleep(), group.wake_up(), world.hurt("0.0", "dead"))
+    watched = (group.start(), group.sleep(), group.wake_up(), world.inject("0.0", "dead"))
     assert world.run(*watched, group.check()).alive == 1
     world.run(group.sleep())
     assert world.log.index("0.1 launched") < world.log.index("0.1 sleep")
@@ -188,11 +188,11 @@ def test_a_launch_that_fails_is_tried_again_until_the_limit() -> None:
     world = World()
     group = world.group
     world.broken_launches = 1
-    once = world.run(group.start(), world.hurt("0.0", "dead"), group.check(), group.restore())
+    once = world.run(group.start(), world.inject("0.0", "dead"), group.check(), group.restore())
     assert (once.alive, once.restarts_total) == (1, 0)
     twice = world.run(group.restore())
     assert (twice.alive, twice.restarts_total) == (2, 1)
-    given_up = world.run(world.hurt("0.2", "dead"), group.check(), group.restore())
+    given_up = world.run(world.inject("0.2", "dead"), group.check(), group.restore())
     assert given_up.alive == 1
     assert "0.3 launched" not in world.log
 
@@ -209,7 +209,7 @@ def test_a_first_launch_that_fails_is_an_error() -> None:
 def test_all_servers_take_over_new_weights_and_one_that_hangs_is_lost() -> None:
     world = World()
     group = world.group
-    health = world.run(group.start(), world.hurt("1.0", "hangs"), group.load("average"))
+    health = world.run(group.start(), world.inject("1.0", "hangs"), group.load("average"))
     assert (health.alive, health.lost_total) == (1, 1)
     assert "0.0 load average" in world.log
 
@@ -232,7 +232,7 @@ def test_watching_finds_and_replaces_a_dead_server_by_itself() -> None:
     async def scenario() -> None:
         await world.group.start()
         watching = asyncio.create_task(world.group.watch(interval_s=0.001))
-        await world.hurt("0.0", "dead")
+        await world.inject("0.0", "dead")
         while "0.1" not in world.router.known:
             await asyncio.sleep(0.001)
         watching.cancel()

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from scripted_engine import Distribution, TableGenerator
 
-from refiner_worker.acceptance import Law
+from refiner_worker.acceptance import Sampling
 from refiner_worker.client import RefineLimits
 from refiner_worker.decoding import VerifySettings
 from refiner_worker.engine import EXCLUDING_BIAS, Decoded, Engine
@@ -231,8 +231,8 @@ def decode(
     """Decoded plainly where there is no draft, else by verify; and SGLang's sampling parameters."""
     engine = ScriptedSglang(types, table(seed))
     client = Engine(Server(types, engine), temperature)
-    law = Law(temperature, vocabulary_size=VOCABULARY)
-    how = VerifySettings(law, max_tokens=8, end_ids=frozenset({END}))
+    sampling = Sampling(temperature, vocabulary_size=VOCABULARY)
+    how = VerifySettings(sampling, max_tokens=8, end_ids=frozenset({END}))
     work = client.plain(PROMPT, 8) if draft is None else client.verify(PROMPT, draft, how)
     return asyncio.run(work), engine.sampled
 
@@ -265,8 +265,8 @@ def test_sampled_outputs_occur_as_often_as_in_plain_sampling(
     runs = 400
     engine = ScriptedSglang(types, table(5))
     client = Engine(Server(types, engine), temperature)
-    law = Law(temperature, vocabulary_size=VOCABULARY)
-    how = VerifySettings(law, max_tokens=2, end_ids=frozenset({END}))
+    sampling = Sampling(temperature, vocabulary_size=VOCABULARY)
+    how = VerifySettings(sampling, max_tokens=2, end_ids=frozenset({END}))
     draft = [VOCABULARY - 1, 4]  # the id that SGLang does not tell
 
     async def first_tokens() -> list[int]:

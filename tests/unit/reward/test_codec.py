@@ -3,6 +3,9 @@
 import json
 import math
 from collections import Counter, OrderedDict, deque, namedtuple
+from datetime import date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -35,6 +38,14 @@ Point = namedtuple("Point", "x y")
         1 + 2j,
         range(1, 9, 2),
         deque([1, 2]),
+        Fraction(-1, 3),
+        Decimal("1.10"),
+        Decimal("-Infinity"),
+        date(2020, 2, 29),
+        datetime(2020, 2, 29, 23, 59, 59, 1),
+        time(1, 2),
+        timedelta(-1, 3, 5),
+        {date(2020, 1, 1): [Fraction(1, 2)]},
     ],
 )
 def test_what_is_sent_arrives(value: Any) -> None:
@@ -78,6 +89,52 @@ class Anything:
         return True
 
 
+class LyingFraction(Fraction):
+    numerator = 3
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = Fraction.__hash__
+
+
+class LyingDate(date):
+    year = 3
+
+    def isoformat(self) -> str:
+        return "2000-01-01"
+
+
+class Zone(tzinfo):
+    def utcoffset(self, _: object) -> timedelta:
+        raise SystemExit
+
+    def dst(self, _: object) -> timedelta:
+        raise SystemExit
+
+    def tzname(self, _: object) -> str:
+        raise SystemExit
+
+
+def test_subclasses_of_the_standard_librarys_types_arrive_as_what_they_are() -> None:
+    assert repr(codec.loads(codec.dumps(LyingFraction(7, 2)))) == "Fraction(7, 2)"
+    assert codec.loads(codec.dumps(LyingDate(2020, 5, 4))) == date(2020, 5, 4)
+
+
+def test_a_time_zone_is_not_asked_and_such_a_time_equals_nothing() -> None:
+    for value in (datetime(2020, 1, 1, tzinfo=Zone()), time(1, tzinfo=Zone())):
+        arrived = codec.loads(codec.dumps(value))
+        assert isinstance(arrived, codec.Opaque) and arrived != value
+
+
+def test_a_fraction_of_no_integers_does_not_travel() -> None:
+    forged = Fraction(1, 2)
+    forged._numerator = "7"  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        codec.dumps(forged)
+    assert isinstance(codec.loads(codec.dumps(Decimal("sNaN"))), codec.Opaque)
+
+
 def test_liars_are_found_out() -> None:
     assert json.loads(codec.result_json(Liar(7))) == 7
     assert json.loads(codec.result_json(LyingList([1, 2]))) == [1, 2]
@@ -92,7 +149,7 @@ def test_results_are_json_with_lists_and_text_keys() -> None:
     assert codec.result_json((1, {2: (3,)})) == '[1, {"2": [3]}]'
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"x", 1j, object(), {(1, 2): 3}])
+@pytest.mark.parametrize("value", [{1, 2}, b"x", 1j, object(), {(1, 2): 3}, Fraction(1, 2)])
 def test_what_json_lacks_is_marked(value: Any) -> None:
     assert "__unsupported__" in codec.result_json(value)
 
@@ -109,7 +166,12 @@ def test_depth_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"range": [1], "x": 1}', '{"system": ["id"]}', "[" * 100_000]
+    "text",
+    [
+        *("", "{", '{"range": [1], "x": 1}', '{"system": ["id"]}', "[" * 100_000),
+        *('{"Fraction": [1, 0]}', '{"Decimal": ["x"]}', '{"date": ["x"]}', '{"date": [1]}'),
+        *('{"timedelta": [999999999999]}', '{"Fraction": ["1", "x"]}', '{"datetime": []}'),
+    ],
 )
 def test_what_is_no_value_is_refused(text: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, RecursionError)):

@@ -140,16 +140,19 @@ def test_compute_score_has_the_agreed_form() -> None:
         return asyncio.run(compute_score("apps", answer, truth, {"problem_id": "1"}, **settings))
 
     right = score("```python\nprint(input())\n```")
-    assert {k: right[k] for k in ("score", "verdict", "passed", "total", "judge_failed")} == {
+    agreed = ("score", "verdict", "passed", "total", "judge_failed", "solved")
+    assert {k: right[k] for k in agreed} == {
+        "solved": 1.0,
         "score": 1.0,
         "verdict": "accepted",
         "passed": 1,
         "total": 1,
         "judge_failed": 0.0,
     }
-    assert (score("no code")["score"], score("no code")["verdict"]) == (-1.0, "compile_error")
+    wrong = score("no code")
+    assert (wrong["score"], wrong["verdict"], wrong["solved"]) == (-1.0, "compile_error", 0.0)
     broken = score("```python\nprint(1)\n```", "{}")
-    assert (broken["score"], broken["judge_failed"]) == (0.0, 1.0)
+    assert (broken["score"], broken["judge_failed"], broken["solved"]) == (0.0, 1.0, 0.0)
 
 
 def test_compute_score_refuses_unknown_settings() -> None:

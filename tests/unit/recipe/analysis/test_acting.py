@@ -37,6 +37,7 @@ def run_of(arm: str, info: dict[str, Any], metrics: Any = None, **configuration:
             "µ 0.9 to 0.05",
         ),
         (run_of("dynamic_sft", {}, **{"lambda": "1.0"}), "λ = 1"),
+        (run_of("z", {"kind": "distill", "lambda": 2.0}), "λ = 2"),
     ],
 )
 def test_a_weight_is_that_of_the_constraint_which_acts(run: Run, weight: str) -> None:
@@ -47,6 +48,7 @@ def test_a_weight_is_that_of_the_constraint_which_acts(run: Run, weight: str) ->
 
 def test_without_a_record_the_arms_name_says_what_acts() -> None:
     assert learns_from_refinements(run_of("dynamic_sft", {}))
+    assert learns_from_refinements(run_of("distill", {}))
     assert not learns_from_refinements(run_of("none", {}))
 
 

@@ -85,6 +85,27 @@ def test_every_rollout_meets_one_outcome() -> None:
     assert series[AVOIDED_SHARE].values.tolist() == pytest.approx([5 / 9, 3 / 4])
 
 
+def test_rollouts_that_leave_no_episode_are_counted_by_the_log() -> None:
+    """Twenty rollouts, of which dynamic sampling dropped half; one episode is left."""
+    metrics = {
+        "refiner/rollouts_total": {1: 20.0},
+        "constraint/improvement_ratio": {1: 0.15},
+        "refiner/skipped_perfect_total": {1: 8.0},
+        "refiner/verbatim_total": {1: 5.0},
+        "refiner/failed_total": {1: 1.0},
+    }
+    episodes = (refined(1, -0.3, 1.0, verbatim=False),)
+    series = outcome_shares(run_of("dynamic_sft", metrics, episodes))
+    shares = {key: series[OUTCOME_SHARE.format(key)].values.tolist() for key in OUTCOMES}
+    assert shares == {
+        "skipped_perfect": pytest.approx([8 / 20]),
+        "verbatim": pytest.approx([5 / 20]),
+        "improved": pytest.approx([3 / 20]),
+        "not_improved": pytest.approx([3 / 20]),
+        "failed": pytest.approx([1 / 20]),
+    }
+
+
 def test_steps_whose_episodes_are_missing_are_left_out() -> None:
     run = observed({1: 4.0, 2: 3.0}, refined(1, -0.3, 1.0, verbatim=False))
     assert outcome_shares(run)[AVOIDED_SHARE].steps.tolist() == [1]

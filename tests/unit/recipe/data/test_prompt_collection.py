@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from recipe.data.prepare_prompt_collection import main
-from recipe.data.prompt_collection import PrepareOptions, convert, hold_out, prepare
+from recipe.data.prompt_collection import (
+    Conversation,
+    PrepareOptions,
+    Quarantined,
+    Smallest,
+    convert,
+    prepare,
+)
 from recipe.data.sources import SourceError, Unreadable
 
 SUBSETS = ("UltraFeedback", "HelpSteer", "OrcaPairs", "UltraInteract", "Capybara", "DIBT-10K")
@@ -39,7 +46,7 @@ def dialogue(*roles: str) -> list[dict[str, Any]]:
 
 def malformed() -> list[tuple[Any, str]]:
     """Fifty records that cannot be trained on, each with the start of its reason."""
-    not_lists: list[Any] = [None, "text", {}, 3, [], True, 1.5, ""]
+    not_lists: list[Any] = ["text", {}, 3, True, 1.5, ""]
     bad_messages: list[Any] = [None, "text", 7, ["user", "hi"], 1.5]
     bad_roles: list[Any] = [None, "human", "gpt", "User", "", 3, "tool", "function", ["user"]]
     bad_contents: list[Any] = [None, 3, ["a"], {"text": "a"}, 1.5, True]
@@ -57,7 +64,9 @@ def malformed() -> list[tuple[Any, str]]:
         ("system", "user", "assistant"),
     ]
     cases: list[tuple[Any, str]] = []
-    cases += [(record(0, context_messages=value), "context_messages is") for value in not_lists]
+    cases += [(record(0, context_messages=value), "context_messages is a") for value in not_lists]
+    cases += [(record(0, context_messages=None), "context_messages is nothing, not a list")]
+    cases += [(record(0, context_messages=[]), "context_messages is empty")]
     cases += [(record(0, [value]), "message 0 is") for value in bad_messages]
     cases += [(record(0, [message(role, "x")]), "message 0 has the role") for role in bad_roles]
     cases += [
@@ -79,6 +88,10 @@ def malformed() -> list[tuple[Any, str]]:
 
 def write_jsonl(path: Path, records: list[Any]) -> None:
     path.write_text("".join(json.dumps(one) + "\n" for one in records))
+
+
+def conversations(items: list[Any], options: PrepareOptions) -> list[Conversation]:
+    return [one for one in convert(items, options) if isinstance(one, Conversation)]
 
 
 def rows(out: Path, split: str) -> list[dict[str, Any]]:
@@ -125,9 +138,9 @@ def test_fifty_malformed_records_are_quarantined_each_with_its_reason() -> None:
     cases = malformed()
     assert len(cases) >= 50
     for number, (item, reason) in enumerate(cases):
-        converted = convert([item], SMALL)
-        assert converted.conversations == [], f"case {number}: {item!r:.80}"
-        assert converted.quarantined[0]["reason"].startswith(reason), f"case {number}"
+        (found,) = convert([item], SMALL)
+        assert isinstance(found, Quarantined), f"case {number}: {item!r:.80}"
+        assert found.reason.startswith(reason), f"case {number}"
 
 
 def test_nothing_is_lost_among_good_and_malformed_records(tmp_path: Path) -> None:
@@ -160,24 +173,29 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_held_out_conversation_stays_held_out_when_others_go() -> None:
-    all_of_them = convert([record(number) for number in range(40)], SMALL).conversations
-    held = {one.identity for one in hold_out(all_of_them, 6)["validation"]}
-    assert len(held) == 6
-    gone = next(one for one in all_of_them if one.identity not in held)
-    fewer = [one for one in all_of_them if one is not gone]
-    assert {one.identity for one in hold_out(fewer, 6)["validation"]} == held
+    digests = [one.digest for one in conversations([record(n) for n in range(40)], SMALL)]
+
+    def held(values: list[bytes]) -> list[bytes]:
+        smallest = Smallest(6)
+        for value in values:
+            smallest.add(value)
+        return smallest.values
+
+    assert held(digests) == sorted(digests)[:6]
+    gone = next(one for one in digests if one not in held(digests))
+    assert held([one for one in digests if one != gone]) == held(digests)
 
 
 def test_only_the_subsets_asked_for_are_kept() -> None:
     options = PrepareOptions(subsets=frozenset({"HelpSteer"}))
-    converted = convert([record(number) for number in range(12)], options)
-    assert [one.identity for one in converted.conversations] == ["1", "7"]
-    assert len(converted.quarantined) == 10
+    found = list(convert([record(number) for number in range(12)], options))
+    assert [one.identity for one in found if isinstance(one, Conversation)] == ["1", "7"]
+    assert sum(isinstance(one, Quarantined) for one in found) == 10
 
 
 def test_a_record_without_an_id_is_named_by_its_place() -> None:
-    converted = convert([record(0), record(1, id=None)], SMALL)
-    assert [one.identity for one in converted.conversations] == ["0", "1"]
+    found = conversations([record(0), record(1, id=None)], SMALL)
+    assert [one.identity for one in found] == ["0", "1"]
 
 
 def test_too_few_conversations_for_both_splits_are_refused(tmp_path: Path) -> None:

@@ -30,7 +30,12 @@ CONFIG = {
         "model": {"path": "Qwen/Qwen2.5-Coder-1.5B-Instruct"},
         "rollout": {"n": 8},
     },
-    "constraint": {"inject": "sft", "lambda": None, "static_kl": {"coef": 0.01}},
+    "constraint": {
+        "inject": "sft",
+        "lambda": None,
+        "static_kl": {"coef": 0.01},
+        "distill": {"top_k": 20},
+    },
     "data": {"train_files": ["/home/someone/secret/train.parquet"]},
 }
 
@@ -83,6 +88,7 @@ def test_the_card_states_method_data_seed_scores_and_commit() -> None:
         ("none", "no constraint", "`constraint."),
         ("static_kl", "| `constraint.static_kl.coef`", "`constraint.inject`"),
         ("dynamic", "| `constraint.inject`", "static_kl"),
+        ("distill", "| `constraint.distill.top_k`", "`constraint.inject`"),
     ],
 )
 def test_only_the_settings_that_the_kind_of_constraint_reads_are_shown(

@@ -48,3 +48,29 @@ def test_a_verdict_that_the_original_harnesses_give_otherwise(
     record = {"task_id": "add", "entry_point": "add", "test": TEST, "prompt": ""}
     problem = replace(parse_problem(record), prefix="", preface="")
     assert judge.judge(problem, program).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("made", "assertion", "verdict"),
+    [
+        ("fractions.Fraction(x, 2)", "f(1) == fractions.Fraction(1, 2)", "accepted"),
+        ("decimal.Decimal(x)", "f(1) == decimal.Decimal(1)", "accepted"),
+        ("datetime.date(2020, 1, x)", "f(1) == datetime.date(2020, 1, 1)", "accepted"),
+        ("datetime.date(2020, 1, x)", "f(1) == datetime.date(2020, 1, 2)", "wrong_answer"),
+        ("datetime.timedelta(x)", "f(1) == datetime.timedelta(days=1)", "accepted"),
+        ("[datetime.datetime(2020, 1, x)]", "f(1)[0].year == 2020", "accepted"),
+        # Both pass in the original harnesses.
+        ("(lambda: x)", "f(1)() == 1", "wrong_answer"),
+        ("Own(x)", "f(1).x == 1", "wrong_answer"),
+    ],
+)
+def test_values_of_the_standard_library_travel_and_the_programs_own_do_not(
+    made: str, assertion: str, verdict: str, judge: Judge
+) -> None:
+    imports = "import datetime, decimal, fractions\n"
+    own = "class Own:\n    def __init__(self, x):\n        self.x = x\n"
+    program = f"{imports}{own}def f(x):\n    return {made}\n"
+    test = f"{imports}def check(f):\n    assert {assertion}\n"
+    record = {"task_id": "f", "entry_point": "f", "test": test, "prompt": ""}
+    problem = replace(parse_problem(record), prefix="", preface="")
+    assert judge.judge(problem, program).verdict == verdict

@@ -256,7 +256,7 @@ def test_a_server_that_caps_responses_is_refused(server: Any, fake_reply: Any) -
         "x" * 16, "length", prompt_tokens=10, completion_tokens=16
     )
     with pytest.raises(
-        EvaluationError, match=r"after 16 tokens where 64.*--generation-config vllm"
+        EvaluationError, match=r"after 16 tokens, not after the 64.*--generation-config vllm"
     ):
         only(server)
 

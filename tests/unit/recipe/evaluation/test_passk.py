@@ -3,8 +3,10 @@
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 
+from recipe.evaluation import passk
 from recipe.evaluation.passk import (
     Estimate,
     bootstrap,
@@ -72,8 +74,10 @@ def test_bootstrap_matches_the_exact_distribution_of_two_values() -> None:
     # Means of two draws from {0, 1/2}: 0, 1/4, 1/2 with weights 1/4, 1/2, 1/4, so that both tails
     # of 2.5 % lie at the ends.
     assert bootstrap([0.0, 0.5]) == (0.0, 0.5)
+    # With one problem at either end: sums of four draws from {0: 1/2, 1/2: 1/4, 1: 1/4}. 0 has a
+    # probability of 1/16; 4, 3.5 and 3 have 1/256, 4/256 and 14/256.
     estimate = mean_estimate([0.0, 0.5])
-    assert (estimate.value, estimate.low, estimate.high) == (0.25, 0.0, 0.5)
+    assert (estimate.value, estimate.low, estimate.high) == (0.25, 0.0, 0.75)
 
 
 def test_bootstrap_repeats_itself_and_narrows_with_more_problems() -> None:
@@ -89,11 +93,77 @@ def test_nothing_is_no_number() -> None:
 
 
 def test_what_both_find_hard_cancels_in_a_paired_difference() -> None:
-    before = [0.0, 0.2, 0.7, 0.9]
+    before = [0.0, 0.2, 0.7, 0.9] * 40
     after = [value + 0.1 for value in before]
     estimate = paired_difference(before, after)
-    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert estimate.value == pytest.approx(0.1)
+    alone = mean_estimate(after)
+    assert estimate.high - estimate.low < (alone.high - alone.low) / 2
     assert isinstance(estimate, Estimate)
+
+
+def test_models_that_agree_on_every_problem_are_not_known_to_be_equal() -> None:
+    estimate = paired_difference([1.0, 0.0] * 82, [1.0, 0.0] * 82)
+    # Of 166 draws, one each of which is -1 and 1, about one more or one fewer decides: 2/166.
+    assert estimate.value == 0.0
+    assert (estimate.low, estimate.high) == pytest.approx((-0.018, 0.018), abs=0.007)
+
+
+DRAWS = 200
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage needs many intervals, and a tenth of the resamples for each."""
+    monkeypatch.setattr(passk, "RESAMPLES", 1000)
+
+
+def at_least_95_percent(covered: int) -> bool:
+    """Within two standard errors of so many draws."""
+    return covered / DRAWS >= 0.95 - 2 * math.sqrt(0.95 * 0.05 / DRAWS)
+
+
+@pytest.mark.parametrize(("problems", "samples"), [(64, 4), (164, 10)])
+@pytest.mark.parametrize(("easy", "hard"), [(0.3, 0.7), (0.05, 0.95), (0.01, 0.99)])
+def test_an_interval_of_pass_at_1_holds_the_truth_in_19_of_20_draws_of_problems(
+    easy: float, hard: float, problems: int, samples: int, fewer_resamples: None
+) -> None:
+    """Problems whose pass rate is drawn from a Beta distribution, of mean easy/(easy + hard)."""
+    rng = np.random.default_rng(2)
+    rates = rng.beta(easy, hard, (DRAWS, problems))
+    truth = easy / (easy + hard)
+    covered = 0
+    for passed in rng.binomial(samples, rates) / samples:
+        estimate = mean_estimate(passed.tolist())
+        covered += estimate.low <= truth <= estimate.high
+    assert at_least_95_percent(covered)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.05, 0.01])
+def test_an_interval_of_a_gain_holds_the_truth_in_19_of_20_draws_of_problems(
+    share: float, fewer_resamples: None
+) -> None:
+    """Of the problems a share is won, and half as many are lost."""
+    rng = np.random.default_rng(4)
+    weights = [share, share / 2, 1 - 1.5 * share]
+    covered = 0
+    for gains in rng.choice([1.0, -1.0, 0.0], p=weights, size=(DRAWS, 164)):
+        before = (gains < 0).astype(float)
+        estimate = paired_difference(before.tolist(), (before + gains).tolist())
+        covered += estimate.low <= share / 2 <= estimate.high
+    assert at_least_95_percent(covered)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.05, 0.01])
+def test_wilsons_interval_holds_the_truth_in_19_of_20_draws_of_problems(share: float) -> None:
+    """On average over shares near it: a fraction of 164 problems takes only so many values."""
+    rng = np.random.default_rng(6)
+    near = rng.uniform(0.8 * share, 1.2 * share, 20 * DRAWS)
+    covered = 0
+    for truth, solved in zip(near, rng.binomial(164, near), strict=True):
+        estimate = wilson(int(solved), 164)
+        covered += estimate.low <= truth <= estimate.high
+    assert at_least_95_percent(round(covered / 20))
 
 
 @pytest.mark.parametrize(

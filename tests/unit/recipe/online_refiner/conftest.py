@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from model_folders import SCORES, SIZES, model_folder, sizes_of
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
@@ -27,7 +28,7 @@ ROW = {
     "data_source": "micro_apps",
     "prompt": [{"role": "user", "content": "Print the sum."}],
     "ability": "code",
-    "reward_model": {"style": "rule", "ground_truth": "{}"},
+    "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
     "extra_info": {"index": 0},
 }
 
@@ -58,6 +59,23 @@ def quickstart() -> DictConfig:
         return compose("online_refiner", ["hardware=cpu_debug", "experiment=quickstart_stress"])
 
 
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of models that are wrong in one respect, by their name in overrides: `<name>`."""
+    root = tmp_path_factory.mktemp("wrong_models")
+    wrong: dict[str, dict[str, Any]] = {
+        "small-vocabulary": {"vocab_size": 100},
+        "other-tokenizer": {"swapped": True},
+        "short-context": {"max_position_embeddings": 64},
+        "classifier": SCORES,
+        "two-labels": SCORES | {"num_labels": 2},
+    }
+    found = {f"<{name}>": str(model_folder(root / name, **keys)) for name, keys in wrong.items()}
+    sized = {f"<{name.split('-')[-2]}>": sizes_of(name) for name in SIZES if "Qwen" in name}
+    return found | {name: str(model_folder(root / name[1:-1], **keys))
+                    for name, keys in sized.items()}  # fmt: skip
+
+
 @pytest.fixture
 def parquet(tmp_path: Path) -> Path:
     """Sixteen rows that every check accepts."""
@@ -67,8 +85,11 @@ def parquet(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def composed(quickstart: DictConfig, parquet: Path) -> Compose:
-    """The quickstart's configuration, in which everything can run, with `key=value` changes."""
+def composed(quickstart: DictConfig, parquet: Path, folders: dict[str, str]) -> Compose:
+    """The quickstart's configuration, in which everything can run, with `key=value` changes.
+
+    In a value, the name of a folder of `folders` stands for its path.
+    """
 
     def make(*changes: str) -> DictConfig:
         config = copy.deepcopy(quickstart)
@@ -76,6 +97,7 @@ def composed(quickstart: DictConfig, parquet: Path) -> Compose:
         config.actor_rollout_ref.model.path = str(ensure_checkpoint())
         for change in changes:
             key, _, value = change.partition("=")
+            value = folders.get(value, value)
             OmegaConf.update(config, key, yaml.safe_load(value), force_add=True)
         return config
 

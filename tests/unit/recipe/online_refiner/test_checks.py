@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -40,6 +41,14 @@ def test_the_quickstarts_configuration_passes(composed: Compose) -> None:
         (["trainer.use_v1=false"], "trainer.use_v1"),
         (["actor_rollout_ref.rollout.multi_turn.enable=true"], "multi_turn.enable"),
         (["reward.reward_model.enable=true"], "reward.reward_model.enable_resource_pool"),
+        (
+            ["constraint.kind=none", "reward.reward_model.enable=true"],
+            "reward.reward_model.enable_resource_pool",
+        ),
+        (
+            ["constraint.kind=static_kl", "reward.reward_model.enable=true"],
+            "reward.reward_model.enable_resource_pool",
+        ),
         (["actor_rollout_ref.actor.shuffle=true"], "actor_rollout_ref.actor.shuffle"),
         (["constraint.kind=chord", "actor_rollout_ref.actor.shuffle=true"], "actor.shuffle"),
         (["actor_rollout_ref.actor.strategy=torchtitan"], "actor_rollout_ref.actor.strategy"),
@@ -137,6 +146,45 @@ def test_a_penalty_that_group_normalisation_cancels_is_warned_about(composed: Co
     (warning,) = warnings()
     assert "constraint.inject=advantage" in warning
     assert warnings("algorithm.adv_estimator=gae") == []
+
+
+def test_a_reward_manager_of_ones_own_is_told_what_it_must_return(composed: Compose) -> None:
+    name = "reward.reward_manager.source"
+    found = list(warnings_on(resolve(composed(f"{name}=importlib"))))
+    assert any(f"{name}=importlib" in one and "'score'" in one for one in found)
+    assert not any(name in one for one in warnings_on(resolve(composed())))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (("actor_rollout_ref.rollout.n=8", "algorithm.filter_groups.enable=true"), False),
+        (("actor_rollout_ref.rollout.n=12", "algorithm.filter_groups.enable=true"), True),
+        (("actor_rollout_ref.rollout.n=12", "algorithm.filter_groups.enable=false"), False),
+    ],
+)
+def test_group_sizes_whose_equal_rewards_verl_may_keep_are_warned_about(
+    composed: Compose, overrides: tuple[str, ...], warned: bool
+) -> None:
+    # NumPy's sum of 12 times -0.3 is not exact, that of 8 is.
+    assert np.std([-0.3] * 12) > 0 == np.std([-0.3] * 8)
+    found = warnings_on(resolve(composed(*overrides)))
+    assert any("standard deviation of exactly 0" in one for one in found) is warned
+
+
+def test_chord_says_that_nothing_keeps_a_group_in_it_without_refinements(
+    composed: Compose,
+) -> None:
+    chord = ("algorithm.filter_groups.enable=true", "constraint.kind=chord")
+
+    def told(*overrides: str) -> bool:
+        found = warnings_on(resolve(composed(*chord, *overrides)))
+        return any("constraint.keep_refined_groups=True" in one for one in found)
+
+    assert told()
+    assert not told("constraint.keep_refined_groups=false")
+    assert not told("refiner.observe=true")
+    assert not told("algorithm.filter_groups.enable=false")
 
 
 def test_malformed_data_is_refused_by_file(composed: Compose, tmp_path: Path) -> None:

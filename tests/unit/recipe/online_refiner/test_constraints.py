@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import DictConfig
 from steps import refinement, rollout, step_of
 
-from recipe.online_refiner.choices import Place, Tokens
-from recipe.online_refiner.method.constraint import Constraint, Step
+from recipe.online_refiner.choices import Conditioning, Place, Tokens
+from recipe.online_refiner.method.chord import Chord
+from recipe.online_refiner.method.constraint import Additions, Constraint, Step
+from recipe.online_refiner.method.dynamic import penalty_on_rollouts, reduced_cross_entropy
 from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
+from recipe.online_refiner.records import Prompt
 from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]
 
@@ -145,15 +152,73 @@ def test_chord_shares_the_update_between_the_policy_and_one_demonstration_a_prom
     additions = constraint.additions(step)
     assert additions is not None
     assert (additions.policy_share, additions.token_factor) == (0.75, True)
-    (row,) = additions.rows
-    assert row.response_ids == [*map(ord, "```python\nx\n```"), 0]
-    # μ · mini-batches / demonstrations / tokens.
-    torch.testing.assert_close(row.weights, torch.full((16,), 0.25 * 2 / 1 / 16))
-    metrics = constraint.after_update(step, [torch.tensor([1.0, 3.0])])
+    # One demonstration for two mini-batches: it is in each of them, by μ / tokens.
+    assert len(additions.rows) == 2
+    for row in additions.rows:
+        assert row.response_ids == [*map(ord, "```python\nx\n```"), 0]
+        torch.testing.assert_close(row.weights, torch.full((16,), 0.25 / 16))
+    metrics = constraint.after_update(step, [torch.tensor([1.0, 3.0]), torch.tensor([7.0, 7.0])])
     assert metrics == {
         "constraint/mu": 0.25,
         "constraint/expert_total": 1.0,
         "constraint/expert_ce_mean": 2.0,
+    }
+
+
+def test_an_adaptive_lambda_follows_all_rollouts_of_the_step(composed: Compose) -> None:
+    """Of the batch two in three improved, of all that were refined one in ten."""
+    constraint = made(composed, "constraint.schedule=adaptive", "constraint.adaptive_target=1.0")
+    constraint.begin(replace(measured_step(), improvement_ratio=0.1))
+    assert constraint.state(1, 10)["lambda"] == pytest.approx(0.1)
+    # A step that refined nothing says nothing.
+    constraint.begin(replace(measured_step(), improvement_ratio=None))
+    assert constraint.state(2, 10)["lambda"] == pytest.approx(0.1)
+
+
+def test_chord_learns_the_demonstrations_of_problems_whose_groups_are_dropped(
+    composed: Compose,
+) -> None:
+    constraint = made(composed, "constraint.kind=chord")
+    dropped = (Prompt("b", (3, 4), "y"), Prompt("c", (5,), ""))
+    step = step_of([rollout("a_0", (5,), reference="x")], dropped=dropped)
+    additions = constraint.additions(step)
+    assert additions is not None
+    assert [(row.prompt_ids, row.response_ids[10]) for row in additions.rows] == [
+        ((1, 2), ord("x")),
+        ((3, 4), ord("y")),
+    ]
+    metrics = constraint.after_update(step, [torch.ones(16), torch.ones(16)])
+    assert metrics["constraint/expert_total"] == 2.0
+
+
+def test_chords_mix_holds_in_every_mini_batch(composed: Compose) -> None:
+    constraint = made(
+        composed,
+        *("constraint.kind=chord", "constraint.chord.decay_steps=0"),
+        *("constraint.chord.peak=0.75", "constraint.chord.valley=0.75"),
+    )
+    rollouts = [rollout(f"{group}_0", (5,), reference="x" * group) for group in range(1, 6)]
+    additions = constraint.additions(step_of(rollouts))
+    assert additions is not None
+    # Five demonstrations on two mini-batches: μ/3 each in the first, μ/2 in the second.
+    sums = [row.weights.sum().item() for row in additions.rows]
+    assert sums == pytest.approx([0.25, 0.375, 0.25, 0.375, 0.25])
+
+
+def test_without_demonstrations_chord_still_weighs_the_policy_by_the_rest(
+    composed: Compose,
+) -> None:
+    fixed = ("constraint.chord.decay_steps=0", "constraint.chord.valley=0.25")
+    constraint = made(composed, "constraint.kind=chord", "constraint.chord.peak=0.25", *fixed)
+    step = step_of([rollout("a_0", (5,))])
+    additions = constraint.additions(step)
+    assert additions is not None
+    assert (list(additions.rows), additions.policy_share) == ([], 0.75)
+    assert not additions.change_nothing
+    assert Additions().change_nothing
+    assert constraint.after_update(step, []) == {
+        "constraint/mu": 0.25,
+        "constraint/expert_total": 0.0,
     }
 
 
@@ -169,3 +234,119 @@ def test_every_kind_is_reached_by_its_keys(composed: Compose) -> None:
         kind, _, inject = name.partition(".")
         overrides = [f"constraint.kind={kind}"] + [f"constraint.inject={inject}"] * bool(inject)
         assert constraint_class(composed(*overrides)) is expected
+
+
+CHORD = ("constraint.kind=chord", "constraint.chord.peak=0.5", "constraint.chord.decay_steps=0")
+
+
+def test_a_demonstration_may_be_as_long_as_a_response_and_no_longer(composed: Compose) -> None:
+    constraint = made(composed, *CHORD)
+    length = len("```python\nx\n```") + 1
+    for limit, fits in ((length, True), (length - 1, False)):
+        step = step_of([rollout("a_0", (5,), reference="x")], max_response_tokens=limit)
+        additions = constraint.additions(step)
+        assert additions is not None and bool(additions.rows) is fits
+
+
+def test_a_step_without_demonstrations_reports_none(composed: Compose) -> None:
+    constraint, step = made(composed, *CHORD), step_of([rollout("a_0", (5,))])
+    additions = constraint.additions(step)
+    assert additions is not None and list(additions.rows) == []
+    assert constraint.after_update(step, [])["constraint/expert_total"] == 0.0
+
+
+def chord_faults(composed: Compose, *files: Path) -> list[str]:
+    config = composed(*CHORD, "constraint.chord.valley=0.1")
+    config.data.train_files = [str(path) for path in files]
+    plan = resolve(config)
+    return list(constraint_class(config).faults(plan))
+
+
+def test_demonstrations_are_asked_of_the_files_that_can_be_read(
+    composed: Compose, parquet: Path, tmp_path: Path
+) -> None:
+    missing, broken = tmp_path / "missing.parquet", tmp_path / "broken.parquet"
+    broken.write_text("no parquet")
+    (fault,) = chord_faults(composed, missing, parquet)
+    assert "extra_info.reference_solution" in fault
+    # What is wrong with a file, another rule says.
+    assert chord_faults(composed, broken) == chord_faults(composed, missing) == []
+
+
+@pytest.mark.parametrize("kind", ["none", "static_kl", "chord"])
+def test_kinds_without_choices_are_called_by_their_name_and_read_no_rollout(
+    composed: Compose, kind: str
+) -> None:
+    constraint = made(composed, f"constraint.kind={kind}")
+    assert type(constraint).describe(constraint.plan.settings) == kind
+    assert constraint.conditioning is Conditioning.TEACHER_FORCING
+
+
+@pytest.mark.parametrize("inject", ["reward", "advantage", "sft"])
+def test_every_injection_needs_refinements_and_is_called_by_its_choices(
+    composed: Compose, inject: str
+) -> None:
+    constraint = made(composed, f"constraint.inject={inject}", "constraint.lambda=0.5")
+    assert constraint.plan.refines
+    assert type(constraint).describe(constraint.plan.settings) == (
+        f"dynamic, inject={inject}, conditioning=teacher_forcing, λ=0.5"
+    )
+
+
+def test_teacher_forced_penalties_are_laid_out_row_by_row_however_long(composed: Compose) -> None:
+    constraint = made(composed, "constraint.inject=advantage", "constraint.lambda=1")
+    rollouts = [
+        rollout("a_0", (5,), refinement((7, 8), (0, 0))),
+        rollout("b_0", (5, 6, 7), refinement((9,), (0,))),
+    ]
+    penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0), (4.0,)]))
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+    mean = made(composed, "constraint.inject=advantage", "constraint.reduce=mean")
+    step = step_of(rollouts, [(1.0, 2.0), (4.0,)])
+    assert reduced_cross_entropy(step.accepted, mean.settings) == [1.5, 4.0]
+    values = penalty_on_rollouts(step.accepted, mean.settings)
+    assert values.tolist() == [[1.5, 0.0, 0.0], [4.0, 0.0, 0.0]]
+
+
+def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compose) -> None:
+    aligned = ("constraint.inject=advantage", "constraint.align=edit", "constraint.lambda=1")
+    rollouts = [
+        rollout("a_0", (5, 6, 7), refinement((8,), (0,), sources=[(1, 3)])),
+        rollout("b_0", (5, 6), refinement((9, 8), (0, 0), sources=[(0, 1), (0, 1)])),
+    ]
+    penalty = made(composed, *aligned).penalty(step_of(rollouts, [(4.0,), (1.0, 2.0)]))
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[0.0, 2.0, 2.0], [3.0, 0.0, 0.0]]
+
+
+def test_a_class_is_found_by_its_module_or_its_file_and_is_the_same_each_time(
+    composed: Compose, repo_root: Path
+) -> None:
+    module = "recipe.online_refiner.method.chord:Chord"
+    assert constraint_class(composed(f"constraint.kind={module}")) is Chord
+    file = f"{repo_root}/docs/examples/repetition.py:Repetition"
+    found = constraint_class(composed(f"constraint.kind={file}"))
+    assert found.__name__ == "Repetition"
+    assert constraint_class(composed(f"constraint.kind={file}")) is found
+
+
+@pytest.mark.parametrize(("kind", "fix"), [("chord2", "did you mean chord? set"), ("x", "set it")])
+def test_the_nearest_kind_is_named_if_there_is_one(composed: Compose, kind: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"Fix: {fix}")):
+        constraint_class(composed(f"constraint.kind={kind}"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("nowhere.at.all:Class", "No module named 'nowhere'"),
+        ("docs/nowhere.py:Class", "No such file"),
+        ("recipe.online_refiner.method.chord:Nothing", "no attribute 'Nothing'"),
+        ("recipe.online_refiner.method.chord:ChordSettings", "is no subclass of"),
+        ("recipe.online_refiner.method.chord:demonstration_rows", "is no subclass of"),
+    ],
+)
+def test_what_is_no_constraint_is_refused(composed: Compose, reference: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        constraint_class(composed(f"constraint.kind={reference}"))

@@ -17,7 +17,7 @@ from refiner_worker.prompts import builtin_templates
 
 HEAD = """
 import torch
-from recipe.online_refiner.choices import Place
+from recipe.online_refiner.choices import Place, Stage
 from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Penalty
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.plan import Needs
@@ -95,6 +95,15 @@ WRONG_CONSTRAINTS = [
         "        return Additions(labels=[RowLabels(one.key, torch.tensor(one.response_ids))])\n",
         "labels of the update have weights",
     ),
+    (
+        "    @classmethod\n    def needs(cls, settings):\n"
+        "        return Needs(refinements=True, own_loss=True)\n"
+        "    def reads_at(self, step): return Stage.ADVANTAGES\n"
+        "    def labels(self, step):\n"
+        "        return [RowLabels(one.key, torch.tensor(one.rollout.response_ids))\n"
+        "                for one in step.accepted]\n",
+        "`labels` gives something else if refinements come as late",
+    ),
     ("    def metrics(self, step): return {'share': 1.0}\n", "constraint/share"),
     ("    def metrics(self, step): return {'a/b': float('nan')}\n", "finite number"),
     ("    def measures_in_update(self, step): return True\n", "promises c_t"),
@@ -113,6 +122,13 @@ def test_our_constraints_keep_the_contract(kind: str) -> None:
 def test_the_supervised_term_keeps_it_by_labels_too(tokens: str) -> None:
     overrides = ("constraint.conditioning=self_feeding", f"constraint.tokens={tokens}")
     assert constraint_violations("dynamic", overrides) == []
+
+
+@pytest.mark.parametrize("inject", ["sft", "advantage", "reward"])
+@pytest.mark.parametrize("schedule", ["adaptive", "constant"])
+def test_our_constraints_keep_it_teacher_forced(inject: str, schedule: str) -> None:
+    overrides = ("constraint.conditioning=teacher_forcing", f"constraint.schedule={schedule}")
+    assert constraint_violations("dynamic", (*overrides, f"constraint.inject={inject}")) == []
 
 
 @pytest.mark.parametrize(("body", "violation"), WRONG_CONSTRAINTS)
@@ -167,6 +183,11 @@ def test_our_judge_keeps_the_contract_on_prepared_rows(tmp_path: Path) -> None:
     assert reward_violations("pkg://reward.apps", settings) == []
 
 
+def test_a_reward_function_may_return_a_plain_number(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SIGNATURE + "    return len(solution_str) / 9\n")
+    assert reward_violations(str(tmp_path / "mine.py")) == []
+
+
 SIGNATURE = "def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw):\n"
 DECLARED = "from reward.traits import RewardTraits\nTRAITS = RewardTraits({})\n"
 
@@ -174,7 +195,8 @@ DECLARED = "from reward.traits import RewardTraits\nTRAITS = RewardTraits({})\n"
 @pytest.mark.parametrize(
     ("text", "violation"),
     [
-        (SIGNATURE + "    return 0.5\n", "return a dict"),
+        (SIGNATURE + "    return 'right'\n", "or a dict"),
+        (SIGNATURE + "    return float('inf')\n", "a finite number"),
         (SIGNATURE + "    return {'score': float('nan')}\n", "a finite number"),
         (SIGNATURE + "    return {'score': 1.0, 'judge_failed': 3}\n", "must be 0 or 1"),
         (SIGNATURE + "    return {'score': 1.0, 'parts': [1]}\n", "plain numbers and texts"),

@@ -6,51 +6,30 @@ from dataclasses import replace
 import pytest
 import torch
 from omegaconf import DictConfig
+from steps import refinement, rollout, step_of
 
-from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.method.registry import constraint_class
-from recipe.online_refiner.records import Refinement, Rollout
 from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 
-ANSWER, REFINED = (5, 6, 7), (5, 9, 6, 7)
+RESPONSE, REFINED = (5, 6, 7), (5, 9, 6, 7)
 """9 was inserted before 6."""
 COPIED, SOURCES = (1, 0, 1, 1), ((0, 1), (0, 1), (1, 2), (2, 3))
-
-
-def rollout(key: str, accepted: bool) -> Rollout:
-    refinement = Refinement(
-        outcome="refined",
-        reward=0.0,
-        judged_at_s=0.0,
-        finished_at_s=0.0,
-        refined_reward=float(accepted),
-        accepted=accepted,
-        token_ids=REFINED,
-        copied=COPIED,
-        divergence=1,
-        sources=SOURCES,
-    )
-    return Rollout(key, "g", "p", (1,), ANSWER, (1, 1, 1), 0.0, True, "", refinement)
 
 
 def opened(composed: Compose, *changes: str) -> tuple[Constraint, Step]:
     config = composed(*changes)
     constraint = constraint_class(config)(resolve(config))
-    rollouts = [rollout("a", accepted=True), rollout("b", accepted=False)]
-    tokens = constraint.settings.tokens
-    step = Step(
-        number=1,
-        total_steps=10,
-        rollouts=rollouts,
-        accepted=accepted_rollouts(rollouts, tokens, constraint.conditioning),
-        mini_batches=1,
+    better, worse = (
+        refinement(REFINED, COPIED, refined=refined, sources=SOURCES) for refined in (1.0, -1.0)
+    )
+    step = step_of(
+        [rollout("a", RESPONSE, better), rollout("b", RESPONSE, worse)],
+        tokens=constraint.settings.tokens,
+        conditioning=constraint.conditioning,
         rollouts_a_mini_batch=2,
-        trains_actor=True,
-        chat=None,  # type: ignore[arg-type]
-        max_response_tokens=8,
     )
     constraint.begin(step)
     return constraint, step
@@ -139,3 +118,28 @@ def test_a_cross_entropy_that_is_not_finite_drops_the_refinement(composed: Compo
     constraint.after_labels(step, [torch.tensor([1.0, torch.inf, 4.0])])
     assert step.accepted == []
     assert constraint.penalty(step) is None
+
+
+def test_self_fed_penalties_of_different_lengths_are_padded_on_the_right(composed: Compose) -> None:
+    constraint, _ = opened(composed, "constraint.inject=reward", "constraint.lambda=0.5")
+    rollouts = [
+        rollout("a", (5,), refinement((9,), (0,))),
+        rollout("b", (5, 6), refinement((5, 9), (1, 0))),
+    ]
+    step = step_of(rollouts, conditioning=constraint.conditioning)
+    constraint.after_labels(step, [torch.tensor([1.0]), torch.tensor([2.0, 4.0])])
+    penalty = constraint.penalty(step)
+    assert penalty is not None
+    assert penalty.keys == ("a", "b")
+    assert penalty.values_BT.tolist() == [[0.5, 0.0], [1.0, 2.0]]
+
+
+def test_an_adaptive_lambda_may_have_equal_bounds_and_no_lower_one_above(composed: Compose) -> None:
+    def faults(*changes: str) -> str:
+        plan = resolve(composed("constraint.schedule=adaptive", *changes))
+        return "".join(constraint_class(plan.config).faults(plan))
+
+    assert faults("constraint.lambda=0.5", "constraint.lambda_end=0.5") == ""
+    assert "Fix: lower it" in faults("constraint.lambda=0.5", "constraint.lambda_end=0.6")
+    constant = ("constraint.schedule=constant", "constraint.lambda=0.5")
+    assert faults(*constant, "constraint.lambda_end=0.6") == ""

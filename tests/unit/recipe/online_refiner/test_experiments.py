@@ -8,8 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from model_folders import SIZES, model_folder, sizes_of
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
@@ -29,14 +28,6 @@ from recipe.online_refiner.resolve import resolve
 REPO_ROOT = Path(__file__).resolve().parents[4]
 EXPERIMENTS = experiment_names()
 OF_THE_CLUSTER = [name for name in EXPERIMENTS if not name.startswith("quickstart")]
-# hidden, layers, intermediate, heads, key heads, vocabulary, tied: from the models' config.json.
-SIZES: dict[str, tuple[Any, ...]] = {
-    "meta-llama/Llama-3.2-3B-Instruct": (3072, 28, 8192, 24, 8, 128256, True),
-    "OpenRLHF/Llama-3-8b-rm-mixture": (4096, 32, 14336, 32, 8, 128256, False),
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": (1536, 28, 8960, 12, 2, 151936, True),
-    "Qwen/Qwen2.5-Coder-7B-Instruct": (3584, 28, 18944, 28, 4, 152064, False),
-    "Qwen/Qwen2.5-Coder-32B-Instruct": (5120, 64, 27648, 40, 8, 152064, False),
-}
 # May be filled freely: they are open dictionaries in verl or in ours, or the preflight's own.
 OPEN = (
     "reward.reward_kwargs",
@@ -65,19 +56,8 @@ def composed() -> Iterator[Composed]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A folder for each model, by its name: its sizes, without weights."""
-    tiny, root = ensure_checkpoint(), tmp_path_factory.mktemp("models")
-    base = json.loads((tiny / "config.json").read_text())
-    base.pop("layer_types", None)
-    keys = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads",
-            "num_key_value_heads", "vocab_size", "tie_word_embeddings")  # fmt: skip
-    for name, sizes in SIZES.items():
-        folder = root / name
-        folder.mkdir(parents=True)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(tiny / file, folder)
-        own = dict(zip(keys, sizes, strict=True)) | {"max_position_embeddings": 32768}
-        (folder / "config.json").write_text(json.dumps(base | own))
-    return {name: str(root / name) for name in SIZES}
+    root = tmp_path_factory.mktemp("models")
+    return {name: str(model_folder(root / name, **sizes_of(name))) for name in SIZES}
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +66,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
     row = {
         "data_source": "apps",
         "prompt": [{"role": "user", "content": "Print the sum."}],
-        "reward_model": {"style": "rule", "ground_truth": "{}"},
-        "extra_info": {"index": 0, "reference_solution": "print(1)"},
+        "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
+        "extra_info": {
+            "index": 0,
+            "reference_solution": "print(1)",
+            "conversation": '[{"role": "user", "content": "Print the sum."}]',
+        },
     }
     pq.write_table(pa.Table.from_pylist([row] * 600), path)
     return str(path)

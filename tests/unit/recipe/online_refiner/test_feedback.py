@@ -6,6 +6,7 @@ import pytest
 
 from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.refine.feedback import feedback_text
+from recipe.online_refiner.scores import score_of
 
 EXTRAS = {
     "score": -0.3,
@@ -33,7 +34,8 @@ EXTRAS = {
             "Verdict: wrong answer. Tests passed: 2 of 5.",
         ),
         ("verdict", {"score": 0.25}, "Score: 0.25."),
+        ("verdict", {"acc": 0.25}, "Score: 0.25."),
     ],
 )
 def test_no_more_is_told_than_was_asked_for(kind: str, extras: dict[str, Any], text: str) -> None:
-    assert feedback_text(Feedback(kind), extras) == text
+    assert feedback_text(Feedback(kind), extras, score_of(extras)) == text

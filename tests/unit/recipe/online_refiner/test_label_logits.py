@@ -1,6 +1,8 @@
 """c_t under both readings on a model of three tokens, by verl's hook and loss."""
 
 import math
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
 from recipe.online_refiner.update.label_logits import label_margins
+from recipe.online_refiner.update.logit_layout import picked
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import response_row
 
@@ -161,3 +164,59 @@ def test_a_label_that_the_policy_cannot_write_takes_its_row_out_of_the_term() ->
     start = TABLE.double().log().clone()
     start[0, 2] = -math.inf
     assert term(start, [0.5, 0.25, 0.125]).item() == pytest.approx(0.25 * math.log(4))
+
+
+def test_over_a_split_vocabulary_each_rank_gives_its_tokens_and_the_sum_is_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Megatron-Core's rank and reduction stood in for; two ranks with two of four tokens each."""
+    rank = 0
+    state = SimpleNamespace(get_tensor_model_parallel_rank=lambda: rank)
+    parallel = SimpleNamespace(reduce_from_tensor_model_parallel_region=lambda values: values)
+    monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
+    monkeypatch.setitem(sys.modules, "megatron.core.tensor_parallel", parallel)
+    logits = torch.tensor([[[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0]]])
+    asked = (torch.tensor([0, 0]), torch.tensor([0, 1]))
+    ids = torch.tensor([[0, 3], [2, 1]])
+    parts = []
+    for rank in (0, 1):
+        part = logits[..., 2 * rank : 2 * rank + 2]
+        parts.append(picked(part, asked, ids, split=True).tolist())
+    # Choices by states: tokens 0 and 3, then tokens 2 and 1.
+    assert parts == [[[1.0, 0.0], [0.0, 32.0]], [[0.0, 128.0], [4.0, 0.0]]]
+    assert picked(logits, asked, ids, split=False).tolist() == [[1.0, 128.0], [4.0, 32.0]]
+
+
+def test_margins_of_half_precision_logits_are_taken_in_float32() -> None:
+    batch = batch_of([row(PROMPT, ANSWER, [1, -1, 0], [1.0] * 3)])
+    logits = TableModel()(batch["input_ids"].values())[None].to(torch.bfloat16)
+    margins = label_margins(logits, batch, "fsdp2", "thd")["refine_label_margin"]
+    assert margins.dtype == torch.float32
+
+
+@pytest.mark.parametrize("data_format", ["thd", "bshd"])
+def test_megatrons_logits_are_met_in_the_layout_that_verl_lays_its_rows_out_in(
+    monkeypatch: pytest.MonkeyPatch, data_format: str
+) -> None:
+    """verl's two functions and Megatron-Core stood in for, one rank; the other layout fails."""
+
+    def laid_out(values: torch.Tensor, pre_process: bool) -> tuple[torch.Tensor, None]:
+        assert pre_process
+        return values.values()[None], None
+
+    def other(values: torch.Tensor, pre_process: bool) -> None:
+        raise AssertionError("the other layout was asked for")
+
+    layouts = {"thd": other, "bshd": other, data_format: laid_out}
+    verls = SimpleNamespace(
+        **{f"preprocess_{name}_engine": function for name, function in layouts.items()}
+    )
+    monkeypatch.setitem(sys.modules, "verl.models.mcore.util", verls)
+    state = SimpleNamespace(get_tensor_model_parallel_rank=lambda: 0)
+    monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
+    parallel = SimpleNamespace(reduce_from_tensor_model_parallel_region=lambda values: values)
+    monkeypatch.setitem(sys.modules, "megatron.core.tensor_parallel", parallel)
+    batch = batch_of([row(PROMPT, ANSWER, [1, -1, 0], [1.0] * 3)])
+    logits = TableModel()(batch["input_ids"].values())[None]
+    margins = label_margins(logits, batch, "megatron", data_format)["refine_label_margin"]
+    assert margins[0].tolist() == pytest.approx([0.0, -math.log(2), 0.0, 0.0, 0.0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
@@ -28,12 +29,12 @@ def actor_config(mode: str) -> FSDPActorConfig:
     )
 
 
-def policy_row(length: int, seed: int, weigh: bool) -> dict[str, torch.Tensor]:
+def policy_row(length: int, seed: int, weighted: bool) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     row = response_row(PROMPT, list(range(length)))
     row["advantages"] = torch.randn(length, generator=generator)
     row["old_log_probs"] = -torch.rand(length, generator=generator)
-    if weigh:
+    if weighted:
         row["refine_weight"] = torch.zeros(length)
         row["refine_number"] = torch.zeros(length, dtype=torch.int64)
     return row
@@ -74,11 +75,11 @@ def losses(
     mode: str, weights: list[float], **settings: Any
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """verl's loss on the policy rows alone, and ours with an extra row beside them."""
-    plain = [policy_row(3, 0, weigh=False), policy_row(1, 1, weigh=False)]
+    plain = [policy_row(3, 0, weighted=False), policy_row(1, 1, weighted=False)]
     alone, _ = ppo_loss(
         actor_config(mode), log_probs_of(plain, POLICY_LOG_PROBS), micro_batch(plain, 4, 2)
     )
-    mixed = [policy_row(3, 0, weigh=True), policy_row(1, 1, weigh=True), extra_row(weights)]
+    mixed = [policy_row(3, 0, weighted=True), policy_row(1, 1, weighted=True), extra_row(weights)]
     outputs = log_probs_of(mixed, [*POLICY_LOG_PROBS, EXTRA_LOG_PROBS])
     loss, metrics = constrained_loss(
         actor_config(mode), outputs, micro_batch(mixed, 4, 2, **settings)
@@ -93,10 +94,19 @@ def test_extra_rows_leave_the_policy_loss_bit_identical(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_term_is_the_weighed_cross_entropy(mode: str) -> None:
+def test_the_term_is_the_weighted_cross_entropy(mode: str) -> None:
     alone, loss, metrics = losses(mode, weights=[0.5, 0.25])
     expected = 0.5 * 3.0 + 0.25 * 0.5
     assert loss.item() == pytest.approx(alone.item() + expected)
+    assert metrics["sft_loss"].aggregate() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_term_is_multiplied_by_the_ranks_over_which_verl_averages(mode: str) -> None:
+    _, without, _ = losses(mode, weights=[0.0, 0.0], dp_size=3)
+    _, loss, metrics = losses(mode, weights=[0.5, 0.25], dp_size=3)
+    expected = 3 * (0.5 * 3.0 + 0.25 * 0.5)
+    assert (loss - without).item() == pytest.approx(expected)
     assert metrics["sft_loss"].aggregate() == pytest.approx(expected)
 
 
@@ -106,7 +116,7 @@ def test_the_cross_entropy_of_numbered_rows_is_reported_and_of_no_other() -> Non
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_chord_mixes_the_two_losses_and_weighs_tokens_by_phi(mode: str) -> None:
+def test_chord_mixes_the_two_losses_and_weights_tokens_by_phi(mode: str) -> None:
     alone, loss, _ = losses(mode, [0.5, 0.25], policy_share=0.75, expert_phi=True)
     p, q = math.exp(-3.0), math.exp(-0.5)
     expected = 0.5 * p * (1 - p) * 3.0 + 0.25 * q * (1 - q) * 0.5
@@ -149,13 +159,64 @@ def test_gradients_equal_finite_differences_and_a_plain_sft_step_without_a_polic
 
 
 def test_batches_without_weights_get_verls_loss() -> None:
-    rows = [policy_row(3, 0, weigh=False)]
+    rows = [policy_row(3, 0, weighted=False)]
     outputs = log_probs_of(rows, POLICY_LOG_PROBS[:1])
     config = actor_config("token-mean")
     expected, _ = ppo_loss(config, outputs, micro_batch(rows, 3, 1))
     got, metrics = constrained_loss(config, outputs, micro_batch(rows, 3, 1))
     assert got.item() == expected.item()
     assert "sft_loss" not in metrics
+
+
+def test_policy_metrics_are_means_over_the_policys_tokens_whatever_is_beside_them() -> None:
+    """Three tokens of one row with a log-ratio of -1 and one of another with +1, all clipped."""
+    config = actor_config("token-mean")
+    log_probs = [torch.full((3,), -2.0), torch.tensor([-1.0])]
+    rows = [
+        policy_row(3, 0, weighted=True),
+        policy_row(1, 1, weighted=True),
+        extra_row([0.5, 0.25]),
+    ]
+    for row, old, advantage in zip(rows, (-1.0, -2.0), (-1.0, 1.0), strict=False):
+        row["old_log_probs"] = torch.full_like(row["old_log_probs"], old)
+        row["advantages"] = torch.full_like(row["advantages"], advantage)
+    outputs = [*log_probs, EXTRA_LOG_PROBS]
+
+    def measured(*cuts: tuple[int, ...]) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for cut in cuts:
+            given = [rows[index] for index in cut]
+            batch = micro_batch(given, 4, 2)
+            output = log_probs_of(given, [outputs[index] for index in cut])
+            for name, value in constrained_loss(config, output, batch)[1].items():
+                if isinstance(value, Metric):
+                    assert value.aggregation is AggregationType.SUM
+                    total[name] = total.get(name, 0.0) + value.aggregate()
+        return total
+
+    alone: list[list[tuple[int, ...]]] = [[(0, 1)], [(0,), (1,)]]
+    beside: list[list[tuple[int, ...]]] = [[(0, 1, 2)], [(0,), (1, 2)], [(0,), (1,), (2,)]]
+    for cuts in alone + beside:
+        got = measured(*cuts)
+        assert got["actor/ppo_kl"] == pytest.approx((3 * 1.0 - 1.0) / 4)
+        assert got["actor/pg_clipfrac"] == pytest.approx(1.0)
+
+
+def test_policy_metrics_add_up_over_ranks_as_verl_averages_these() -> None:
+    """Two ranks with three tokens and one: verl takes the mean over ranks of sums."""
+    config = actor_config("token-mean")
+    values = []
+    for row, old in zip(
+        (policy_row(3, 0, weighted=False), policy_row(1, 1, weighted=False)),
+        (-1.0, -2.0),
+        strict=True,
+    ):
+        row["old_log_probs"] = torch.full_like(row["old_log_probs"], old)
+        batch = micro_batch([row], 4, 2, dp_size=2)
+        log_probs = torch.full_like(row["old_log_probs"], -1.5)
+        metrics = constrained_loss(config, log_probs_of([row], [log_probs]), batch)[1]
+        values.append(metrics["actor/ppo_kl"])
+    assert Metric.aggregate_dp(values) == pytest.approx((3 * 0.5 - 0.5) / 4)
 
 
 @pytest.mark.parametrize("mode", MODES)

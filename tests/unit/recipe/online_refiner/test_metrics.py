@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
+from recipe.online_refiner.refine.counts import RefinementCounts, counted
 from recipe.online_refiner.refine.metrics import (
     cross_entropy_metrics,
     group_metrics,
-    refine_wait_s,
     refinement_metrics,
 )
 
@@ -56,13 +56,18 @@ REFINEMENTS = [
 ]
 
 
+def of(*found: Refinement) -> RefinementCounts:
+    return counted([rollout("a", one.reward, 7, one) for one in found])
+
+
 def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
-    got = refinement_metrics(REFINEMENTS)
+    got = refinement_metrics(of(*REFINEMENTS))
     assert got == {
         "constraint/improvement_ratio": pytest.approx(1 / 6),
-        "constraint/kept_total": 1.0,
+        "refiner/rollouts_total": 6.0,
         "refiner/skipped_perfect_total": 1.0,
         "refiner/verbatim_total": 1.0,
+        "refiner/refined_total": 2.0,
         "refiner/failed_total": 2.0,
         "refiner/generated_tokens_total": 8.0,
         "refiner/engine_calls_total": 6.0,
@@ -75,6 +80,16 @@ def test_counts_and_means_are_over_the_samples_they_speak_of() -> None:
         "refiner/reward_gain_mean": pytest.approx((0.0 + 1.3 - 0.7) / 3),
         "refiner/format_fix_ratio": 0.0,
     }
+
+
+def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
+    """Two groups of a step, of which the second is dropped before the update."""
+    kept, dropped = of(*REFINEMENTS[:2]), of(*REFINEMENTS[2:])
+    got, whole = refinement_metrics(kept + dropped), refinement_metrics(of(*REFINEMENTS))
+    assert got == pytest.approx(whole)
+    assert (kept.improvement_ratio, (kept + dropped).improvement_ratio) == (0.0, 1 / 6)
+    assert RefinementCounts() + kept == kept
+    assert (kept + dropped).wait_s == pytest.approx(2.5)
 
 
 def test_cross_entropy_is_split_into_copied_and_edited_tokens() -> None:
@@ -104,13 +119,15 @@ def test_tokens_that_the_policy_was_not_asked_for_are_in_no_mean() -> None:
 
 def test_a_mean_of_nothing_is_absent() -> None:
     assert cross_entropy_metrics([]) == {}
-    assert "refiner/copied_token_ratio" not in refinement_metrics(REFINEMENTS[:1])
-    assert refinement_metrics([]) == {}
+    assert "refiner/copied_token_ratio" not in refinement_metrics(of(*REFINEMENTS[:1]))
+    assert refinement_metrics(RefinementCounts()) == {}
+    # A run that does not refine has rollouts all the same.
+    assert refinement_metrics(counted([rollout("a", 0.0, 7)])) == {}
 
 
 def test_waiting_starts_at_the_last_verdict_on_a_rollout() -> None:
-    assert refine_wait_s(REFINEMENTS) == pytest.approx(2.5)
-    assert refine_wait_s([]) == 0.0
+    assert of(*REFINEMENTS).wait_s == pytest.approx(2.5)
+    assert of().wait_s == 0.0
 
 
 def test_groups_are_counted_and_averaged_over_their_judged_rollouts() -> None:
@@ -129,7 +146,19 @@ def test_groups_are_counted_and_averaged_over_their_judged_rollouts() -> None:
     assert group_metrics([]) == {}
 
 
+@pytest.mark.parametrize("rollouts", [2, 3, 5, 8])
+def test_rewards_that_are_equal_have_no_spread_however_they_are_rounded(rollouts: int) -> None:
+    """Of RLTF's reward -0.3 + 1.3·k/n; their mean is not always the reward itself."""
+    for passed, tests in [(1, 3), (2, 7), (5, 11), (9, 13)]:
+        reward = -0.3 + 1.3 * passed / tests
+        group = [rollout("a", reward, index) for index in range(rollouts - 1)]
+        group.append(rollout("a", reward, 9, refinement("refined", reward, 1.0, (1,))))
+        assert group_metrics(group)["constraint/kept_by_refinement_total"] == 1.0
+        apart = [*group, rollout("a", reward + 1.3 / 10_000, 10)]
+        assert group_metrics(apart)["constraint/kept_by_refinement_total"] == 0.0
+
+
 def test_a_fix_of_the_format_is_told_from_a_fix_of_the_logic() -> None:
     logic = refinement("refined", -0.3, 1.0, (1,))
     form = replace(refinement("refined", -1.0, 1.0, (1,)), verdict="compile_error")
-    assert refinement_metrics([form, logic])["refiner/format_fix_ratio"] == 0.5
+    assert refinement_metrics(of(form, logic))["refiner/format_fix_ratio"] == 0.5

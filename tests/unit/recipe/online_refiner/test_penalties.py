@@ -1,16 +1,12 @@
 """A penalty in verl's queue: subtracted in its place, and the rewards as they were afterwards."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import transfer_queue as tq
-from tensordict import TensorDict
+from memory_queue import MemoryQueue
 from transfer_queue import KVBatchMeta
 
-from recipe.online_refiner.agent_loop import refinable
 from recipe.online_refiner.choices import Place
 from recipe.online_refiner.method.constraint import Penalty
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
@@ -20,43 +16,17 @@ MASKS = {"a": [1, 1], "b": [1], "c": [1, 0, 1]}
 BATCH = KVBatchMeta(keys=list(REWARDS), tags=[{}] * 3, partition_id="train")
 
 
-class Queue:
-    """Rows in memory, behind the two functions of TransferQueue that are called."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, torch.Tensor]] = {
-            key: {
-                "rm_scores": torch.tensor(REWARDS[key]),
-                "advantages": torch.tensor(REWARDS[key]) * 2,
-                "response_mask": torch.tensor(MASKS[key]),
-            }
-            for key in REWARDS
-        }
-
-    def get(self, keys: list[str], partition_id: str, select_fields: Sequence[str]) -> TensorDict:
-        fields = {
-            name: torch.nested.as_nested_tensor(
-                [self.rows[key][name] for key in keys], layout=torch.jagged
-            )
-            for name in select_fields
-        }
-        return TensorDict(fields, batch_size=len(keys))
-
-    def put(self, keys: list[str], partition_id: str, fields: TensorDict) -> None:
-        for name in fields.keys():  # noqa: SIM118  (a TensorDict iterates over its rows)
-            for key, row in zip(keys, fields[name].unbind(), strict=True):
-                self.rows[key][name] = row.clone()
-
-    def field(self, name: str) -> dict[str, list[float]]:
-        return {key: row[name].tolist() for key, row in self.rows.items()}
-
-
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    made = Queue()
-    monkeypatch.setattr(tq, "kv_batch_get", made.get)
-    monkeypatch.setattr(tq, "kv_batch_put", made.put)
-    return made
+def queue(monkeypatch: pytest.MonkeyPatch) -> MemoryQueue:
+    rows = {
+        key: {
+            "rm_scores": torch.tensor(REWARDS[key]),
+            "advantages": torch.tensor(REWARDS[key]) * 2,
+            "response_mask": torch.tensor(MASKS[key]),
+        }
+        for key in REWARDS
+    }
+    return MemoryQueue.installed(monkeypatch, rows)
 
 
 def penalty(place: Place) -> Penalty:
@@ -69,7 +39,7 @@ def near(expected: dict[str, list[float]]) -> Any:
     return {key: pytest.approx(values) for key, values in expected.items()}
 
 
-def test_rewards_carry_the_penalty_within_the_block_alone(queue: Queue) -> None:
+def test_rewards_carry_the_penalty_within_the_block_alone(queue: MemoryQueue) -> None:
     before = queue.field("rm_scores")
     with taken_from_rewards(BATCH, penalty(Place.REWARDS)):
         assert queue.field("rm_scores") == near(
@@ -78,7 +48,7 @@ def test_rewards_carry_the_penalty_within_the_block_alone(queue: Queue) -> None:
     assert queue.field("rm_scores") == before
 
 
-def test_rewards_come_back_if_the_step_fails(queue: Queue) -> None:
+def test_rewards_come_back_if_the_step_fails(queue: MemoryQueue) -> None:
     before = queue.field("rm_scores")
     with (
         pytest.raises(RuntimeError, match="verl"),
@@ -89,7 +59,7 @@ def test_rewards_come_back_if_the_step_fails(queue: Queue) -> None:
 
 
 def test_advantages_lose_the_penalty_on_unmasked_tokens_and_nothing_else_does(
-    queue: Queue,
+    queue: MemoryQueue,
 ) -> None:
     rewards = queue.field("rm_scores")
     take_from_advantages(BATCH, penalty(Place.ADVANTAGES))
@@ -100,17 +70,10 @@ def test_advantages_lose_the_penalty_on_unmasked_tokens_and_nothing_else_does(
 
 
 @pytest.mark.parametrize("other", [None, *Place])
-def test_each_place_leaves_the_other_alone(queue: Queue, other: Place | None) -> None:
+def test_each_place_leaves_the_other_alone(queue: MemoryQueue, other: Place | None) -> None:
     found = None if other is None else penalty(other)
     before = queue.field("rm_scores"), queue.field("advantages")
     with taken_from_rewards(BATCH, None if other is Place.REWARDS else found):
         assert queue.field("rm_scores") == before[0]
     take_from_advantages(BATCH, None if other is Place.ADVANTAGES else found)
     assert (queue.field("rm_scores"), queue.field("advantages")) == before
-
-
-def test_an_accepted_refinement_sets_a_rollout_apart_and_nothing_else_does() -> None:
-    all_wrong = [refinable(-0.3, False, session) for session in range(3)]
-    assert np.std(all_wrong) == 0
-    assert np.std([*all_wrong, refinable(-0.3, True, 3)]) > 0
-    assert np.std([refinable(-0.3, True, session) for session in range(3)]) > 0

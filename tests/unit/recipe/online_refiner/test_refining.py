@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recipe.online_refiner.choices import Filter
 from recipe.online_refiner.records import Refinement, Score
 from recipe.online_refiner.refine.refining import Refining, StepClock
 from refiner_worker.client import Outcome, RefinerReply, RefineTask
+from refiner_worker.top_tokens import TopTokens
 
 MESSAGES = [{"role": "user", "content": "sum"}]
 
@@ -16,9 +19,11 @@ MESSAGES = [{"role": "user", "content": "sum"}]
 class ScriptedClient:
     """Replies to every rollout with one refinement, and counts."""
 
-    def __init__(self, reply: RefinerReply) -> None:
+    def __init__(self, reply: RefinerReply, top: TopTokens | None = None) -> None:
         self._reply = reply
+        self._top = top
         self.tasks: list[RefineTask] = []
+        self.scored: list[tuple[RefinerReply, int]] = []
 
     @property
     def calls(self) -> int:
@@ -27,6 +32,12 @@ class ScriptedClient:
     async def refine(self, task: RefineTask) -> RefinerReply:
         self.tasks.append(task)
         return self._reply
+
+    async def top_tokens(
+        self, reply: RefinerReply, count: int, until_s: float | None
+    ) -> TopTokens | None:
+        self.scored.append((reply, count))
+        return self._top
 
 
 class Judge:
@@ -49,8 +60,10 @@ def run(
     score: Score,
     rule: Filter = Filter.BETTER,
     perfect_reward: float | None = 1.0,
+    top_tokens: int = 0,
 ) -> Refinement:
-    refining = Refining(client, rule, perfect_reward)  # type: ignore[arg-type]
+    scripted: Any = client
+    refining = Refining(scripted, rule, perfect_reward, top_tokens=top_tokens)
     return asyncio.run(refining.refine(RefineTask(MESSAGES, [1, 2, 3]), score, 0, judge))
 
 
@@ -130,7 +143,25 @@ def test_all_rollouts_of_a_step_share_its_end_and_the_next_step_has_its_own() ->
     assert StepClock(None).until_s(3) is None
 
 
-def test_a_refinement_is_dropped_where_its_verdict_comes_after_the_steps_end() -> None:
+def test_the_first_step_has_an_end_of_its_own() -> None:
+    async def end_s() -> float:
+        end = StepClock(60.0).until_s(0)
+        assert end is not None
+        return end - asyncio.get_running_loop().time()
+
+    assert asyncio.run(end_s()) == pytest.approx(60.0, abs=1.0)
+
+
+@pytest.mark.parametrize(("rule", "accepted"), [(Filter.BETTER, False), (Filter.NOT_WORSE, True)])
+def test_a_verbatim_refinement_is_as_good_as_its_rollout_to_the_filter(
+    rule: Filter, accepted: bool
+) -> None:
+    record = run(ScriptedClient(VERBATIM), Judge(Score(1.0)), Score(-0.3), rule)
+    assert record.accepted is accepted
+    assert (record.copied, record.edit_distance) == ((1, 1, 1), 0)
+
+
+def test_a_refinement_is_dropped_if_its_verdict_comes_after_the_steps_end() -> None:
     async def call() -> tuple[Refinement, list[RefineTask]]:
         async def never(token_ids: Sequence[int]) -> Score:
             await asyncio.Event().wait()
@@ -150,3 +181,27 @@ def test_a_refinement_is_dropped_where_its_verdict_comes_after_the_steps_end() -
 def test_a_refinement_survives_being_stored_in_a_row() -> None:
     record = run(ScriptedClient(REFINED), Judge(Score(1.0)), Score(-0.3))
     assert Refinement.from_row(record.to_row()) == record
+
+
+TOP = TopTokens(np.ones((3, 2), np.int32), np.full((3, 2), -1.0, np.float32), 0, 2)
+
+
+def test_the_refiners_distributions_are_asked_for_what_is_accepted_and_counted() -> None:
+    client = ScriptedClient(REFINED, TOP)
+    record = run(client, Judge(Score(1.0)), Score(-0.3), top_tokens=2)
+    assert client.scored == [(REFINED, 2)]
+    assert record.top_tokens == TOP
+    assert (record.generated_tokens, record.engine_calls, record.scored_tokens) == (4, 3, 3)
+    assert Refinement.from_row(record.to_row()) == record
+
+
+@pytest.mark.parametrize(("top_tokens", "reward"), [(0, 1.0), (2, -1.0)])
+def test_they_are_not_asked_for_otherwise(top_tokens: int, reward: float) -> None:
+    client = ScriptedClient(REFINED, TOP)
+    record = run(client, Judge(Score(reward)), Score(-0.3), top_tokens=top_tokens)
+    assert (client.scored, record.top_tokens, record.engine_calls) == ([], None, 2)
+
+
+def test_a_refinement_whose_distributions_cannot_be_had_is_still_accepted() -> None:
+    record = run(ScriptedClient(REFINED), Judge(Score(1.0)), Score(-0.3), top_tokens=2)
+    assert (record.accepted, record.top_tokens, record.engine_calls) == (True, None, 2)

@@ -35,5 +35,31 @@ def test_every_mini_batch_of_every_rank_gets_its_share() -> None:
     assert order == list("abwcdxefyghz")
 
 
+def spread(real: int, count: int, ranks: int, mini_batches: int) -> list[list[int]]:
+    """Real rows of each mini-batch, by rank; those from `real` on are fillers."""
+    order = interleaved((), range(count), ranks, mini_batches)
+    block = count // (ranks * mini_batches)
+    blocks = [order[start : start + block] for start in range(0, count, block)]
+    sizes = [sum(row < real for row in one) for one in blocks]
+    return [sizes[mini_batch::mini_batches] for mini_batch in range(mini_batches)]
+
+
+def test_real_rows_are_spread_before_the_fillers() -> None:
+    # Four rows a forward pass: 32 rows on eight mini-batches, 64 on four ranks of 16.
+    assert spread(9, 32, ranks=1, mini_batches=8) == [[2], *[[1]] * 7]
+    assert spread(40, 64, ranks=4, mini_batches=1) == [[10, 10, 10, 10]]
+    # Mini-batches first: 4, 4 and 3 rows, each in halves.
+    assert spread(11, 12, ranks=2, mini_batches=3) == [[2, 2], [2, 2], [2, 1]]
+
+
+def test_a_row_is_in_the_same_mini_batch_on_any_number_of_ranks() -> None:
+    for ranks in (1, 2, 4):
+        order = interleaved((), range(16), ranks, mini_batches=2)
+        block = 16 // (ranks * 2)
+        blocks = [order[start : start + block] for start in range(0, 16, block)]
+        first = {row for one in blocks[::2] for row in one}
+        assert first == set(range(0, 16, 2))
+
+
 def test_without_ranks_or_mini_batches_the_extra_rows_come_last() -> None:
     assert interleaved([1, 2], [3], ranks=1, mini_batches=1) == [1, 2, 3]

@@ -14,11 +14,17 @@ from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 
-GPU = ("trainer.device=cuda", "machine.gpus_per_node=4", "machine.nodes=1")
+GPU = (
+    "trainer.device=cuda",
+    "machine.gpus_per_node=4",
+    "machine.nodes=1",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null",
+)
 SERVED = (
     *("reward.reward_model.enable=true", "reward.reward_model.enable_resource_pool=true"),
     f"reward.reward_model.model_path={ensure_checkpoint()}",
 )
+MODEL_OF_CRITIC = f"critic.model.path={ensure_checkpoint()}"
 FILTERED = ("algorithm.filter_groups.enable=true", "reward.reward_manager.name=dapo")
 BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "check_shapes": (("critic.enable=true", "critic.model.path=/nowhere"), "critic.model.path"),
@@ -31,9 +37,17 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("refiner.decoding=copy", "refiner.rollout={name: sglang}"),
         "refiner.decoding=copy",
     ),
+    "check_top_tokens": (
+        ("constraint.kind=distill", "constraint.distill.top_k=21"),
+        "engine_kwargs.vllm.max_logprobs=20",
+    ),
     "check_constraint": (
         ("constraint.kind=chord", "constraint.chord.peak=0.01"),
         "constraint.chord.valley=0.05",
+    ),
+    "check_watched_reading": (
+        ("monitor.self_fed_ce=true", "actor_rollout_ref.model.use_fused_kernels=true"),
+        "monitor.self_fed_ce=True reads the logits",
     ),
     "check_estimator": (
         ("algorithm.adv_estimator=grpoo",),
@@ -42,6 +56,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "check_source": (("refiner.source=model",), "refiner.model_path=None"),
     "check_shared_base": (("refiner.placement=shared_base",), "lora_rank=0"),
+    "check_late_join": (
+        ("refiner.late_join=true",),
+        "refiner.late_join=True with refiner.placement=colocated",
+    ),
     "check_files": (("data.val_files=/nowhere/test.parquet",), "data.val_files"),
     "check_batch": (("data.train_batch_size=24",), "above the 16 rows"),
     "check_model_folders": (
@@ -51,8 +69,45 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "check_template": (("refiner.template=code-v9",), "refiner.template='code-v9'"),
     "check_prompts": (("data.max_prompt_length=2",), "data.max_prompt_length=2"),
     "check_template_budget": (("refiner.max_prompt_length=3",), "refiner.max_prompt_length=3"),
-    "check_context": (("refiner.max_prompt_length=99999",), "refiner.max_prompt_length=99999"),
-    "check_gpus": ((*GPU, "trainer.n_gpus_per_node=8"), "the pools want 8 GPUs"),
+    "check_context": (
+        ("actor_rollout_ref.rollout.max_model_len=100",),
+        "actor_rollout_ref.rollout.max_model_len=100",
+    ),
+    "check_refiner_context": (
+        ("refiner.max_prompt_length=99999",),
+        "refiner.max_prompt_length=99999",
+    ),
+    "check_vocabulary": (
+        ("actor_rollout_ref.model.path=<small-vocabulary>",),
+        "its embedding has 100 rows",
+    ),
+    "check_refiner_tokenizer": (
+        ("refiner.source=model", "refiner.model_path=<other-tokenizer>"),
+        "its tokenizer is not the policy's",
+    ),
+    "check_engines": (("actor_rollout_ref.rollout.name=vlm",), "did you mean vllm?"),
+    "check_strategies": (
+        ("critic.enable=true", "critic.strategy=megatron", MODEL_OF_CRITIC),
+        "critic.strategy=megatron: the actor shares its processes",
+    ),
+    "check_optimizers": (
+        ("actor_rollout_ref.actor.optim.lr_decay_style=cosine",),
+        "actor_rollout_ref.actor.optim.lr_decay_style='cosine': verl's optimizer under fsdp2",
+    ),
+    "check_loggers": (("trainer.logger=[console, tensorbord]",), "did you mean tensorboard?"),
+    "check_heads": (
+        ("actor_rollout_ref.rollout.tensor_model_parallel_size=3",),
+        "attention heads, which 3 does not divide",
+    ),
+    "check_layers": (
+        (
+            "actor_rollout_ref.actor.strategy=megatron",
+            "actor_rollout_ref.actor.megatron={tensor_model_parallel_size: 1, "
+            "context_parallel_size: 1, pipeline_model_parallel_size: 3}",
+        ),
+        "has 4 layers, which 3 stages do not share evenly",
+    ),
+    "check_gpus": ((*GPU, "trainer.n_gpus_per_node=8"), "trainer.n_gpus_per_node=8"),
     "check_splits": (
         ("actor_rollout_ref.rollout.tensor_model_parallel_size=2",),
         "actor_rollout_ref.rollout.tensor_model_parallel_size=2",
@@ -73,6 +128,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("reward.custom_reward_function.path=/nowhere/reward.py",),
         "no such module or file",
     ),
+    "check_score": (
+        (*SERVED, "reward.custom_reward_function.path=null"),
+        "reward.custom_reward_function.path=null: verl asks a served reward model without",
+    ),
     "check_reward_model": (
         (*SERVED, "reward.reward_model.rollout.name=vllm", "refiner.perfect_reward=null"),
         "pkg://reward.apps asks no reward model",
@@ -89,6 +148,21 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         (*SERVED, "reward.reward_model.rollout.max_model_len=100"),
         "its context of 100 tokens",
     ),
+    "check_reward_settings": (
+        (
+            "reward.custom_reward_function.path=pkg://reward.dialogue",
+            "reward.custom_reward_function.reward_kwargs={engine: vllm, model: m, scael: 2.0}",
+        ),
+        "did you mean scale?",
+    ),
+    "check_reward_rows": (
+        ("reward.custom_reward_function.path=pkg://reward.dialogue",),
+        "extra_info.conversation is missing",
+    ),
+    "check_reward_architecture": (
+        (*SERVED, "reward.custom_reward_function.path=pkg://reward.dialogue"),
+        "ForCausalLM, which gives no score",
+    ),
     "check_refiner_rollout": (
         ("refiner.rollout={gpu_memory_utilisation: 0.3}",),
         "did you mean gpu_memory_utilization?",
@@ -103,6 +177,18 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         (*GPU, "machine.gpu_memory_gib=79",
          "actor_rollout_ref.rollout.gpu_memory_utilization=0.6"),
         "while rollouts are made",
+    ),
+    "check_caches": (
+        ("actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=4096",),
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=4096",
+    ),
+    "check_node_memory": (
+        (*GPU, "machine.gpu_memory_gib=79", "machine.host_memory_gib=1"),
+        "machine.host_memory_gib=1: a node would hold up to",
+    ),
+    "check_deadline": (
+        (*GPU, "machine.gpu_memory_gib=79", "machine.gpu_bandwidth_gb_s=0.001"),
+        "refinements wait",
     ),
     "check_disk": (
         ("trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=999999999"),

@@ -40,6 +40,14 @@ def test_resuming_drops_what_is_trained_again_and_torn_lines(tmp_path: Path) -> 
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_a_last_record_that_lacks_only_its_line_feed_stays(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    drop_after(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert [one.name for one in tmp_path.iterdir()] == ["rollouts.jsonl"]
+
+
 def test_a_run_without_records_has_nothing_to_drop(tmp_path: Path) -> None:
     drop_after(tmp_path / "metrics.jsonl", 2)
     assert list(tmp_path.iterdir()) == []

@@ -15,5 +15,5 @@ def test_a_request_stands_until_the_checkpoint_is_saved(tmp_path: Path) -> None:
 
 
 def test_the_launcher_and_the_trainer_mean_the_same_file() -> None:
-    script = Path(__file__).resolve().parents[4] / "scripts" / "train.sbatch"
+    script = Path(__file__).resolve().parents[4] / "scripts" / "lib" / "slurm_signals.sh"
     assert f'touch "$run_folder/{REQUEST_FILE}"' in script.read_text()

@@ -34,6 +34,8 @@ def test_cosine_is_slow_at_both_ends() -> None:
 def test_schedules_stay_at_their_end_beyond_the_last_step_and_take_a_single_step() -> None:
     assert lambda_at(9, 3, 1.0, 0.2, Schedule.LINEAR) == pytest.approx(0.2)
     assert lambda_at(1, 1, 1.0, 0.2, Schedule.LINEAR) == 1.0
+    of_two = [lambda_at(step, 2, 1.0, 0.2, Schedule.LINEAR) for step in (1, 2)]
+    assert of_two == pytest.approx([1.0, 0.2])
 
 
 def test_adaptive_lambda_follows_the_ratio_between_its_bounds() -> None:
@@ -44,6 +46,7 @@ def test_adaptive_lambda_follows_the_ratio_between_its_bounds() -> None:
 def test_the_ratio_starts_at_its_first_value_and_forgets_slowly() -> None:
     assert smoothed(None, 0.4) == 0.4
     assert smoothed(0.4, 0.0) == pytest.approx(0.36)
+    assert smoothed(0.4, 1.0) == pytest.approx(0.46)
 
 
 def test_mu_rises_to_its_peak_falls_as_a_cosine_and_stays_in_the_valley() -> None:

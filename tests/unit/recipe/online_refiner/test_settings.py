@@ -64,6 +64,21 @@ def test_a_run_makes_what_its_constraint_needs_and_no_more(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "watches"),
+    [
+        (("constraint.kind=none",), False),
+        (("constraint.kind=none", "refiner.observe=true"), True),
+        (("constraint.kind=dynamic",), True),
+        (("constraint.kind=chord",), True),
+    ],
+)
+def test_dropped_rollouts_are_read_where_they_were_refined_or_have_a_demonstration(
+    composed: Compose, overrides: tuple[str, ...], watches: bool
+) -> None:
+    assert resolve(composed(*overrides)).watches_dropped is watches
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["constraint.kind=chord2"], "constraint.kind='chord2' is refused"),
@@ -135,6 +150,7 @@ def test_all_faults_are_reported_together(composed: Compose) -> None:
 @pytest.mark.parametrize(
     ("overrides", "in_reward", "in_loss", "coefficient"),
     [
+        (["constraint.kind=static_kl", "monitor.kl_to_reference=false"], False, True, 0.01),
         (["constraint.kind=static_kl"], False, True, 0.01),
         (["constraint.kind=static_kl", "constraint.static_kl.where=reward"], True, True, 0.0),
         (["constraint.kind=dynamic"], False, True, 0.0),
@@ -151,12 +167,24 @@ def test_verls_kl_keys_follow_the_kind(
     assert (actor.use_kl_loss, actor.kl_loss_coef) == (in_loss, coefficient)
 
 
+def test_static_kl_in_the_reward_has_a_fixed_coefficient_of_its_own(composed: Compose) -> None:
+    config = composed(
+        *("constraint.kind=static_kl", "constraint.static_kl.where=reward"),
+        *("constraint.static_kl.coef=0.25", "algorithm.kl_ctrl.type=adaptive"),
+    )
+    resolve(config)
+    assert (config.algorithm.kl_ctrl.type, config.algorithm.kl_ctrl.kl_coef) == ("fixed", 0.25)
+
+
 def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed: Compose) -> None:
     filtered = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=score")
     for extra, metric in (
         (("constraint.keep_refined_groups=true",), "refinable_score"),
         (("constraint.keep_refined_groups=false",), "score"),
         (("constraint.kind=none",), "score"),
+        # The same groups as in a dynamic arm, if refinements are made to compare by.
+        (("constraint.kind=chord",), "score"),
+        (("constraint.kind=chord", "refiner.observe=true"), "refinable_score"),
     ):
         config = composed(*filtered, *extra)
         resolve(config)

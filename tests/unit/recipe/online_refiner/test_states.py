@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from steps import refinement, rollout
 
 from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.labels import labels_of, on_steps, on_tokens
 from recipe.online_refiner.method.states import states_of
-from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
+from recipe.online_refiner.records import RefinedRollout
 from refiner_worker.diff import token_diff
 
 
@@ -63,23 +64,9 @@ def test_by_position_a_token_is_asked_for_at_its_own_step_while_there_is_one() -
 
 def refined_rollout(answer: str, refined: str, tokens: Tokens) -> RefinedRollout:
     diff = token_diff(ids(answer), ids(refined))
-    refinement = Refinement(
-        outcome="refined",
-        reward=0.0,
-        judged_at_s=0.0,
-        finished_at_s=0.0,
-        refined_reward=1.0,
-        accepted=True,
-        token_ids=tuple(ids(refined)),
-        copied=diff.copied,
-        divergence=diff.divergence,
-        sources=diff.sources,
-    )
-    rollout = Rollout(
-        *("key", "group", "p", (1,), tuple(ids(answer)), (1,) * len(answer)),
-        *(0.0, True, "", refinement),
-    )
-    (found,) = accepted_rollouts([rollout], tokens, Conditioning.SELF_FEEDING)
+    better = refinement(ids(refined), diff.copied, sources=diff.sources)
+    rollouts = [rollout("a_0", ids(answer), better)]
+    (found,) = accepted_rollouts(rollouts, tokens, Conditioning.SELF_FEEDING)
     return found
 
 
@@ -116,3 +103,10 @@ def test_steps_beyond_the_mask_have_no_label() -> None:
     found = refined_rollout("abcd", "abXcd", Tokens.EDITED)
     assert labels_of(found).token_ids.tolist() == [-1, -1, ord("X"), -1]
     assert on_tokens(found, torch.tensor([3.0])).tolist() == [0.0, 0.0, 3.0, 0.0, 0.0]
+
+
+def test_a_refinement_that_is_not_read_in_the_rollouts_states_has_no_labels() -> None:
+    rollouts = [rollout("a_0", ids("ab"), refinement(ids("aX"), (1, 0)))]
+    (found,) = accepted_rollouts(rollouts, Tokens.ALL, Conditioning.TEACHER_FORCING)
+    with pytest.raises(ValueError, match="a_0 is not read in the rollout's states"):
+        labels_of(found)

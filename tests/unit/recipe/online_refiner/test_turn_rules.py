@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig
+from steps import rollout, step_of
 from transformers import AutoTokenizer
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.method.chord import demonstration_rows
-from recipe.online_refiner.method.constraint import Step
+from recipe.online_refiner.method.chord import demonstrations
 from recipe.online_refiner.preflight.rules import faults_of
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
-from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.resolve import resolve
 from recipe.online_refiner.servers.chat import chat_options, policy_chat
 
@@ -53,7 +52,7 @@ def composed_with(composed: Compose, tmp_path: Path) -> Callable[..., DictConfig
     row = {
         "data_source": "micro_apps",
         "prompt": [{"role": "user", "content": "Print the sum."}],
-        "reward_model": {"style": "rule", "ground_truth": "{}"},
+        "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
         "extra_info": {"index": 0, "reference_solution": "print(1)"},
     }
     path = tmp_path / "references.parquet"
@@ -164,32 +163,10 @@ def test_demonstrations_end_as_the_models_turns_end(
 ) -> None:
     folder = model_folder(form, end)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    rollout = Rollout(
-        key="k",
-        uid="u",
-        problem_id="p",
-        prompt_ids=(1, 2),
-        response_ids=(3,),
-        response_mask=(1,),
-        reward=0.0,
-        judged=True,
-        reference="print(1)\n",
-        refinement=None,
-    )
     chat = policy_chat(composed_with(folder), tokenizer)
-    step = Step(
-        number=1,
-        total_steps=1,
-        rollouts=[rollout],
-        accepted=[],
-        mini_batches=1,
-        rollouts_a_mini_batch=1,
-        trains_actor=True,
-        chat=chat,
-        max_response_tokens=64,
-    )
-    (learnt,) = demonstration_rows(step, share=0.5)
-    assert tokenizer.decode(learnt.response_ids) == f"```python\nprint(1)\n```{end}"
+    step = step_of([rollout("a_0", (3,), reference="print(1)\n")], chat=chat)
+    ((_, learnt),) = demonstrations(step)
+    assert tokenizer.decode(learnt) == f"```python\nprint(1)\n```{end}"
 
 
 def test_demonstrations_after_a_prompt_that_begins_the_reasoning_are_refused(

@@ -28,9 +28,12 @@ SIGNATURES = {
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess": (
         "self, output, validate, kwargs"
     ),
+    "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._clear_groups": "self, partition_id, uids",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._build_replay_buffer": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_old_log_prob": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_ref_log_prob": "self, batch, metrics",
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_values": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._init_resource_pool_mgr": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._load_checkpoint": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._save_checkpoint": "self",
@@ -80,7 +83,6 @@ SIGNATURES = {
         "servers, router_config_path, full_determinism, load_balancer_cls"
     ),
     "verl.workers.utils.losses:ppo_loss": "config, model_output, data, dp_group",
-    "verl.workers.utils.padding:no_padding_2_padding": "tensor, data",
     "verl.workers.utils.padding:response_from_nested": "tensor, response_mask",
     "verl.workers.utils.padding:response_to_nested": "tensor, response_mask",
 }

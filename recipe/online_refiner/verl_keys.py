@@ -1,0 +1,289 @@
+"""The keys of verl and of Ray that this project sets or reads, typed: checked before they are used.
+
+verl's configuration is untyped until its classes are made, in the middle of a start. A value of a
+wrong type, or out of range, is refused here, so that the rules of `preflight/` can rely on both.
+Our own sections are typed in `settings.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf import errors as omegaconf_errors
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+LossMode = Literal[
+    "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean",
+    "seq-mean-token-sum-norm",
+]  # fmt: skip
+
+
+def _paths(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list) and names and all(isinstance(n, str) and n for n in names)):
+        raise ValueError("a path, or a list of paths")
+    return value
+
+
+def _names(value: Any) -> Any:
+    try:
+        return _paths(value)
+    except ValueError:
+        raise ValueError("a name, or a list of names") from None
+
+
+Paths = Annotated[Any, AfterValidator(_paths)]
+Names = Annotated[Any, AfterValidator(_names)]
+
+_OPTIMIZER: dict[str, Any] = {
+    "lr": NonNegative,
+    "lr_warmup_steps": int | None,
+    "lr_warmup_steps_ratio": Fraction,
+    "lr_scheduler_type": Literal["constant", "cosine"],
+    "lr_decay_style": Literal["constant", "linear", "cosine", "inverse_square_root"],
+    "min_lr": NonNegative,
+    "min_lr_ratio": Fraction | None,
+    "betas": Pair,
+    "weight_decay": NonNegative,
+    "clip_grad": NonNegative,
+}
+_FSDP: dict[str, Any] = {
+    "strategy": Text,
+    "param_offload": bool,
+    "optimizer_offload": bool,
+    "use_torch_compile": bool,
+    "ulysses_sequence_parallel_size": Count,
+    "mixed_precision": dict[str, str] | None,
+}
+_MEGATRON: dict[str, Any] = {
+    "tensor_model_parallel_size": Count,
+    "pipeline_model_parallel_size": Count,
+    "context_parallel_size": Count,
+    "virtual_pipeline_model_parallel_size": Count | None,
+    "sequence_parallel": bool,
+    "use_mbridge": bool,
+    "param_offload": bool,
+    "optimizer_offload": bool,
+    "override_transformer_config": dict[str, Any],
+    "override_transformer_config.recompute_granularity": Literal["full", "selective"] | None,
+    "override_transformer_config.recompute_method": Literal["uniform", "block"] | None,
+    "override_transformer_config.recompute_num_layers": Count | None,
+}
+_MODEL: dict[str, Any] = {
+    "path": Text,
+    "tokenizer_path": Text | None,
+    "use_remove_padding": bool,
+    "enable_gradient_checkpointing": bool,
+    "override_config": dict[str, Any],
+    "override_config.attn_implementation": Text,
+}
+_ROLLOUT: dict[str, Any] = {
+    "name": Text,
+    "dtype": Text,
+    "n": Count,
+    "temperature": NonNegative,
+    "calculate_log_probs": bool,
+    "enforce_eager": bool,
+    "enable_chunked_prefill": bool,
+    "enable_sleep_mode": bool,
+    "free_cache_engine": bool,
+    "gpu_memory_utilization": Share,
+    "max_model_len": Count | None,
+    "max_num_batched_tokens": Count,
+    "max_num_seqs": Count,
+    "prompt_length": Count,
+    "response_length": Count,
+    "tensor_model_parallel_size": Count,
+    "data_parallel_size": Count,
+    "pipeline_model_parallel_size": Count,
+    "log_prob_max_token_len_per_gpu": Count,
+    "log_prob_use_dynamic_bsz": bool,
+    "multi_turn.enable": bool,
+    "val_kwargs.do_sample": bool,
+    "val_kwargs.n": Count,
+    "val_kwargs.temperature": NonNegative,
+    "agent.agent_loop_manager_class": Text,
+    "agent.num_workers": Count,
+    "checkpoint_engine.update_weights_bucket_megabytes": Count,
+    "engine_kwargs": dict[str, Any] | None,
+    "engine_kwargs.vllm": dict[str, Any] | None,
+    "engine_kwargs.vllm.block_size": Count | None,
+    "engine_kwargs.vllm.kv_cache_memory_bytes": Count | None,
+    "engine_kwargs.vllm.distributed_executor_backend": Text | None,
+}
+
+
+def _below(section: str, kinds: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": kind for key, kind in kinds.items()}
+
+
+KINDS: dict[str, Any] = {
+    **_below("data", {
+        "train_files": Paths, "val_files": Paths, "seed": int | None,
+        "train_batch_size": Count, "gen_batch_size": Count | None,
+        "max_prompt_length": Count, "max_response_length": Count,
+        "val_max_samples": Annotated[int, Field(ge=-1)],
+        "train_max_samples": Annotated[int, Field(ge=-1)],
+        "filter_overlong_prompts": bool, "filter_overlong_prompts_workers": Count | None,
+        "truncation": Literal["error", "left", "right", "middle"],
+        "dataloader_num_workers": Natural,
+    }),
+    **_below("actor_rollout_ref.model", {
+        **_MODEL, "custom_chat_template": Text | None, "lora_rank": Natural, "lora.rank": Natural,
+    }),
+    **_below("actor_rollout_ref.actor", {
+        "strategy": Text, "shuffle": bool, "data_loader_seed": int,
+        "use_dynamic_bsz": bool, "use_torch_compile": bool, "use_kl_loss": bool,
+        "ppo_mini_batch_size": Count, "ppo_epochs": Count, "ppo_max_token_len_per_gpu": Count,
+        "ppo_micro_batch_size": Count | None, "ppo_micro_batch_size_per_gpu": Count | None,
+        "clip_ratio": NonNegative, "clip_ratio_low": NonNegative, "clip_ratio_high": NonNegative,
+        "clip_ratio_c": Annotated[float, Field(gt=1)], "entropy_coeff": float,
+        "loss_agg_mode": LossMode, "ulysses_sequence_parallel_size": Count,
+        **_below("optim", _OPTIMIZER), **_below("fsdp_config", _FSDP),
+        **_below("megatron", _MEGATRON),
+    }),
+    **_below("actor_rollout_ref.ref", {
+        "use_torch_compile": bool, "log_prob_max_token_len_per_gpu": Count,
+        **_below("fsdp_config", _FSDP), **_below("megatron", _MEGATRON),
+    }),
+    **_below("actor_rollout_ref.rollout", _ROLLOUT), **_below("refiner.rollout", _ROLLOUT),
+    **_below("critic", {
+        "enable": bool | None, "strategy": Text, "cliprange_value": NonNegative,
+        "ppo_mini_batch_size": Count, "ppo_max_token_len_per_gpu": Count,
+        "ppo_infer_max_token_len_per_gpu": Count | None,
+        "ppo_micro_batch_size_per_gpu": Count | None, "loss_agg_mode": LossMode,
+        "ulysses_sequence_parallel_size": Count,
+        **_below("model", _MODEL), **_below("optim", _OPTIMIZER), **_below("fsdp", _FSDP),
+        **_below("megatron", _MEGATRON),
+    }),
+    **_below("algorithm", {
+        "adv_estimator": Text, "gamma": Fraction, "lam": Fraction,
+        "norm_adv_by_std_in_grpo": bool, "filter_groups.enable": bool,
+        "filter_groups.metric": Text | None, "filter_groups.max_num_gen_batches": int,
+        "filter_groups.max_inflight_gen_batches": int,
+    }),
+    **_below("reward", {
+        "num_workers": Count, "custom_reward_function.path": Text | None,
+        "custom_reward_function.name": Text,
+        "custom_reward_function.reward_kwargs": dict[str, Any] | None,
+        "reward_manager.name": Text, "reward_kwargs": dict[str, Any],
+        "reward_kwargs.max_resp_len": Count,
+        "reward_kwargs.overlong_buffer_cfg": dict[str, Any] | None,
+        "reward_kwargs.overlong_buffer_cfg.enable": bool,
+        "reward_kwargs.overlong_buffer_cfg.len": Count | None,
+        "reward_kwargs.overlong_buffer_cfg.penalty_factor": NonNegative,
+        "reward_kwargs.overlong_buffer_cfg.log": bool,
+        "reward_model.enable": bool, "reward_model.enable_resource_pool": bool,
+        "reward_model.model_path": Text | None, "reward_model.nnodes": Natural,
+        "reward_model.n_gpus_per_node": Natural,
+        **_below("reward_model.rollout", _ROLLOUT),
+    }),
+    **_below("trainer", {
+        "device": Text, "nnodes": Count, "n_gpus_per_node": Count, "logger": Names,
+        "project_name": Text, "experiment_name": Text, "default_local_dir": Text,
+        "val_before_train": bool, "test_freq": int, "save_freq": int,
+        "max_actor_ckpt_to_keep": Count | None, "max_critic_ckpt_to_keep": Count | None,
+        "resume_mode": Literal["auto", "disable", "resume_path"],
+        "resume_from_path": Text | None, "total_epochs": int, "total_training_steps": int | None,
+        "use_v1": bool, "v1.trainer_mode": Text,
+    }),
+    **_below("machine", {
+        "gpu_memory_gib": Positive, "gpus_per_node": Count, "nodes": Count,
+        "host_memory_gib": Positive | None, "gpu_bandwidth_gb_s": Positive | None,
+    }),
+    **_below("ray_kwargs.ray_init", {
+        "address": Text | None, "num_cpus": Natural | None, "num_gpus": Natural | None,
+        "object_store_memory": Count | None, "include_dashboard": bool,
+        "runtime_env.py_executable": Text | None,
+        "runtime_env.worker_process_setup_hook": Text | None,
+    }),
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units": Count,
+}  # fmt: skip
+"""The type of each key by its dotted name; a key that is not there is not checked."""
+
+CRITIC_PACKING = "ppo_infer_max_token_len_per_gpu"
+"""verl packs the critic's micro-batches by this key of its section, updates included."""
+MAY_BE_NULL = ("machine", "ray_kwargs.ray_init.runtime_env", "data.apply_chat_template_kwargs")
+"""Sections that may be null, which is as if they were not there."""
+OWN_SECTIONS = ("constraint", "refiner", "monitor", "run")
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+_ADAPTERS = {key: TypeAdapter(kind, config=_STRICT) for key, kind in KINDS.items()}
+
+
+def key_faults(config: DictConfig) -> Iterator[str]:
+    """A sentence for each key of `KINDS` with a value of a wrong type or out of range."""
+    sections = _Sections(config)
+    for section in OWN_SECTIONS:
+        sections.holder(section)
+    for key in KINDS:
+        section, _, last = key.rpartition(".")
+        holder = sections.holder(section)
+        if holder is not None and last in holder and not OmegaConf.is_missing(holder, last):
+            yield from _value_fault(holder, last, key)
+    for name, value in sections.broken.items():
+        yield f"{name}={value!r}: it is a section of keys. Fix: set the keys below it"
+
+
+class _Sections:
+    """Sections by their dotted names, each looked up once.
+
+    Attributes:
+        broken: what stands in place of a section.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self._found: dict[str, DictConfig | None] = {"": config}
+        self.broken: dict[str, Any] = {}
+
+    def holder(self, name: str) -> DictConfig | None:
+        """The section; None if it, or one above it, is not there or is none."""
+        if name not in self._found:
+            above, _, last = name.rpartition(".")
+            self._found[name] = self._below(self.holder(above), last, name)
+        return self._found[name]
+
+    def _below(self, above: DictConfig | None, last: str, name: str) -> DictConfig | None:
+        if above is None or last not in above or OmegaConf.is_missing(above, last):
+            return None
+        value = above[last]
+        if isinstance(value, DictConfig):
+            return value
+        may_be_null = name in MAY_BE_NULL or type(None) in getattr(KINDS.get(name), "__args__", ())
+        if name not in KINDS and not (value is None and may_be_null):
+            self.broken[name] = value  # a section that is typed itself is refused by its type
+        return None
+
+
+def strategy_faults(config: DictConfig) -> Iterator[str]:
+    """The actor's strategy has its section: which engine's keys there are is a group's choice."""
+    actor = config.actor_rollout_ref.actor
+    wanted = {"megatron": "megatron", "fsdp": "fsdp_config", "fsdp2": "fsdp_config"}
+    section = wanted.get(actor.strategy)
+    if section is not None and actor.get(section) is None:
+        group = "megatron or megatron_tp8" if section == "megatron" else "fsdp2 or fsdp2_offload"
+        yield (
+            f"actor_rollout_ref.actor.strategy={actor.strategy}: there are no keys "
+            f"actor_rollout_ref.actor.{section}. Fix: choose the group, strategy={group}"
+        )
+
+
+def _value_fault(holder: DictConfig, last: str, key: str) -> Iterator[str]:
+    try:
+        value = holder[last]
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        _ADAPTERS[key].validate_python(plain)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+        yield f"{key}={plain!r} is refused. Fix: set it to {reason.removeprefix('Value error, ')}"
+    except omegaconf_errors.OmegaConfBaseException as error:
+        yield f"{key}: {str(error).splitlines()[0]}. Fix: set it to a value of its own"

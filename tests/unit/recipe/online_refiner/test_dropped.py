@@ -1,0 +1,131 @@
+"""Rollouts that verl's own replay buffer drops, counted before they are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import transfer_queue as tq
+from steps import refinement
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from recipe.online_refiner.choices import REFINEMENT_KEY
+from recipe.online_refiner.queue.dropped import tell_dropped
+from recipe.online_refiner.queue.rollouts import read_rollouts
+from recipe.online_refiner.records import Prompt, Refinement
+from recipe.online_refiner.refine.counts import Dropped, counted
+
+Row = dict[str, Any]
+
+PERFECT = replace(refinement((), (), reward=1.0, refined=1.0), outcome="skipped_perfect")
+BETTER = replace(refinement((5, 0), (0, 1)), generated_tokens=7, engine_calls=2)
+WORSE = replace(refinement((6, 0), (0, 1), refined=-1.0), generated_tokens=3, engine_calls=1)
+
+
+def row(reward: float, found: Refinement, number: int) -> Row:
+    return {
+        "uid": "",
+        "prompts": torch.tensor([1, number]),
+        "responses": torch.tensor([5, 0]),
+        "response_mask": torch.ones(2, dtype=torch.int64),
+        "extra_fields": {
+            "reward_extra_info": {"score": reward, "verdict": ""},
+            REFINEMENT_KEY: found.to_row(),
+        },
+        "extra_info": {"problem_id": str(number), "reference_solution": f"x = {number}"},
+    }
+
+
+class Queue:
+    """Finished groups of two in memory, behind the functions of TransferQueue that are called."""
+
+    def __init__(self, groups: Mapping[str, Sequence[Row]]) -> None:
+        self.rows = {
+            f"{uid}_{session}_0": {**one, "uid": uid}
+            for uid, rows in groups.items()
+            for session, one in enumerate(rows)
+        }
+        self.prompts = set(groups)
+
+    def listed(self) -> dict[str, dict[str, dict[str, Any]]]:
+        finished = {"is_prompt": True, "status": "finished", "global_steps": 1}
+        tags = dict.fromkeys(sorted(self.prompts), finished)
+        return {"train": tags | {key: {"status": "success"} for key in self.rows}}
+
+    def get(self, keys: list[str], partition_id: str, select_fields: Sequence[str]) -> Row:
+        return {name: [self.rows[key][name] for key in keys] for name in select_fields}
+
+    def clear(self, keys: list[str], partition_id: str) -> None:
+        self.prompts -= set(keys)
+        self.rows = {key: one for key, one in self.rows.items() if key not in keys}
+
+
+GROUPS: dict[str, Sequence[Row]] = {
+    # The rewards differ; one of them is more than the batch takes.
+    "a": (row(-0.3, BETTER, 1), row(1.0, PERFECT, 1)),
+    "b": (row(-0.3, WORSE, 2), row(1.0, PERFECT, 2)),
+    # Equal rewards: always wrong, though a refinement is better, and always right.
+    "c": (row(-0.3, BETTER, 3), row(-0.3, WORSE, 3)),
+    "d": (row(1.0, PERFECT, 4), row(1.0, PERFECT, 4)),
+}
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    made = Queue(GROUPS)
+    monkeypatch.setattr(tq, "kv_list", made.listed)
+    monkeypatch.setattr(tq, "kv_batch_get", made.get)
+    monkeypatch.setattr(tq, "kv_clear", made.clear)
+    return made
+
+
+def buffer() -> ReplayBuffer:
+    return ReplayBuffer(
+        trainer_mode="sync",
+        trainer_config={},
+        max_off_policy_threshold=None,
+        max_off_policy_strategy="drop",
+        sampler_kwargs={},
+        refill_fn=lambda prompts: None,
+        filter_groups_metric="score",
+        train_batch_size=1,
+        gen_batch_size=1,
+    )
+
+
+def test_each_refinement_is_counted_once_whether_it_is_trained_on_or_not(queue: Queue) -> None:
+    dropped, sampling = Dropped(), buffer()
+    tell_dropped(sampling, dropped.add)
+    batch, metrics = sampling.sample(global_steps=1, partition_id="train", batch_size=1)
+    (kept,) = {key.split("_")[0] for key in batch.keys}
+    (surplus,) = {"a", "b"} - {kept}
+    assert metrics["training/filter_groups/evicted_samples"] == 2
+    assert metrics["training/filter_groups/discarded_surplus_samples"] == 1
+    assert sorted(queue.rows) == sorted(batch.keys)
+
+    counts, prompts = dropped.take()
+    number = {"a": 1, "b": 2}[surplus]
+    assert sorted(prompts, key=lambda one: one.uid) == [
+        Prompt(surplus, (1, number), f"x = {number}"),
+        Prompt("c", (1, 3), "x = 3"),
+        Prompt("d", (1, 4), "x = 4"),
+    ]
+    whole = counts + counted(read_rollouts(batch))
+    # Of eight rollouts four were perfect, two got better, two worse.
+    assert whole.improvement_ratio == 2 / 8
+    assert (whole.rollouts, whole.of({"skipped_perfect"}), whole.of({"refined"})) == (8, 4, 4)
+    assert (whole.generated_tokens, whole.engine_calls) == (2 * 7 + 2 * 3, 2 * 2 + 2 * 1)
+    assert dropped.take() == (counted([]), [])
+
+
+def test_groups_of_a_validation_are_none_of_a_steps(queue: Queue) -> None:
+    told: list[Any] = []
+    sampling = buffer()
+    tell_dropped(sampling, told.append)
+    sampling.partitions["val"] = {"a_0_0": {}}
+    sampling._clear_groups("val", {"a"})
+    assert told == []
+    assert "a_0_0" not in sampling.partitions["val"]
