@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 PLUGIN_MODULE = "recipe.cpu.plugin"
+CLUSTER_VARIABLE = "ONLINE_REFINER_CLUSTER"
+"""Names the local cluster that a process belongs to; `recipe.cpu.launch.prepared` sets it."""
 
 
 def environment() -> dict[str, str]:

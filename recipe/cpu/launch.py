@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from recipe.cpu import environment
+from recipe.cpu import CLUSTER_VARIABLE, environment
 from recipe.cpu.forked_python import SOCKET_VARIABLE
 
 MODULES = (
@@ -43,6 +44,7 @@ def prepared() -> AbstractContextManager[None]:
     The first call replaces the process; the second, in the environment that it has then, returns.
     """
     restart_with_environment()
+    os.environ[CLUSTER_VARIABLE] = uuid.uuid4().hex[:12]
     return fork_server()
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,8 +134,13 @@ def _run_all(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def run(training: Training, command: list[str]) -> None:
+def run(
+    training: Training, command: list[str], stopped: Callable[[], bool] = lambda: False
+) -> None:
     """Train one arm, showing its steps; returns at once if it has been trained already.
+
+    Args:
+        stopped: asked every second; the training is ended once it says so.
 
     Raises TrainingFailed if it does not come to its end.
     """
@@ -154,7 +159,7 @@ def run(training: Training, command: list[str]) -> None:
             start_new_session=True,
         )
         try:
-            while process.poll() is None and time.monotonic() < deadline:
+            while process.poll() is None and time.monotonic() < deadline and not stopped():
                 progress.update()
                 time.sleep(POLL_S)
         finally:

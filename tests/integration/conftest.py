@@ -37,6 +37,7 @@ OVERRIDES = (
 FILES_BY_LENGTH = (
     "test_training.py",
     "test_variants.py",
+    "test_study.py",
     "test_gpu_acceptance.py",
     "test_decoding_engine.py",
     "test_update.py",

@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from recipe.cpu import environment
+from recipe.cpu import CLUSTER_VARIABLE, environment
 from recipe.cpu.shims import SHIMS
 from recipe.cpu.shims.duplicate_backend import without_duplicates
 from recipe.cpu.shims.prepacked_weights import keep_linear_weights
@@ -287,3 +287,32 @@ print("patched:", critic.config._attn_implementation, critic.score.out_features)
 def test_verl_wants_flash_attention_for_a_critic_and_the_shim_does_not() -> None:
     lines = run_python(CRITIC, VERL_USE_EXTERNAL_MODULES="").splitlines()
     assert lines == ["stock: True", "patched: sdpa 1"]
+
+
+# name_weight_socket_by_cluster
+
+
+TWO_CLUSTERS = """
+import os, sys, torch
+from recipe.cpu import shims
+from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as transfer
+
+def end(cls, cluster):
+    os.environ[sys.argv[1]] = cluster
+    return cls("ipc:///tmp/or-test-%d.sock" % os.getpid(), *ARGUMENTS[cls])
+
+ARGUMENTS = {
+    transfer.BucketedWeightSender: (1, True),
+    transfer.BucketedWeightReceiver: (torch.device("cpu"), True),
+}
+shims.install()
+ends = [[end(cls, cluster) for cls in ARGUMENTS] for cluster in ("first", "second")]
+print(len({one.zmq_handle for pair in ends for one in pair}),
+      all(sender.zmq_handle == receiver.zmq_handle for sender, receiver in ends))
+"""
+
+
+@needs_stack
+def test_two_clusters_send_their_weights_through_two_sockets() -> None:
+    code = f"import sys; sys.argv.append({CLUSTER_VARIABLE!r})\n{TWO_CLUSTERS}"
+    assert run_python(code).splitlines()[-1] == "2 True"

@@ -17,6 +17,7 @@ from recipe.cpu.shims.prepacked_weights import keep_linear_weights
 from recipe.cpu.shims.replay_poll import poll_replay_buffer_faster
 from recipe.cpu.shims.speculative_temperature import write_expanded_temperature
 from recipe.cpu.shims.vllm_distribution import answer_for_vllm
+from recipe.cpu.shims.weight_socket import name_weight_socket_by_cluster
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ SHIMS: tuple[Shim, ...] = (
         "vllm.lora.ops.torch_ops.lora_ops",
         leave_base_rows_alone,
         "requests without an adapter get one where they share a batch with those that have it",
+    ),
+    Shim(
+        "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer",
+        name_weight_socket_by_cluster,
+        "two local clusters of one machine send their weights through one socket",
     ),
     Shim(
         "verl.trainer.ppo.v1.replay_buffer",

@@ -1,0 +1,108 @@
+"""The trainings of a study: order, commands, and what a second call still has to do."""
+
+import dataclasses
+import fcntl
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recipe.cpu import quickstart
+from recipe.study.plan import Study
+from recipe.study.trainings import LOCK_FILE, Planned, State, planned, train
+
+WriteRun = Callable[..., Path]
+WRITES_TWO_STEPS = """
+import json, sys
+with open(sys.argv[1] + '/metrics.jsonl', 'a') as file:
+    for step in (1, 2):
+        file.write(json.dumps({'step': step, 'data': {}}) + chr(10))
+"""
+
+
+def plan_of(study: Study, out: Path) -> list[Planned]:
+    return planned(study, out, (Path("/train"), Path("/test")), "model")
+
+
+def with_program(item: Planned, program: str) -> Planned:
+    """The training with a small program in place of the real command."""
+    folder = str(item.training.folder)
+    return dataclasses.replace(item, command=(sys.executable, "-c", program, folder))
+
+
+def test_seeds_come_one_after_the_other_each_with_all_its_arms(
+    study: Study, tmp_path: Path
+) -> None:
+    order = [(item.training.seed, item.training.arm) for item in plan_of(study, tmp_path)]
+    assert order == [(0, "none"), (1, "none"), (1, "dynamic_sft"), (2, "dynamic_sft")]
+
+
+def test_the_command_holds_base_arm_seed_steps_and_data(study: Study, tmp_path: Path) -> None:
+    item = plan_of(study, tmp_path)[2]
+    assert item.training.folder == tmp_path / "runs" / "dynamic_sft" / "seed1"
+    for part in (
+        *("hardware=cpu_debug", "experiment=quickstart_stress", "constraint.kind=dynamic"),
+        *("run.seed=1", "run.arm=dynamic_sft", "run.setting=stress"),
+        *("trainer.total_training_steps=2", "data.train_files=/train", "data.val_files=/test"),
+        *("actor_rollout_ref.model.path=model", f"run.dir={item.training.folder}"),
+    ):
+        assert part in item.command
+
+
+def test_what_is_finished_is_done_and_what_stopped_early_is_open(
+    study: Study, tmp_path: Path, write_run: WriteRun
+) -> None:
+    write_run(tmp_path / "runs", "none", 0, 0.1)
+    write_run(tmp_path / "runs", "none", 1, 0.1, steps=1)
+    states = [item.state for item in plan_of(study, tmp_path)]
+    assert states == [State.DONE, State.OPEN, State.OPEN, State.OPEN]
+
+
+def test_a_run_that_fails_is_noted_tried_again_and_then_left(study: Study, tmp_path: Path) -> None:
+    item = with_program(plan_of(study, tmp_path)[0], "raise ValueError('no luck')")
+    for _ in range(2):
+        assert item.state is State.OPEN
+        ((_, failure),) = train([item], jobs=1)
+        assert "ValueError: no luck" in failure
+    assert item.state is State.FAILED
+    noted = (item.training.folder / "failures.jsonl").read_text().splitlines()
+    assert ["no luck" in json.loads(line)["why"] for line in noted] == [True, True]
+
+
+def test_a_failure_does_not_stop_the_others_and_all_are_trained(
+    study: Study, tmp_path: Path
+) -> None:
+    items = plan_of(study, tmp_path)
+    todo = [with_program(items[0], "raise ValueError"), with_program(items[1], WRITES_TWO_STEPS)]
+    failures = [failure for _, failure in train(todo, jobs=2)]
+    assert (bool(failures[0]), failures[1]) == (True, "")
+    assert items[1].state is State.DONE
+
+
+def test_an_interruption_ends_what_is_under_way_and_is_no_failure(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quickstart, "POLL_S", 0.01)
+    items = plan_of(study, tmp_path)
+    slow = with_program(items[0], "import time; time.sleep(600)")
+    todo = [with_program(items[1], WRITES_TWO_STEPS), slow]
+    under_way = train(todo, jobs=2)
+    assert next(under_way)[1] == ""
+    under_way.close()
+    assert slow.state is State.OPEN
+    assert slow.failures() == []
+
+
+def test_what_another_call_trains_at_this_moment_is_left_to_it(
+    study: Study, tmp_path: Path
+) -> None:
+    item = with_program(plan_of(study, tmp_path)[0], WRITES_TWO_STEPS)
+    item.training.folder.mkdir(parents=True)
+    with (item.training.folder / LOCK_FILE).open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert [failure for _, failure in train([item], jobs=1)] == [""]
+        assert not (item.training.folder / "metrics.jsonl").exists()
+    assert [failure for _, failure in train([item], jobs=1)] == [""]
+    assert item.state is State.DONE
