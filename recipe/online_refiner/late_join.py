@@ -45,7 +45,9 @@ class LateJoinTrainer(PPOTrainer):
             self.constraint.begin(step)
 
     def _joining_stage(self, step: Step) -> Stage:
-        """What reads the refinements first: the constraint, or the pass that measures c_t."""
+        """What reads the refinements first: the constraint, or a pass that measures c_t."""
+        if self.plan.settings.monitor.self_fed_ce:
+            return Stage.LOG_PROBS
         stage = self.constraint.reads_at(step) if self.plan.needs.refinements else Stage.ADVANTAGES
         if stage is Stage.UPDATE and not self.constraint.measures_in_update(step):
             return Stage.ADVANTAGES

@@ -232,6 +232,14 @@ def test_supervision_waits_until_the_update(composed: Compose) -> None:
     assert [one.key for one in step.accepted] == ["a_0_0"]
 
 
+def test_a_reading_that_is_only_watched_is_waited_for_before_the_pass_that_yields_it(
+    composed: Compose,
+) -> None:
+    seen: list[Any] = []
+    through(Trainer(composed(POOL, "monitor.self_fed_ce=true"), seen), step_of(BARE))
+    assert [name for name, _ in seen] == ["ref", "values", "join", "old", "adv"]
+
+
 def test_what_is_only_observed_is_no_matter_of_the_constraint(composed: Compose) -> None:
     seen: list[Any] = []
     trainer = Trainer(composed(POOL, "constraint.kind=none", "refiner.observe=true"), seen)
