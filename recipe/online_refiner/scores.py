@@ -71,7 +71,7 @@ def group_value(extras: Mapping[str, Any], metric: str, shaped: float | None) ->
 def _number(extras: Mapping[str, Any]) -> float:
     value = extras.get(SCORE_KEY, extras.get(PLAIN_SCORE_KEY))
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     except (TypeError, ValueError) as error:
         raise ScoreError(
             "reward.custom_reward_function or reward.reward_manager: the reward before any shaping "

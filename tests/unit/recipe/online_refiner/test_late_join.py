@@ -208,7 +208,7 @@ def test_labels_are_waited_for_after_the_passes_that_need_none(composed: Compose
     seen: list[Any] = []
     trainer, step = Trainer(composed(POOL, "constraint.inject=advantage"), seen), step_of(BARE)
     began: list[int] = []
-    trainer.constraint.begin = lambda one: began.append(len(one.accepted))  # type: ignore[method-assign]
+    trainer.constraint.begin = lambda step: began.append(len(step.accepted))  # type: ignore[method-assign]
     through(trainer, step)
     after = {"t": 1.0, "ref": True, "values": True}
     assert seen == [
@@ -236,7 +236,7 @@ def test_what_is_only_observed_is_no_matter_of_the_constraint(composed: Compose)
     seen: list[Any] = []
     trainer = Trainer(composed(POOL, "constraint.kind=none", "refiner.observe=true"), seen)
     began: list[Any] = []
-    trainer.constraint.begin = lambda one: began.append(one.rollouts)  # type: ignore[method-assign]
+    trainer.constraint.begin = lambda step: began.append(step.rollouts)  # type: ignore[method-assign]
     through(trainer, step_of(BARE))
     assert [name for name, _ in seen] == ["old", "ref", "values", "join", "adv"]
     assert began == [BARE]
