@@ -319,9 +319,9 @@ class TestLateJoin:
                 *("trainer.save_freq=-1", "trainer.total_training_steps=1"),
                 *("refiner.placement=pool", f"refiner.late_join={str(late).lower()}"),
                 *("actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.n=2"),
-                # Whether or not a refinement is better, there are some to compare.
-                *("constraint.inject=sft", "constraint.filter=off", "data.train_batch_size=32"),
-                "actor_rollout_ref.actor.ppo_mini_batch_size=32",
+                # Greedily almost all are right: they are refined all the same, and equals accepted.
+                *("refiner.perfect_reward=null", "constraint.filter=not_worse"),
+                "constraint.inject=sft",
             )
             run.start()
             run.finish()
