@@ -76,7 +76,7 @@ def _type_faults(function: Callable[..., Any], settings: Mapping[str, Any]) -> I
     }
     for name, value in settings.items():
         wanted = hints.get(name)
-        if wanted not in fits:
+        if wanted is None or wanted not in fits:
             continue
         good = isinstance(value, fits[wanted]) and (wanted is bool or not isinstance(value, bool))
         if not good:
