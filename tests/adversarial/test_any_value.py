@@ -105,11 +105,19 @@ def base_with(bases: dict[str, DictConfig], key: str) -> DictConfig:
     raise AssertionError(f"no configuration here has {key}")
 
 
-@pytest.mark.parametrize("key", [*KEYS, *sections_of(KEYS)])
+@pytest.mark.parametrize("key", KEYS)
 def test_no_value_of_a_key_ends_in_a_traceback(bases: dict[str, DictConfig], key: str) -> None:
     config = copy.deepcopy(base_with(bases, key))
     for value in VALUES:
         for sentence in try_value(config, key, value):
+            assert sentence.strip()
+
+
+@pytest.mark.parametrize("section", sections_of(KEYS))
+def test_nothing_in_place_of_a_section_does(bases: dict[str, DictConfig], section: str) -> None:
+    config = copy.deepcopy(base_with(bases, section))
+    for value in (None, "no-such-value"):
+        for sentence in try_value(config, section, value):
             assert sentence.strip()
 
 

@@ -83,17 +83,19 @@ def check_micro_batches(plan: RunPlan) -> Iterator[str]:
 
 def _token_limits(plan: RunPlan) -> dict[str, int]:
     """verl's keys for the tokens of one GPU's micro-batch, and the factor that each gets."""
-    actor = sequence_split(plan)
-    found = {
-        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": actor,
-        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": actor,
-    }
+    update, forward = "ppo_max_token_len_per_gpu", "log_prob_max_token_len_per_gpu"
+    found = {f"actor_rollout_ref.actor.{update}": sequence_split(plan)}
+    following = [f"actor_rollout_ref.rollout.{forward}"]
     if plan.forwards_reference:
-        found["actor_rollout_ref.ref.log_prob_max_token_len_per_gpu"] = actor
+        following.append(f"actor_rollout_ref.ref.{forward}")
     if plan.has_critic:
-        own = sequence_split(plan, "critic")
-        found["critic.ppo_max_token_len_per_gpu"] = own
-        found[f"critic.{CRITIC_PACKING}"] = own
+        found[f"critic.{update}"] = sequence_split(plan, "critic")
+        following.append(f"critic.{CRITIC_PACKING}")
+    for key in following:
+        # As it was composed it has the value of the update's key, which is named instead.
+        leader = f"critic.{update}" if key.startswith("critic") else next(iter(found))
+        if OmegaConf.select(plan.config, key) != OmegaConf.select(plan.config, leader):
+            found[key] = found[leader]
     return found
 
 

@@ -20,9 +20,9 @@ from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]
 
+NO_CACHE = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null"
 GPU = ("trainer.device=cuda", "machine.gpu_memory_gib=79", "machine.gpus_per_node=4",
-       "machine.nodes=1",
-       "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null")  # fmt: skip
+       "machine.nodes=1", NO_CACHE)  # fmt: skip
 DAPO = ("algorithm.filter_groups.enable=true",)
 SERVED = ("reward.reward_model.enable=true", "reward.reward_model.enable_resource_pool=true",
           f"reward.reward_model.model_path={ensure_checkpoint()}")  # fmt: skip

@@ -14,12 +14,8 @@ from recipe.online_refiner.resolve import resolve
 
 Compose = Callable[..., DictConfig]
 
-GPU = (
-    "trainer.device=cuda",
-    "machine.gpus_per_node=4",
-    "machine.nodes=1",
-    "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null",
-)
+NO_CACHE = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null"
+GPU = ("trainer.device=cuda", "machine.gpus_per_node=4", "machine.nodes=1", NO_CACHE)
 SERVED = (
     *("reward.reward_model.enable=true", "reward.reward_model.enable_resource_pool=true"),
     f"reward.reward_model.model_path={ensure_checkpoint()}",
