@@ -97,15 +97,19 @@ class MutationRun:
                 self._calls.setdefault(function, []).append(item)
         for path in self._files:
             swap(path, ast.parse(path.read_text(encoding="utf-8")))
-            every = {
-                item for (file, _), called in self._calls.items() if file == path for item in called
+        for path in self._files:
+            name = module_of(path).__name__
+            users = {path, *(one for one in self._files if name in one.read_text("utf-8"))}
+            found = {
+                item for (one, _), items in self._calls.items() if one in users for item in items
             }
-            self._calls[path, ""] = list(every)
+            self._calls[path, ""] = list(found)
 
     def _fork(self, mutation: Mutation) -> int:
         """The process that tries a mutation; its exit status is 0 if the mutation survives.
 
-        Outside of functions a mutation is tried by all tests that call any function of its file.
+        Outside of functions it is tried by all tests that call a function of its file, or of a file
+        that imports it.
         """
         chosen = self._calls.get((mutation.path, mutation.function), [])
         chosen = sorted(chosen, key=self._duration_s.__getitem__)

@@ -73,6 +73,11 @@ def test_what_the_bounds_leave_open_is_left_to_the_engine() -> None:
     assert sampling.rule(7, score(t1=0.999999, t2=0.000001), heads) is Ruling.DRAW
 
 
+def test_by_default_the_engine_draws_unless_the_tail_is_negligible() -> None:
+    sampling = Sampling(0.5, vocabulary_size=4)
+    assert sampling.rule(1, score(t1=0.6, t2=0.3), heads) is Ruling.DRAW
+
+
 def test_a_negligible_tail_does_not_matter() -> None:
     sampling = Sampling(0.5, vocabulary_size=100_000)
     sure = score(t1=0.9999, t2=0.0000999)
@@ -113,3 +118,21 @@ def test_the_bounds_may_differ_by_the_tolerance_itself_and_their_middle_is_taken
     assert at_the_limit.probability(1, uneven) == (low + high) / 2
     below = Sampling(0.5, vocabulary_size=4, tolerance=(high - low) * 0.999)
     assert below.probability(1, uneven) is None
+
+
+def test_of_an_unlisted_token_nothing_is_known() -> None:
+    assert tempered_probability(7, score(t1=0.6, t2=0.3), 0.5, vocabulary_size=4) == (0.0, 1.0)
+
+
+def test_a_single_unlisted_token_is_bounded_by_the_least_of_all_that_are_listed() -> None:
+    # Squares 0.25 + 0.09 + 0.01; the tail of 0.1 in one token: 0.01 of itself, 0.1 · 0.1 at most.
+    exact = tempered_probability(1, score(t1=0.5, t2=0.3, t3=0.1), 0.5, vocabulary_size=4)
+    assert list(exact) == pytest.approx([0.25 / 0.36] * 2)
+    low, high = tempered_probability(1, score(t1=0.6, t2=0.3), 0.5, vocabulary_size=3)
+    assert [low, high] == pytest.approx([0.36 / 0.48, 0.36 / 0.46])
+
+
+def test_what_the_engine_takes_for_no_cut_is_accepted_and_the_smallest_cut_refused() -> None:
+    assert Sampling(1.0, top_k=0).listed == 0
+    with pytest.raises(ValueError, match="top_k=1 exact"):
+        Sampling(1.0, top_k=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -296,17 +297,17 @@ def test_every_injection_needs_refinements_and_is_called_by_its_choices(
 def test_teacher_forced_penalties_are_laid_out_row_by_row_however_long(composed: Compose) -> None:
     constraint = made(composed, "constraint.inject=advantage", "constraint.lambda=1")
     rollouts = [
-        rollout("a_0", (5,), refinement((7, 8), (0, 0))),
+        rollout("a_0", (5,), refinement((7, 8, 9), (0, 0, 0))),
         rollout("b_0", (5, 6, 7), refinement((9,), (0,))),
     ]
-    penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0), (4.0,)]))
+    penalty = constraint.penalty(step_of(rollouts, [(1.0, 2.0, 3.0), (4.0,)]))
     assert penalty is not None
-    assert penalty.values_BT.tolist() == [[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+    assert penalty.values_BT.tolist() == [[6.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
     mean = made(composed, "constraint.inject=advantage", "constraint.reduce=mean")
-    step = step_of(rollouts, [(1.0, 2.0), (4.0,)])
-    assert reduced_cross_entropy(step.accepted, mean.settings) == [1.5, 4.0]
+    step = step_of(rollouts, [(1.0, 2.0, 3.0), (4.0,)])
+    assert reduced_cross_entropy(step.accepted, mean.settings) == [2.0, 4.0]
     values = penalty_on_rollouts(step.accepted, mean.settings)
-    assert values.tolist() == [[1.5, 0.0, 0.0], [4.0, 0.0, 0.0]]
+    assert values.tolist() == [[2.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
 
 
 def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compose) -> None:
@@ -321,11 +322,13 @@ def test_aligned_by_edits_a_penalty_is_on_what_a_token_replaces(composed: Compos
 
 
 def test_a_class_is_found_by_its_module_or_its_file_and_is_the_same_each_time(
-    composed: Compose, repo_root: Path
+    composed: Compose, repo_root: Path, tmp_path: Path
 ) -> None:
     module = "recipe.online_refiner.method.chord:Chord"
     assert constraint_class(composed(f"constraint.kind={module}")) is Chord
-    file = f"{repo_root}/docs/examples/repetition.py:Repetition"
+    # A file of this test alone, which no other has imported.
+    shutil.copy(repo_root / "docs" / "examples" / "repetition.py", tmp_path / "own.py")
+    file = f"{tmp_path}/own.py:Repetition"
     found = constraint_class(composed(f"constraint.kind={file}"))
     assert found.__name__ == "Repetition"
     assert constraint_class(composed(f"constraint.kind={file}")) is found

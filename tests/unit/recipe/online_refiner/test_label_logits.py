@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
+from recipe.online_refiner.update import logit_layout
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.logit_layout import picked
 from recipe.online_refiner.update.loss import constrained_loss
@@ -175,7 +176,7 @@ def test_over_a_split_vocabulary_each_rank_gives_its_tokens_and_the_sum_is_the_w
     parallel = SimpleNamespace(reduce_from_tensor_model_parallel_region=lambda values: values)
     monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)
     monkeypatch.setitem(sys.modules, "megatron.core.tensor_parallel", parallel)
-    logits = torch.tensor([[[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0]]])
+    logits = torch.tensor([[[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0], [0.0] * 4]])
     asked = (torch.tensor([0, 0]), torch.tensor([0, 1]))
     ids = torch.tensor([[0, 3], [2, 1]])
     parts = []
@@ -220,3 +221,28 @@ def test_megatrons_logits_are_met_in_the_layout_that_verl_lays_its_rows_out_in(
     logits = TableModel()(batch["input_ids"].values())[None]
     margins = label_margins(logits, batch, "megatron", data_format)["refine_label_margin"]
     assert margins[0].tolist() == pytest.approx([0.0, -math.log(2), 0.0, 0.0, 0.0])
+
+
+def test_a_single_label_is_measured_like_many() -> None:
+    batch = batch_of([row(PROMPT, ANSWER, [1, -1, -1], [1.0] * 3)])
+    logits = TableModel()(batch["input_ids"].values())[None]
+    margins = label_margins(logits, batch, "fsdp2", "thd")["refine_label_margin"]
+    assert margins[0].tolist() == pytest.approx([0.0, -math.log(2), 0.0, 0.0, 0.0])
+
+
+def test_under_ulysses_a_rank_lays_out_its_share_of_the_packed_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """verl's slice stood in for: the second of two ranks."""
+
+    def second_half(packed: torch.Tensor, dim: int) -> torch.Tensor:
+        assert packed.shape[0] == 1
+        return packed.chunk(2, dim=dim)[1]
+
+    monkeypatch.setattr(logit_layout, "get_ulysses_sequence_parallel_world_size", lambda: 2)
+    monkeypatch.setattr(logit_layout, "slice_input_tensor", second_half)
+    batch = batch_of([row(PROMPT, [0, 1], [-1, 0], [1.0] * 2)])
+    logits = TableModel()(batch["input_ids"].values())[None, 2:]
+    margins = label_margins(logits, batch, "fsdp2", "thd")["refine_label_margin"]
+    # After 0 the rollout has 1 (1/4), and label 0 is 1/2.
+    assert margins[0].tolist() == pytest.approx([math.log(2), 0.0])

@@ -138,6 +138,13 @@ def test_a_row_whose_cross_entropy_is_not_finite_has_no_part_in_the_term(
     assert metrics["refine_ce"][0] == (1, pytest.approx([1.0, -broken], nan_ok=True))
 
 
+def test_a_token_without_weight_may_have_any_log_prob() -> None:
+    rows = [extra_row([0.5, 0.0])]
+    outputs = log_probs_of(rows, [torch.tensor([-1.0, -math.inf])])
+    loss, _ = constrained_loss(actor_config("token-mean"), outputs, micro_batch(rows, 4, 2))
+    assert loss.item() == pytest.approx(0.5)
+
+
 def test_gradients_equal_finite_differences_and_a_plain_sft_step_without_a_policy_term() -> None:
     logits = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([3, 5])

@@ -31,6 +31,7 @@ class Watching(WorkerGroup):
 
     def update_actor(self, batch: KVBatchMeta) -> TensorDict:
         self.rows: list[Row] = [dict(self._rows[key]) for key in batch.keys]
+        self.stored = len(self._rows)
         return super().update_actor(batch)
 
 
@@ -92,6 +93,7 @@ def test_the_rows_are_weighted_and_numbered_and_those_that_fill_up_are_neither(
     assert first["refine_number"].tolist() == [1, 1, 1]
     assert (second["refine_weight"].tolist(), second["refine_number"].tolist()) == ([2.0], [2])
     assert len(filling) == 2
+    assert workers.stored == len(workers.rows)
     for row in filling:
         assert row["input_ids"].tolist() == [1, 0]
         assert (row["refine_weight"].tolist(), row["refine_number"].tolist()) == ([0.0], [0])

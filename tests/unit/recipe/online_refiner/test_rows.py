@@ -23,7 +23,7 @@ def test_a_constraint_row_is_invisible_to_the_policy_loss() -> None:
     assert row["advantages"].tolist() == row["old_log_probs"].tolist() == [0.0, 0.0]
     assert row["refine_weight"].tolist() == [0.5, 0.25]
     assert row["refine_number"].tolist() == [3, 3]
-    assert "ref_log_prob" not in row
+    assert "ref_log_prob" not in row and "refine_label" not in row
 
 
 def test_rounding_up_keeps_multiples_and_zero() -> None:
