@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from recipe.acceptance.timeline import ROLLOUTS_FILE, refines
+from recipe.acceptance.timeline import ROLLOUT_TIMES_FILE, refines
 from recipe.online_refiner.agent_loop import RefiningManager, _RefiningWorker
 from recipe.online_refiner.plan import RefiningPlan
 from recipe.online_refiner.records import Refinement, Score
@@ -43,7 +43,7 @@ class _AlternatingWorker(_RefiningWorker):
         self._refining = self._configured if refines(step) else None
         refinement = await super()._refine(output, score, feedback, kwargs)
         entry = {"step": step, "judged_at_s": judged_at_s, "settled_at_s": time.time()}
-        with (Path(self.config.run.dir) / ROLLOUTS_FILE).open("a", encoding="utf-8") as file:
+        with (Path(self.config.run.dir) / ROLLOUT_TIMES_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         return refinement
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-ROLLOUTS_FILE = "rollouts.jsonl"
+ROLLOUT_TIMES_FILE = "rollout_times.jsonl"
 BEFORE_UPDATE = ("old_log_prob", "ref", "adv")
 AFTERWARDS = ("save_checkpoint", "update_weights")
 

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from recipe.acceptance.machine import GIB, Machine
 from recipe.acceptance.memory_watch import watched
 from recipe.acceptance.timeline import (
-    ROLLOUTS_FILE,
+    ROLLOUT_TIMES_FILE,
     MemorySeen,
     Rollout,
     Sample,
@@ -165,7 +165,7 @@ def train(plan: Plan, machine: Machine, limit_s: float) -> TrainingSeen:
 def seen(plan: Plan, machine: Machine, failure: str, samples: Sequence[Sample]) -> TrainingSeen:
     """What the folder holds."""
     metrics = {record["step"]: record["data"] for record in _records(plan.folder / "metrics.jsonl")}
-    rollouts = [Rollout(**record) for record in _records(plan.folder / ROLLOUTS_FILE)]
+    rollouts = [Rollout(**record) for record in _records(plan.folder / ROLLOUT_TIMES_FILE)]
     found = [
         phases(step, rollouts, _timing(data), NOTICE_S[machine.device])
         for step, data in metrics.items()

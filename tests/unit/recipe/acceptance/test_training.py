@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from recipe.acceptance.machine import GIB, Machine
 from recipe.acceptance.results import Status
-from recipe.acceptance.timeline import MemorySeen, Sample
+from recipe.acceptance.timeline import ROLLOUT_TIMES_FILE, MemorySeen, Sample
 from recipe.acceptance.training import Plan, TrainingSeen, estimated, plan, reason, seen
 from recipe.acceptance.training_checks import (
     log_prob_check,
@@ -19,6 +19,7 @@ from recipe.acceptance.training_checks import (
     steps_check,
     sync_check,
 )
+from recipe.analysis.runs import RUN_FILES
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.preflight.memory import Peaks
@@ -181,7 +182,7 @@ def test_a_folder_is_read_whole_or_torn(tmp_path: Path) -> None:
     timing = {"timing_s/update_actor": 3.0, "timing_s/old_log_prob": 1.0}
     lines = [json.dumps({"step": 1, "data": data(8.5, **timing)}), '{"step": 2, "da']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    (tmp_path / "rollouts.jsonl").write_text(
+    (tmp_path / "rollout_times.jsonl").write_text(
         '{"step": 1, "judged_at_s": 100.0, "settled_at_s": 104.0}\n'
     )
     (tmp_path / "validation").mkdir()
@@ -206,3 +207,7 @@ def test_the_reason_is_the_first_error_of_a_log_whoever_wrote_it(tmp_path: Path)
     assert reason(log) == "Killed"
     log.write_text("")
     assert reason(log) == "no output"
+
+
+def test_the_trials_own_file_is_none_of_a_runs() -> None:
+    assert ROLLOUT_TIMES_FILE not in RUN_FILES
