@@ -13,7 +13,7 @@ from typing import Any
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from recipe.online_refiner.choices import Stage
+from recipe.online_refiner.choices import Conditioning, Stage
 from recipe.online_refiner.method.accepted import accepted_rollouts
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.plan import RunPlan
@@ -46,7 +46,8 @@ class LateJoinTrainer(PPOTrainer):
 
     def _joining_stage(self, step: Step) -> Stage:
         """What reads the refinements first: the constraint, or a pass that measures c_t."""
-        if self.plan.settings.monitor.self_fed_ce:
+        is_own = self.constraint.conditioning is Conditioning.SELF_FEEDING
+        if self.plan.settings.monitor.self_fed_ce and not is_own:
             return Stage.LOG_PROBS
         stage = self.constraint.reads_at(step) if self.plan.needs.refinements else Stage.ADVANTAGES
         if stage is Stage.UPDATE and not self.constraint.measures_in_update(step):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf import errors as omegaconf_errors
 
 from recipe.online_refiner.choices import Feedback
+from recipe.online_refiner.method.groups import let_refinements_keep_groups
 from recipe.online_refiner.method.registry import constraint_class, own_sections
 from recipe.online_refiner.plan import Needs, RunPlan, longest_sequence
 from recipe.online_refiner.refine.budgets import refine_limits
@@ -114,6 +115,7 @@ def _set_keys_of_refining(config: DictConfig, plan: RunPlan) -> None:
     """What the servers and the judge are to do for the refiner."""
     if not plan.refines:
         return
+    let_refinements_keep_groups(config, plan.settings)
     with open_dict(config):
         config.refiner.decoding = str(plan.decoding.decoding)
         if plan.shares_base:

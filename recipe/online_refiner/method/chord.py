@@ -13,13 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from omegaconf import DictConfig
 from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
 
 from recipe.online_refiner.method.constraint import Additions, Constraint, ExtraRow, Step
 from recipe.online_refiner.method.extra_rows import extra_row_faults
-from recipe.online_refiner.method.groups import filters_groups, let_refinements_keep_groups
 from recipe.online_refiner.method.maths import expert_weights
 from recipe.online_refiner.method.schedules import chord_mu
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
@@ -56,23 +54,6 @@ class Chord(Constraint):
         return Needs(own_loss=True, dropped_prompts=True)
 
     @classmethod
-    def set_verl_keys(cls, config: DictConfig, settings: Settings) -> None:
-        """Groups are dropped by the rule of the dynamic constraint, if refinements are made."""
-        if settings.refiner.observe:
-            let_refinements_keep_groups(config, settings)
-
-    @classmethod
-    def warnings(cls, plan: RunPlan) -> Iterator[str]:
-        section, observes = plan.settings.constraint, plan.settings.refiner.observe
-        if filters_groups(plan.config) and section.keep_refined_groups and not observes:
-            yield (
-                "constraint.keep_refined_groups=True with constraint.kind=chord: no refinement is "
-                "made that could keep a group, so groups are dropped as by DAPO alone. For the "
-                "same groups as in a dynamic arm set it to false in both, or "
-                "refiner.observe=true here"
-            )
-
-    @classmethod
     def faults(cls, plan: RunPlan) -> Iterator[str]:
         yield from extra_row_faults(plan.config)
         own = plan.settings.constraint.own(ChordSettings)
@@ -102,7 +83,9 @@ class Chord(Constraint):
         }
         if count:
             seen = torch.cat(list(cross_entropy[:count]))
-            metrics["constraint/expert_ce_mean"] = seen.mean().item()
+            seen = seen[seen.isfinite()]
+            if len(seen):
+                metrics["constraint/expert_ce_mean"] = seen.mean().item()
         return metrics
 
     def _share(self, step: Step) -> float:

@@ -10,13 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch.nn.utils.rnn import pad_sequence
 
 from recipe.online_refiner.choices import Align, Conditioning, Place, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Penalty, Step
-from recipe.online_refiner.method.groups import let_refinements_keep_groups
 from recipe.online_refiner.method.labels import RowLabels, labels_of, on_steps, on_tokens
 from recipe.online_refiner.method.maths import aligned, reduced
 from recipe.online_refiner.method.readings import reading_faults
@@ -45,11 +43,6 @@ class Dynamic(Constraint):
             f"{section.kind}, inject={section.inject}, conditioning={section.conditioning}, "
             f"λ={section.lambda_:g}"
         )
-
-    @classmethod
-    def set_verl_keys(cls, config: DictConfig, settings: Settings) -> None:
-        """With DAPO's dynamic sampling, let an accepted refinement keep a group."""
-        let_refinements_keep_groups(config, settings)
 
     @classmethod
     def faults(cls, plan: RunPlan) -> Iterator[str]:

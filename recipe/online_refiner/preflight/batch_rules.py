@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from omegaconf import OmegaConf
 
 from recipe.online_refiner.choices import ESTIMATORS
+from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.gpu_rules import sequence_split, split_of
 from recipe.online_refiner.verl_keys import CRITIC_PACKING
@@ -135,9 +136,18 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
 
 
 def group_warnings(plan: RunPlan) -> Iterator[str]:
-    """Group sizes for which verl's dynamic sampling misses groups of equal rewards."""
-    rollouts = plan.config.actor_rollout_ref.rollout.n
-    if plan.config.algorithm.filter_groups.enable and rollouts & (rollouts - 1):
+    """What dynamic sampling keeps and drops unexpectedly."""
+    if not filters_groups(plan.config):
+        return
+    section, rollouts = plan.settings.constraint, plan.config.actor_rollout_ref.rollout.n
+    if section.keep_refined_groups and not plan.refines:
+        yield (
+            f"constraint.keep_refined_groups=True with constraint.kind={section.kind}: no "
+            "refinement is made that could keep a group, so groups are dropped as by DAPO alone. "
+            "For the same groups as in a dynamic arm set it to false in both, or "
+            "refiner.observe=true here"
+        )
+    if rollouts & (rollouts - 1):
         yield (
             f"actor_rollout_ref.rollout.n={rollouts} with algorithm.filter_groups.enable=True: "
             "verl drops groups whose rewards have a standard deviation of exactly 0. Unless n is a "

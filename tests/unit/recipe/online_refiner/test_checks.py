@@ -172,13 +172,14 @@ def test_group_sizes_whose_equal_rewards_verl_may_keep_are_warned_about(
     assert any("standard deviation of exactly 0" in one for one in found) is warned
 
 
-def test_chord_says_that_nothing_keeps_a_group_in_it_without_refinements(
-    composed: Compose,
+@pytest.mark.parametrize("kind", ["chord", "none", "static_kl"])
+def test_without_refinements_it_is_said_that_nothing_keeps_a_group(
+    composed: Compose, kind: str
 ) -> None:
-    chord = ("algorithm.filter_groups.enable=true", "constraint.kind=chord")
+    given = ("algorithm.filter_groups.enable=true", f"constraint.kind={kind}")
 
     def told(*overrides: str) -> bool:
-        found = warnings_on(resolve(composed(*chord, *overrides)))
+        found = warnings_on(resolve(composed(*given, *overrides)))
         return any("constraint.keep_refined_groups=True" in one for one in found)
 
     assert told()

@@ -185,6 +185,8 @@ def test_dynamic_sampling_looks_at_refinements_where_these_keep_a_group(composed
         # The same groups as in a dynamic arm, if refinements are made to compare by.
         (("constraint.kind=chord",), "score"),
         (("constraint.kind=chord", "refiner.observe=true"), "refinable_score"),
+        (("constraint.kind=none", "refiner.observe=true"), "refinable_score"),
+        (("constraint.kind=static_kl", "refiner.observe=true"), "refinable_score"),
     ):
         config = composed(*filtered, *extra)
         resolve(config)
