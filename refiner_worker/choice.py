@@ -3,9 +3,9 @@
 It never breaks a run that plain decoding would survive, and never changes what is sampled: if an
 engine cannot speculate, or not exactly, or is set up to do so already, the choice is `plain`.
 
-The order is that of wall times measured on vLLM's CPU build (docs/refiner.md). On a GPU our
-proposer was not measured yet: vLLM's own n-gram drafts, which have been started there, stay the
-choice until `scripts/gpu_acceptance.py` has shown that ours wins. Ours.
+The order is that of wall times measured on vLLM's CPU build (docs/refiner.md), and with vLLM 0.24
+on a CUDA GPU (docs/gpu.md). Elsewhere vLLM's own n-gram drafts stay the choice until
+`scripts/gpu_acceptance.py` has shown that our proposer wins. Ours.
 """
 
 import importlib.util
@@ -16,6 +16,8 @@ from refiner_worker.decoding import Decoding
 COPY_RELEASES = ("0.24", "0.25", "0.26", "0.27", "0.28")
 """vLLM's releases whose interface for proposers is the one that `copy_proposer.py` is written for;
 `scripts/record_vllm_interface.py` reads it from their source."""
+FASTEST_ON_CUDA = ("0.24",)
+"""Those with which our proposer has won on a CUDA GPU."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,22 @@ def choose(engine: EngineAtHand) -> Choice:
 def _on_vllm(version: str | None, device: str) -> Choice:
     if version is None:
         return Choice(Decoding.NGRAM, "vLLM, of a release that is not known here")
-    if not any(version.startswith(f"{release}.") for release in COPY_RELEASES):
+    if not _is_of(version, COPY_RELEASES):
         known = f"{COPY_RELEASES[0]} to {COPY_RELEASES[-1]}"
         return Choice(Decoding.NGRAM, f"vLLM {version}; our proposer is written for {known}")
     if importlib.util.find_spec("numba") is None:
         return Choice(Decoding.NGRAM, f"vLLM {version}; our proposer needs numba, not installed")
-    if device != "cpu":
-        return Choice(
-            Decoding.NGRAM,
-            f"vLLM {version} takes our proposer too (refiner.decoding=copy), which was measured as "
-            f"the fastest on a CPU only; scripts/gpu_acceptance.py compares them on {device}",
-        )
-    return Choice(Decoding.COPY, f"vLLM {version} takes our proposer")
+    if device == "cpu" or (device == "cuda" and _is_of(version, FASTEST_ON_CUDA)):
+        return Choice(Decoding.COPY, f"vLLM {version} takes our proposer")
+    return Choice(
+        Decoding.NGRAM,
+        f"vLLM {version} takes our proposer too (refiner.decoding=copy), which was not measured "
+        f"with it on {device}; scripts/gpu_acceptance.py compares them",
+    )
+
+
+def _is_of(version: str, releases: tuple[str, ...]) -> bool:
+    return any(version.startswith(f"{release}.") for release in releases)
 
 
 def _on_sglang(device: str, temperature: float) -> Choice:
