@@ -195,8 +195,7 @@ def test_all_faults_are_reported_at_once(composed: Compose) -> None:
             )
         )
     )
-    # The tokens of a micro-batch are also those of two passes, by verl's interpolation.
-    assert text.count("\n- ") == 5
+    assert text.count("\n- ") == 3
 
 
 def test_a_model_too_large_for_the_gpu_is_refused_from_its_config_alone(
