@@ -62,6 +62,12 @@ def sections_of(keys: list[str]) -> list[str]:
 KEYS = keys_of_the_groups()
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is no folder is not looked for on a hub, which would be asked again and again."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DictConfig]]:
     """A configuration under each strategy, with GPUs, a critic, a reward model and DAPO's keys."""
