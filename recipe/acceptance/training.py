@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ NOTICE_S = {"cuda": 2.0, "cpu": 0.2}
 """In which verl's trainer sees at the latest that a step's rollouts are there; the CPU environment
 has it look more often."""
 VALIDATION = "validation"
+MEMORY_FILE = "memory.jsonl"
 MANAGER = "recipe.acceptance.alternating.AlternatingManager"
 
 
@@ -158,6 +159,9 @@ def train(plan: Plan, machine: Machine, limit_s: float) -> TrainingSeen:
         )
         with watched(machine, process.pid) as samples:
             failure = _ended(process, limit_s)
+    # Before anything is made of them: a machine may be gone when they are wanted again.
+    lines = [json.dumps(asdict(sample)) + "\n" for sample in samples]
+    (plan.folder / MEMORY_FILE).write_text("".join(lines), encoding="utf-8")
     failure = failure and f"{failure}: {reason(log_path)}; the whole log is {log_path}"
     return seen(plan, machine, failure, samples)
 
