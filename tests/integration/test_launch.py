@@ -108,7 +108,7 @@ def rows_and_model(folder: Path) -> list[str]:
     row = {
         "data_source": "micro_apps",
         "prompt": [{"role": "user", "content": "Print the sum."}],
-        "reward_model": {"style": "rule", "ground_truth": "{}"},
+        "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
         "extra_info": {"index": 0},
     }
     pq.write_table(pa.Table.from_pylist([row] * 16), folder / "rows.parquet")
