@@ -262,7 +262,9 @@ def _offload_fix(plan: RunPlan) -> str:
     """What puts more of the states into the machine's memory, or over more GPUs."""
     actor = plan.config.actor_rollout_ref.actor
     if not plan.is_megatron:
-        return "strategy=fsdp2_offload"
+        engine = actor.fsdp_config
+        waits = engine.param_offload and engine.optimizer_offload
+        return "strategy=megatron_tp8" if waits else "strategy=fsdp2_offload"
     if actor.megatron.param_offload and actor.megatron.optimizer_offload:
         return "a larger actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
     return (

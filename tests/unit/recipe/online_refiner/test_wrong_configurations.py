@@ -140,6 +140,8 @@ ON_A_CLUSTER: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (LARGE, (f"{ACTOR}.optim.min_lr_ratio=0.1",), f"{ACTOR}.optim.min_lr (a learning rate"),
     # Memory: fixes are those of the strategy.
     (LARGEST, ("machine.gpu_memory_gib=30",), f"a larger {ACTOR}.megatron.{TENSOR}"),
+    (("experiment=large_dapo_32b", "hardware=nodes8x80_32b", "strategy=fsdp2_offload"),
+     ("trainer.nnodes=2",), "Fix: lower it (and the critic's), strategy=megatron_tp8, or more"),
     (LARGEST, ("trainer.nnodes=1", "machine.nodes=1", "machine.host_memory_gib=200"),
      "machine.host_memory_gib=200: a node would hold"),
     (LARGEST, ("refiner.deadline_s=120",), "refiner.deadline_s=120: by the estimate refinements"),
