@@ -27,6 +27,7 @@ from recipe.cpu.launch import end_session, fork_server
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.progress import Progress, last_step
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.data.arguments import positive
 
 ARMS = {
     "none": ("constraint.kind=none", "refiner.observe=true"),
@@ -243,8 +244,8 @@ def _parser() -> argparse.ArgumentParser:
         "constraint.lambda=0.1 (algorithm: ppo, grpo or dapo; the keys are in "
         "recipe/online_refiner/config/online_refiner.yaml)",
     )
-    parser.add_argument("--steps", type=_positive, help="training steps instead of the setting's")
-    parser.add_argument("--seeds", type=_positive, default=1, help="seeds an arm (default 1)")
+    parser.add_argument("--steps", type=positive, help="training steps instead of the setting's")
+    parser.add_argument("--seeds", type=positive, default=1, help="seeds an arm (default 1)")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/quickstart"), help="default: runs/quickstart"
     )
@@ -255,13 +256,6 @@ def _override(text: str) -> str:
     if "=" not in text:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
     return text
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
 
 
 if __name__ == "__main__":

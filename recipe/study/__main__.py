@@ -17,6 +17,7 @@ from pathlib import Path
 
 from recipe.cpu import environment
 from recipe.cpu.quickstart import EXIT_INTERRUPTED
+from recipe.data.arguments import positive
 from recipe.study.pack import pack_runs, unpacked
 from recipe.study.plan import Study, StudyError, read_study
 from recipe.study.results import read_results
@@ -116,21 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--arm", action="append", default=[], help="train this arm alone; may be repeated"
     )
-    parser.add_argument("--jobs", type=_positive, default=1, help="trainings at once (default 1)")
-    parser.add_argument("--limit", type=_positive, help="train at most so many in this call")
+    parser.add_argument("--jobs", type=positive, default=1, help="trainings at once (default 1)")
+    parser.add_argument("--limit", type=positive, help="train at most so many in this call")
     parser.add_argument("--list", action="store_true", help="say what is done, open and failed")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     parser.add_argument("--no-report", action="store_true", help="train, and write no report")
     parser.add_argument("--pack", type=Path, metavar="FILE.tar.xz", help="pack the runs for others")
     parser.add_argument("--packed", type=Path, metavar="FILE.tar.xz", help="report on packed runs")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
 
 
 if __name__ == "__main__":
