@@ -46,13 +46,15 @@ class LateJoinTrainer(PPOTrainer):
 
     def _joining_stage(self, step: Step) -> Stage:
         """What reads the refinements first: the constraint, or a pass that measures c_t."""
-        is_own = self.constraint.conditioning is Conditioning.SELF_FEEDING
-        if self.plan.settings.monitor.self_fed_ce and not is_own:
+        if self._watches_self_fed:
             return Stage.LOG_PROBS
-        stage = self.constraint.reads_at(step) if self.plan.needs.refinements else Stage.ADVANTAGES
-        if stage is Stage.UPDATE and not self.constraint.measures_in_update(step):
-            return Stage.ADVANTAGES
-        return stage
+        return self.constraint.joins_at(step) if self.plan.needs.refinements else Stage.ADVANTAGES
+
+    @property
+    def _watches_self_fed(self) -> bool:
+        """Whether the self-fed cross entropy is logged beside the constraint's own reading."""
+        is_own = self.constraint.conditioning is Conditioning.SELF_FEEDING
+        return self.plan.settings.monitor.self_fed_ce and not is_own
 
     def _reach(self, stage: Stage, step: Step, within: str) -> None:
         """Join the step's refinements if this part of it is the first to read them.

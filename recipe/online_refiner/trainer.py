@@ -32,7 +32,7 @@ from verl.trainer.ppo.utils import Role
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.debug import marked_timer
 
-from recipe.online_refiner.choices import Conditioning, Stage
+from recipe.online_refiner.choices import Stage
 from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.registry import constraint_class
@@ -227,9 +227,7 @@ class OnlineRefinerTrainer(LateJoinTrainer):
 
     def _watched(self, step: Step) -> Sequence[Rollout]:
         """Rollouts on whose refinement the self-fed cross entropy is only logged."""
-        is_own = self.constraint.conditioning is Conditioning.SELF_FEEDING
-        wants = self.plan.settings.monitor.self_fed_ce and not is_own
-        return self._episode_log.wanted(step.rollouts) if wants else []
+        return self._episode_log.wanted(step.rollouts) if self._watches_self_fed else []
 
     @contextmanager
     def _in_place_of_the_actor(self, actor: Any) -> Iterator[None]:

@@ -38,9 +38,7 @@ def _given(constraint: Constraint, is_late: bool) -> dict[str, Any]:
     if is_late and constraint.needs(constraint.plan.settings).refinements:
         step.rollouts, step.accepted = [replace(one, refinement=None) for one in whole.rollouts], []
         step.improvement_ratio = None
-        stage = constraint.reads_at(step)
-        if stage is Stage.UPDATE and not constraint.measures_in_update(step):
-            stage = Stage.ADVANTAGES
+        stage = constraint.joins_at(step)
     else:
         _join(constraint, step, whole)
     given: dict[str, Any] = {}

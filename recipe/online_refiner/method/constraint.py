@@ -161,6 +161,13 @@ class Constraint:
         """
         return Stage.LOG_PROBS
 
+    def joins_at(self, step: Step) -> Stage:
+        """Where late refinements are waited for: `reads_at`, or before a pass that measures c_t."""
+        stage = self.reads_at(step)
+        if stage is Stage.UPDATE and not self.measures_in_update(step):
+            return Stage.ADVANTAGES
+        return stage
+
     def begin(self, step: Step) -> None:
         """The step's rollouts and refinements are there; follow what is followed over steps."""
 
