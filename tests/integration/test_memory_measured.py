@@ -59,6 +59,7 @@ def peak_of_updates(config: Qwen2Config) -> dict[str, int]:
             torch.nn.functional.cross_entropy(logits, ids.view(-1)).backward()
             optimizer.step()
             optimizer.zero_grad()
+            tracker.reset_mod_stats()  # by module, which a second pass would count twice
     (found,) = tracker.get_tracker_snapshot("peak").values()
     kinds: dict[Any, int] = dict(found)
     return {getattr(kind, "name", str(kind)): size for kind, size in kinds.items()}

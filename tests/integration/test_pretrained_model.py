@@ -25,8 +25,10 @@ from refiner_worker.prompts import load_template, render
 pytestmark = pytest.mark.timeout(1200)
 
 MAX_TOKENS = 96
-ROLLOUTS = 8
-BRIEF = "\n\nReply with a short Python program in one ```python block and with nothing else."
+BRIEF = (
+    "Write a Python program that prints the word {}. "
+    "Reply with one ```python block and with nothing else."
+)
 KV_CACHE_BYTES = 268435456  # 5,800 tokens of this model's keys and values in float32
 LARGEST_TENSOR_MIB = 128  # the embedding has 108 MiB in float32
 WORDS = (
@@ -95,11 +97,14 @@ class TestATrainingStep:
     @pytest.fixture(scope="class")
     @classmethod
     def rows(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Generated problems, asked so that a general model answers briefly."""
+        """Tasks whose responses and refinements are short, and so end, for a small model too.
+
+        The tests are those of other problems, so that no response is perfect and each is refined.
+        """
         train, _ = prepare_micro_apps(tmp_path_factory.mktemp("data"), 4, 1)
         rows = pq.read_table(train).to_pylist()
-        for row in rows:
-            row["prompt"][-1]["content"] += BRIEF
+        for row, word in zip(rows, WORDS.split(), strict=False):
+            row["prompt"][-1]["content"] = BRIEF.format(word)
         pq.write_table(pa.Table.from_pylist(rows), train)
         return train
 
@@ -112,10 +117,10 @@ class TestATrainingStep:
             *(f"data.train_files={rows}", f"data.val_files={rows}", "trainer.save_freq=-1"),
             *("trainer.total_training_steps=1", "monitor.kl_to_reference=false"),
             *("data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"),
-            *("actor_rollout_ref.rollout.n=2", "actor_rollout_ref.rollout.temperature=0.6"),
+            *("actor_rollout_ref.rollout.n=4", "actor_rollout_ref.rollout.temperature=0.6"),
             *("data.max_prompt_length=192", f"data.max_response_length={MAX_TOKENS}"),
             *("refiner.template=code-v1", "refiner.max_prompt_length=640"),
-            *("constraint.inject=sft", "constraint.filter=off"),
+            *("refiner.temperature=0.7", "constraint.inject=sft", "constraint.filter=off"),
             *("actor_rollout_ref.actor.optim.lr=1e-5", "refiner.deadline_s=600"),
             "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024",
             f"actor_rollout_ref.rollout.{cache}={KV_CACHE_BYTES}",
