@@ -1,6 +1,5 @@
 """The composed configuration, as the entry point sees it."""
 
-import copy
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from config_copies import Original
 from hydra import compose, initialize_config_dir
 from model_folders import SCORES, SIZES, model_folder, sizes_of
 from omegaconf import DictConfig, OmegaConf
@@ -36,7 +36,7 @@ ROW = {
 @pytest.fixture(scope="session", autouse=True)
 def parsed_once() -> Iterator[None]:
     """Parsing the files of verl, Hydra and ours takes half of the time of composing: done once."""
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, Original] = {}
     parse = OmegaConf.load
 
     def load(file: Any) -> Any:
@@ -44,8 +44,8 @@ def parsed_once() -> Iterator[None]:
         if not name.startswith(CONFIG_FOLDERS):
             return parse(file)
         if name not in parsed:
-            parsed[name] = parse(file)
-        return copy.deepcopy(parsed[name])
+            parsed[name] = Original(parse(file))
+        return parsed[name].copy()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", load)
@@ -53,10 +53,11 @@ def parsed_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def quickstart() -> DictConfig:
+def quickstart() -> Original:
     """The quickstart's configuration; composing takes most of a second, so it is done once."""
+    groups = ["hardware=cpu_debug", "experiment=quickstart_stress"]
     with initialize_config_dir(str(CONFIG), version_base=None):
-        return compose("online_refiner", ["hardware=cpu_debug", "experiment=quickstart_stress"])
+        return Original(compose("online_refiner", groups))
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +86,14 @@ def parquet(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def composed(quickstart: DictConfig, parquet: Path, folders: dict[str, str]) -> Compose:
+def composed(quickstart: Original, parquet: Path, folders: dict[str, str]) -> Compose:
     """The quickstart's configuration, in which everything can run, with `key=value` changes.
 
     In a value, the name of a folder of `folders` stands for its path.
     """
 
     def make(*changes: str) -> DictConfig:
-        config = copy.deepcopy(quickstart)
+        config = quickstart.copy()
         config.data.train_files = config.data.val_files = str(parquet)
         config.actor_rollout_ref.model.path = str(ensure_checkpoint())
         for change in changes:
