@@ -1,7 +1,6 @@
 """The composed configuration, as the entry point sees it."""
 
-from collections.abc import Callable, Iterator
-from importlib import resources
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,6 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 
 Compose = Callable[..., DictConfig]
-CONFIG_FOLDERS = (
-    str(CONFIG),
-    str(resources.files("verl") / "trainer" / "config"),
-    str(resources.files("hydra") / "conf"),
-)
 
 ROW = {
     "data_source": "micro_apps",
@@ -34,26 +28,12 @@ ROW = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def parsed_once() -> Iterator[None]:
-    """Parsing the files of verl, Hydra and ours takes half of the time of composing: done once."""
-    parsed: dict[str, Original] = {}
-    parse = OmegaConf.load
-
-    def load(file: Any) -> Any:
-        name = str(getattr(file, "name", file))
-        if not name.startswith(CONFIG_FOLDERS):
-            return parse(file)
-        if name not in parsed:
-            parsed[name] = Original(parse(file))
-        return parsed[name].copy()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", load)
-        yield
+def quick_to_compose(parsed_once: None) -> None:
+    """Nearly every test here composes."""
 
 
 @pytest.fixture(scope="session")
-def quickstart() -> Original:
+def quickstart(parsed_once: None) -> Original:
     """The quickstart's configuration; composing takes most of a second, so it is done once."""
     groups = ["hardware=cpu_debug", "experiment=quickstart_stress"]
     with initialize_config_dir(str(CONFIG), version_base=None):
