@@ -4,8 +4,9 @@
     python scripts/house_table.py [CHECKOUT …]
 
 A room is a folder of `recipe/online_refiner`, or one of the groups of modules that stand beside the
-folders (`GROUPS`), or a module alone. An arrow is an import of one room by another; the layer of a
-room is the length of the longest chain of arrows below it. Two checkouts give two columns.
+folders (`GROUPS`), or a module alone (tests/unit/test_layout.py allows none). An arrow is an import
+of one room by another; the layer of a room is the length of the longest chain of arrows below it.
+Two checkouts give two columns.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 CORE = "recipe/online_refiner"
 PACKAGES = (
     *("recipe/online_refiner", "recipe/cpu", "recipe/data", "recipe/evaluation"),
-    *("recipe/analysis", "refiner_worker", "reward", "scripts", "tests"),
+    *("recipe/analysis", "recipe/acceptance", "recipe/study"),
+    *("refiner_worker", "reward", "scripts", "tests"),
 )
 GROUPS = {
-    "entry": ("main", "runner", "trainer", "trainers", "modes", "agent_loop"),
+    "choices": ("choices", "records", "scores"),
     "plan": ("plan", "settings", "experiments"),
-    "choices": ("choices", "records"),
+    "entry": ("main", "runner", "modes", "trainer", "lifecycle", "late_join", "agent_loop"),
 }
+"""The rooms that are no folders."""
 MAX_PARAMETERS = 4
 
 
@@ -39,26 +42,31 @@ def modules(root: Path) -> dict[str, Path]:
     }
 
 
-def imports(path: Path) -> Iterator[str]:
-    """What a file imports of the core, as names below it."""
-    prefix = CORE.replace("/", ".")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported_names(source: str, module: str, is_package: bool = False) -> Iterator[str]:
+    """Absolute dotted names of all imports, those inside functions included.
+
+    `from a import b` yields both a and a.b, since b may be a module.
+    """
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name[len(prefix) + 1 :] for name in names if name.startswith(f"{prefix}."))
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def arrows(root: Path) -> dict[str, set[str]]:
     """Each module of the core, and the modules of the core that it imports."""
-    known = modules(root)
-    return {
-        name: {other for other in imports(path) if other in known and other != name}
-        for name, path in known.items()
-    }
+    known, prefix = modules(root), CORE.replace("/", ".")
+    found = {}
+    for name, path in known.items():
+        names = imported_names(path.read_text(encoding="utf-8"), f"{prefix}.{name}")
+        below = {one.removeprefix(f"{prefix}.") for one in names}
+        found[name] = (below & known.keys()) - {name}
+    return found
 
 
 def room_of(module: str) -> str:

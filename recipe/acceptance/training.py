@@ -26,9 +26,9 @@ from recipe.acceptance.timeline import (
 )
 from recipe.cpu.launch import end_session
 from recipe.online_refiner.experiments import CONFIG
+from recipe.online_refiner.preflight.gpu_memory_rules import estimate
 from recipe.online_refiner.preflight.memory import Peaks
-from recipe.online_refiner.preflight.sizes import estimate
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 NOTICE_S = {"cuda": 2.0, "cpu": 0.2}
 """In which verl's trainer sees at the latest that a step's rollouts are there; the CPU environment

@@ -29,7 +29,7 @@ from recipe.cpu.quickstart import EXIT_INTERRUPTED, Training, TrainingFailed, ru
 from recipe.cpu.reward_model import ensure_reward_model
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 SMALL = (
     *("data.train_batch_size=8", "data.val_max_samples=8"),

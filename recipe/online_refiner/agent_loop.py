@@ -25,10 +25,10 @@ from recipe.online_refiner.records import Refinement, Score
 from recipe.online_refiner.refine.feedback import feedback_text
 from recipe.online_refiner.refine.late import LateRefinements
 from recipe.online_refiner.refine.refining import Refining
+from recipe.online_refiner.resolve.chat import policy_chat
+from recipe.online_refiner.resolve.refiner_engine import end_ids
 from recipe.online_refiner.run.console import show_our_log
 from recipe.online_refiner.scores import ScoreError, group_value, score_of, settle_score
-from recipe.online_refiner.servers.chat import policy_chat
-from recipe.online_refiner.servers.refiner_engine import end_ids
 from refiner_worker.client import Generator, RefinerClient, RefineTask
 from refiner_worker.engine import sampling_extra
 from refiner_worker.prompts import load_template

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.report import preflight
 from recipe.online_refiner.preflight.reward_rules import inspect_reward
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.folder import mark_finished, write_run_folder
 from recipe.online_refiner.run.start_times import DRIVER, StartClock, add_phases
 from recipe.online_refiner.settings import ConfigError

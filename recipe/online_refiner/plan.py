@@ -75,7 +75,7 @@ class RefiningPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run, as `resolve.resolve` makes it of a composed config.
+    """One run, as `resolve` makes it of a composed config.
 
     Attributes:
         config: the whole config, verl's keys set for our settings.

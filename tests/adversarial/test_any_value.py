@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.preflight.rules import faults_of, warnings_on
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.key_faults import OWN_SECTIONS
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
-from recipe.online_refiner.verl_keys import OWN_SECTIONS
 
 VALUES: tuple[Any, ...] = (None, 0, -1, "no-such-value", [])
 GROUPS = ("algorithm", "engine", "experiment", "hardware", "strategy")

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.pretrained_model import TURN_END, TURN_START, ensure_smollm2
 from recipe.online_refiner.method.chord import demonstrations
-from recipe.online_refiner.servers.refiner_engine import end_ids
+from recipe.online_refiner.resolve.refiner_engine import end_ids
 from refiner_worker.chat import Chat
 from refiner_worker.prompts import load_template, render
 

@@ -9,7 +9,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 
 def refusal(experiment: str) -> str:

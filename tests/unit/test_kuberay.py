@@ -6,14 +6,16 @@ import copy
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from jsonschema import Draft202012Validator
+from lib.job_facts import facts
+
+from recipe.online_refiner.experiments import CONFIG
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((Path(__file__).parent / "kuberay_rayjob.json").read_text())
@@ -42,21 +44,19 @@ def test_the_schema_refuses_what_the_operator_would(job: dict[str, Any]) -> None
     assert faults(missing) == ["$.spec.rayClusterSpec.workerGroupSpecs[0]"]
 
 
+@pytest.mark.usefixtures("parsed_once")
 def test_its_pods_are_the_nodes_and_gpus_that_the_run_is_made_for(job: dict[str, Any]) -> None:
     cluster = job["spec"]["rayClusterSpec"]
     groups = [cluster["headGroupSpec"] | {"replicas": 1}, *cluster["workerGroupSpecs"]]
     command = shlex.split(job["spec"]["entrypoint"])
     assert command[:3] == ["python", "-m", "recipe.online_refiner.main"]
-    told = subprocess.run(
-        [sys.executable, "scripts/lib/job_facts.py", *command[3:]],
-        cwd=REPO_ROOT, text=True, capture_output=True, check=True,
-    )  # fmt: skip
-    facts = dict(line.split("=", 1) for line in told.stdout.splitlines())
-    assert sum(group["replicas"] for group in groups) == int(facts["nodes"])
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        told = facts(compose("online_refiner", command[3:]))
+    assert sum(group["replicas"] for group in groups) == told["nodes"]
     for group in groups:
         (container,) = group["template"]["spec"]["containers"]
-        assert container["resources"]["limits"]["nvidia.com/gpu"] == int(facts["gpus"])
-        assert group["rayStartParams"]["num-gpus"] == facts["gpus"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == told["gpus"]
+        assert group["rayStartParams"]["num-gpus"] == str(told["gpus"])
 
 
 def test_its_ray_is_the_one_of_the_locks(job: dict[str, Any]) -> None:

@@ -1,50 +1,38 @@
 """The arrows between the packages: scripts -> recipe -> {refiner_worker, reward}."""
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from house_table import GROUPS, arrows, imported_names, layers, room_of, rooms
+
+from recipe.online_refiner.method.registry import CONSTRAINTS
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("recipe", "refiner_worker", "reward")
 CORE = "recipe.online_refiner"
-ROOMS = {
-    "choices": ("choices", "records", "scores"),
-    "plan": ("plan", "settings", "experiments", "verl_keys"),
-    "method": ("method",),
-    "refine": ("refine",),
-    "servers": ("servers",),
-    "queue": ("queue",),
-    "update": ("update",),
-    "run": ("run",),
-    "resolve": ("resolve",),
-    "preflight": ("preflight",),
-    "contract": ("contract",),
-    "entry": ("main", "runner", "trainer", "late_join", "modes", "agent_loop"),
-}
-"""The rooms of the core from the lowest layer upwards, and the folders and modules in each."""
 ARROWS = {
     "choices": set[str](),
     "plan": {"choices"},
     "method": {"choices", "plan"},
-    "refine": {"choices", "plan", "method"},
+    "refine": {"choices", "method"},
     "servers": {"choices", "plan"},
     "queue": {"choices", "method"},
     "update": {"choices", "method", "queue"},
     "run": {"choices", "plan"},
-    "resolve": {"choices", "plan", "method", "refine", "servers"},
-    "preflight": {"choices", "plan", "method", "servers", "resolve"},
+    "resolve": {"choices", "plan", "method"},
+    "preflight": {"choices", "plan", "method", "resolve"},
     "contract": {"choices", "plan", "method", "resolve"},
     "entry": {*("choices", "plan", "method", "refine", "servers", "queue", "update", "run"),
               *("resolve", "preflight")},
 }  # fmt: skip
-"""Which rooms each room may import."""
-WITHOUT_VERL_OR_RAY = ("choices", "records", "scores", "plan", "settings", "experiments",
-                       "verl_keys", "method", "refine", "resolve",
-                       "preflight", "run", "contract")  # fmt: skip
+"""The rooms of the core from the lowest layer upwards, and which each of them imports."""
+WITHOUT_VERL_OR_RAY = ("choices", "plan", "method", "refine", "resolve", "preflight", "run",
+                       "contract")  # fmt: skip
+"""Rooms that import on a machine that has neither."""
 STANDARD_LIBRARY_ONLY = (
     "reward.assertions",
     "reward.compare",
@@ -58,10 +46,7 @@ ISOLATION_DEPENDENCIES = {"numpy"}
 VERL_FACING = {
     "recipe.acceptance.decode",
     "recipe.cpu",
-    *(
-        f"{CORE}.{name}"
-        for name in ("agent_loop", "late_join", "main", "modes", "runner", "trainer")
-    ),
+    *(f"{CORE}.{name}" for name in GROUPS["entry"]),
     *(f"{CORE}.{name}" for name in ("queue", "update")),
     *(f"{CORE}.servers.{name}" for name in ("averaging_worker", "refiner_servers")),
     "refiner_worker.replicas",
@@ -72,22 +57,6 @@ VERL_FACING = {
 def module_name(path: Path) -> str:
     parts = path.relative_to(REPO_ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported_names(source: str, module: str, is_package: bool = False) -> Iterator[str]:
-    """Absolute dotted names of all imports, those inside functions included.
-
-    `from a import b` yields both a and a.b, since b may be a module.
-    """
-    package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            yield origin
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def within(name: str, *modules: str) -> bool:
@@ -160,34 +129,10 @@ def test_only_the_modules_that_face_verl_import_it() -> None:
     assert {module for module in facing if not within(module, *VERL_FACING)} == set()
 
 
-def room_of(module: str) -> str:
-    """The room of a module of the core, given below it."""
-    first = module.partition(".")[0]
-    (room,) = [room for room, members in ROOMS.items() if first in members]
-    return room
-
-
-def modules_of_the_core() -> dict[str, set[str]]:
-    """Each module of the core, and the modules of the core that it imports, below the core."""
-    modules = {
-        module.removeprefix(f"{CORE}."): names
-        for module, names in sources(CORE.replace(".", "/")).items()
-        if module != CORE
-    }
-    return {
-        module: {
-            name.removeprefix(f"{CORE}.")
-            for name in names
-            if name.removeprefix(f"{CORE}.") in modules and name != f"{CORE}.{module}"
-        }
-        for module, names in modules.items()
-    }
-
-
 def test_every_module_has_a_room_and_imports_what_its_room_may() -> None:
     upwards = [
         f"{module} ({room_of(module)}) imports {name} ({room_of(name)})"
-        for module, names in modules_of_the_core().items()
+        for module, names in arrows(REPO_ROOT).items()
         for name in sorted(names)
         if room_of(name) not in ARROWS[room_of(module)] | {room_of(module)}
     ]
@@ -195,36 +140,42 @@ def test_every_module_has_a_room_and_imports_what_its_room_may() -> None:
 
 
 def test_no_arrow_goes_upwards_and_none_is_listed_that_nobody_needs() -> None:
-    order = list(ROOMS)
-    assert list(ARROWS) == order
+    order = list(ARROWS)
     for room, below in ARROWS.items():
         assert all(order.index(one) < order.index(room) for one in below), room
-    used: dict[str, set[str]] = {room: set() for room in ROOMS}
-    for module, names in modules_of_the_core().items():
-        used[room_of(module)] |= {room_of(name) for name in names} - {room_of(module)}
-    assert used == ARROWS
+    assert rooms(REPO_ROOT) == ARROWS
 
 
 def test_the_modules_of_the_core_import_each_other_in_no_circle() -> None:
-    between = modules_of_the_core()
-    placed: set[str] = set()
-    while len(placed) < len(between):
-        free = {name for name, below in between.items() if name not in placed and below <= placed}
-        assert free, f"a circle among {sorted(set(between) - placed)}"
-        placed |= free
+    between = arrows(REPO_ROOT)
+    assert layers(between).keys() == between.keys()
+
+
+def test_a_circle_is_found_however_long() -> None:
+    with pytest.raises(ValueError, match="a circle: a -> b -> c -> a"):
+        layers({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def test_the_plan_keeps_to_its_size() -> None:
-    assert len(ROOMS) <= 12
-    assert sum(map(len, ARROWS.values())) < 40
-    layers: dict[str, int] = {}
-    for room in ROOMS:
-        layers[room] = 1 + max((layers[one] for one in ARROWS[room]), default=0)
-    assert max(layers.values()) <= 9
+    assert len(ARROWS) <= 12
+    assert sum(map(len, ARROWS.values())) <= 35
+    assert max(layers(ARROWS).values()) <= 6
+
+
+def test_the_page_on_the_architecture_lists_the_rooms_and_arrows_that_there_are() -> None:
+    page = (REPO_ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = page.partition("## Rooms of")[2].partition("\nPackages:")[0]
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ")][1:]
+    words = {"nothing": set[str](), "all but contract": ARROWS.keys() - {"entry", "contract"}}
+    listed = {
+        room_of(re.findall(r"[a-z_]+", names)[0]): words.get(imports, set(imports.split(", ")))
+        for names, imports in ((cells[0], cells[2].strip()) for cells in rows)
+    }
+    assert listed == ARROWS
 
 
 def test_what_decides_needs_neither_verl_nor_ray() -> None:
-    names = [f"{CORE}.{name}" for name in WITHOUT_VERL_OR_RAY]
+    names = [f"{CORE}.{name}" for room in WITHOUT_VERL_OR_RAY for name in GROUPS.get(room, (room,))]
     found = {
         module: imported
         for module, imported in sources(CORE.replace(".", "/")).items()
@@ -256,9 +207,9 @@ def test_only_the_registry_and_the_constraints_know_which_constraints_there_are(
 
     But one that is another with a difference: `distill` is the supervised term with other targets.
     """
-    kinds = ("none", "static_kl", "dynamic_reward", "dynamic_advantage", "dynamic_sft", "chord",
-             "distill")  # fmt: skip
-    found = offences(sources(CORE.replace(".", "/")), *(f"{CORE}.method.{kind}" for kind in kinds))
+    modules = {one.__module__ for one in CONSTRAINTS.values()}
+    assert len(modules) > 5
+    found = offences(sources(CORE.replace(".", "/")), *modules)
     importers = {line.split()[0].removeprefix(f"{CORE}.method.") for line in found}
     assert importers == {"registry", "distill"}
 

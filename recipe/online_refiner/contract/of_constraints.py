@@ -31,7 +31,7 @@ from recipe.online_refiner.method.constraint import Additions, Constraint, Penal
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
 BASE = ("hardware=cpu_debug", "experiment=quickstart_sane")

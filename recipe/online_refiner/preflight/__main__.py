@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from recipe.online_refiner.preflight.report import preflight
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
 EXIT_BAD_CONFIG = 2

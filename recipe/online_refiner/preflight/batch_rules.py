@@ -11,7 +11,7 @@ from recipe.online_refiner.choices import ESTIMATORS
 from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.gpu_rules import sequence_split, split_of
-from recipe.online_refiner.verl_keys import CRITIC_PACKING
+from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING
 
 
 def check_estimator(plan: RunPlan) -> Iterator[str]:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.memory import ModelShape
-from recipe.online_refiner.servers.chat import tokenizer_at, tokenizer_path
+from recipe.online_refiner.resolve.chat import tokenizer_at, tokenizer_path
 
 Stamp = tuple[tuple[int, int], ...]
 REASON_CHARACTERS = 120

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.servers.refiner_engine import refiner_rollout
+from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 from refiner_worker.engine import REPLICA_SPLITS, replica_gpus
 
 ULYSSES = "ulysses_sequence_parallel_size"

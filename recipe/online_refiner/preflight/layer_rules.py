@@ -14,7 +14,7 @@ from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.files_read import model_shape
 from recipe.online_refiner.preflight.gpu_rules import ULYSSES
 from recipe.online_refiner.preflight.memory import ModelShape
-from recipe.online_refiner.servers.refiner_engine import refiner_rollout
+from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 from refiner_worker.engine import REPLICA_SPLITS
 
 UNEVEN_PIPELINE = (

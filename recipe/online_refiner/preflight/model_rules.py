@@ -15,7 +15,7 @@ from recipe.online_refiner.preflight.files_read import (
 )
 from recipe.online_refiner.preflight.memory import ModelShape
 from recipe.online_refiner.preflight.prompt_rules import is_unreadable
-from recipe.online_refiner.servers.chat import tokenizer_path
+from recipe.online_refiner.resolve.chat import tokenizer_path
 
 
 def check_vocabulary(plan: RunPlan) -> Iterator[str]:

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from recipe.online_refiner.plan import RunPlan, paths_of
 from recipe.online_refiner.preflight.data_rules import check_files, check_model_folders
 from recipe.online_refiner.preflight.files_read import model_config, read_policy_tokenizer
-from recipe.online_refiner.preflight.sizes import check_shapes
+from recipe.online_refiner.preflight.shapes import check_shapes
 from recipe.online_refiner.preflight.turn_rules import sense_faults, turn_faults
-from recipe.online_refiner.servers.chat import policy_chat, tokenizer_path
+from recipe.online_refiner.resolve.chat import policy_chat, tokenizer_path
 from refiner_worker.chat import Chat
 
 MAX_ROWS_MEASURED = 2000

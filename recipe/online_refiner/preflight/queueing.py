@@ -27,9 +27,10 @@ from dataclasses import dataclass
 
 from recipe.online_refiner.choices import REFINER_POOL
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.gpu_memory_rules import estimate
 from recipe.online_refiner.preflight.memory import ModelShape, ServerShare
-from recipe.online_refiner.preflight.sizes import estimate, read_shapes
-from recipe.online_refiner.servers.refiner_engine import refiner_rollout
+from recipe.online_refiner.preflight.shapes import read_shapes
+from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 from refiner_worker.engine import replica_gpus
 
 MEAN_SHARE = 0.5

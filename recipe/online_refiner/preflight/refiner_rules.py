@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from recipe.online_refiner.choices import Source
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.servers.chat import policy_tokenizer
-from recipe.online_refiner.servers.refiner_engine import refiner_rollout
+from recipe.online_refiner.resolve.chat import policy_tokenizer
+from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 from refiner_worker.acceptance import Sampling
 from refiner_worker.engine import Decoding, server_overrides
 

@@ -10,21 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.disk_rules import Disk, checkpoint_disk
+from recipe.online_refiner.preflight.gpu_memory_rules import Sizes, estimate
 from recipe.online_refiner.preflight.host import HostMemory
 from recipe.online_refiner.preflight.log_rules import log_rows
 from recipe.online_refiner.preflight.memory import GIB
+from recipe.online_refiner.preflight.node_memory_rules import node_memory
 from recipe.online_refiner.preflight.queueing import Waiting, expected_waiting
 from recipe.online_refiner.preflight.reward_rules import inspect_reward
 from recipe.online_refiner.preflight.rules import faults_of, warnings_on
-from recipe.online_refiner.preflight.sizes import (
-    Disk,
-    Shapes,
-    Sizes,
-    checkpoint_disk,
-    estimate,
-    node_memory,
-    read_shapes,
-)
+from recipe.online_refiner.preflight.shapes import Shapes, read_shapes
 
 Row = tuple[str, ...]
 

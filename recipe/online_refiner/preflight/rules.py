@@ -26,6 +26,8 @@ from recipe.online_refiner.preflight.data_rules import (
     check_files,
     check_model_folders,
 )
+from recipe.online_refiner.preflight.disk_rules import check_disk
+from recipe.online_refiner.preflight.gpu_memory_rules import check_caches, check_memory
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
 from recipe.online_refiner.preflight.layer_rules import check_heads, check_layers
 from recipe.online_refiner.preflight.log_rules import check_watched_reading, log_warnings
@@ -39,6 +41,7 @@ from recipe.online_refiner.preflight.name_rules import (
     check_optimizers,
     check_strategies,
 )
+from recipe.online_refiner.preflight.node_memory_rules import check_node_memory
 from recipe.online_refiner.preflight.node_rules import check_node
 from recipe.online_refiner.preflight.placement_rules import (
     check_late_join,
@@ -71,13 +74,7 @@ from recipe.online_refiner.preflight.reward_rules import (
     check_reward_servers,
 )
 from recipe.online_refiner.preflight.score_rules import check_score, score_warnings
-from recipe.online_refiner.preflight.sizes import (
-    check_caches,
-    check_disk,
-    check_memory,
-    check_node_memory,
-    check_shapes,
-)
+from recipe.online_refiner.preflight.shapes import check_shapes
 from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
 

@@ -8,8 +8,8 @@ from transformers import PretrainedConfig
 
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.files_read import model_config, read_policy_tokenizer
-from recipe.online_refiner.servers.chat import policy_chat, tokenizer_path
-from recipe.online_refiner.servers.refiner_engine import end_ids
+from recipe.online_refiner.resolve.chat import policy_chat, tokenizer_path
+from recipe.online_refiner.resolve.refiner_engine import end_ids
 from refiner_worker.chat import Chat
 from refiner_worker.reasoning import CLOSE, OPEN
 

@@ -1,1 +1,1 @@
-"""The path of one rollout through the refiner: limits, feedback, judging, counting."""
+"""The path of one rollout through the refiner: feedback, judging, counting."""

@@ -24,6 +24,7 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.preflight.memory import Peaks
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
 GPU = Machine("cuda", "NVIDIA H100", 80 * GIB, "580", True, True)
 CPU = Machine("cpu", "a processor", 24 * GIB, "", False, True)
 

@@ -75,6 +75,7 @@ def test_the_lock_is_held_while_a_run_lasts_and_free_afterwards(tmp_path: Path) 
         assert subprocess.run(try_it).returncode == 1
 
 
+@pytest.mark.usefixtures("parsed_once")
 def test_an_experiment_that_trains_as_another_one_comes_last_and_says_so(tmp_path: Path) -> None:
     names = ["lambda_sweep", "dynamic_dapo_apps_sft", "large_dapo_7b"]
     found = checks(names, tmp_path, steps=1)

@@ -18,7 +18,7 @@ from recipe.evaluation.generate import Sampling, render
 from recipe.evaluation.kinds import Message
 from recipe.evaluation.main import main
 from recipe.evaluation.protocols import Prompt
-from recipe.online_refiner.servers.chat import policy_chat
+from recipe.online_refiner.resolve.chat import policy_chat
 
 THINKING = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

@@ -1,8 +1,6 @@
 """The composed configuration, as the entry point sees it."""
 
-import copy
-from collections.abc import Callable, Iterator
-from importlib import resources
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from config_copies import Original
 from hydra import compose, initialize_config_dir
 from model_folders import SCORES, SIZES, model_folder, sizes_of
 from omegaconf import DictConfig, OmegaConf
@@ -18,11 +17,6 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 
 Compose = Callable[..., DictConfig]
-CONFIG_FOLDERS = (
-    str(CONFIG),
-    str(resources.files("verl") / "trainer" / "config"),
-    str(resources.files("hydra") / "conf"),
-)
 
 ROW = {
     "data_source": "micro_apps",
@@ -34,29 +28,16 @@ ROW = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def parsed_once() -> Iterator[None]:
-    """Parsing the files of verl, Hydra and ours takes half of the time of composing: done once."""
-    parsed: dict[str, Any] = {}
-    parse = OmegaConf.load
-
-    def load(file: Any) -> Any:
-        name = str(getattr(file, "name", file))
-        if not name.startswith(CONFIG_FOLDERS):
-            return parse(file)
-        if name not in parsed:
-            parsed[name] = parse(file)
-        return copy.deepcopy(parsed[name])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", load)
-        yield
+def quick_to_compose(parsed_once: None) -> None:
+    """Nearly every test here composes."""
 
 
 @pytest.fixture(scope="session")
-def quickstart() -> DictConfig:
+def quickstart(parsed_once: None) -> Original:
     """The quickstart's configuration; composing takes most of a second, so it is done once."""
+    groups = ["hardware=cpu_debug", "experiment=quickstart_stress"]
     with initialize_config_dir(str(CONFIG), version_base=None):
-        return compose("online_refiner", ["hardware=cpu_debug", "experiment=quickstart_stress"])
+        return Original(compose("online_refiner", groups))
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +66,14 @@ def parquet(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def composed(quickstart: DictConfig, parquet: Path, folders: dict[str, str]) -> Compose:
+def composed(quickstart: Original, parquet: Path, folders: dict[str, str]) -> Compose:
     """The quickstart's configuration, in which everything can run, with `key=value` changes.
 
     In a value, the name of a folder of `folders` stands for its path.
     """
 
     def make(*changes: str) -> DictConfig:
-        config = copy.deepcopy(quickstart)
+        config = quickstart.copy()
         config.data.train_files = config.data.val_files = str(parquet)
         config.actor_rollout_ref.model.path = str(ensure_checkpoint())
         for change in changes:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.preflight.rules import faults_of, warnings_on
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 Compose = Callable[..., DictConfig]
 ASYNC = "trainer.v1.trainer_mode=colocate_async"

@@ -19,7 +19,7 @@ from recipe.online_refiner.method.constraint import Additions, Constraint, Step
 from recipe.online_refiner.method.dynamic import penalty_on_rollouts, reduced_cross_entropy
 from recipe.online_refiner.method.registry import CONSTRAINTS, constraint_class
 from recipe.online_refiner.records import Prompt
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]

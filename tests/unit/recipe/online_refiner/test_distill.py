@@ -20,7 +20,7 @@ from recipe.online_refiner.choices import Tokens
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.method.maths import divergence_from_top_tokens
 from recipe.online_refiner.method.registry import constraint_class
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.update import other_logits
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, response_row

@@ -10,7 +10,7 @@ from steps import refinement, rollout, step_of
 
 from recipe.online_refiner.method.constraint import Constraint, Step
 from recipe.online_refiner.method.registry import constraint_class
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 Compose = Callable[..., DictConfig]
 

@@ -22,7 +22,7 @@ from recipe.online_refiner.method.self_fed import SelfFed
 from recipe.online_refiner.preflight.log_rules import GIB, LogSize, log_size, size_warnings
 from recipe.online_refiner.queue.rollouts import token_columns
 from recipe.online_refiner.records import SKIPPED_PERFECT, Refinement
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.episode_log import EpisodeLog, in_share
 
 TOKENIZER = AutoTokenizer.from_pretrained(ensure_checkpoint())

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of
 from recipe.online_refiner.preflight.report import preflight
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 REPO_ROOT = Path(__file__).resolve().parents[4]
 EXPERIMENTS = experiment_names()

@@ -19,7 +19,7 @@ from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.records import Refinement
 from recipe.online_refiner.refine.counts import counted
 from recipe.online_refiner.refine.late import LateRefinements, joined
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.step_times import StepTimes
 
 Compose = Callable[..., DictConfig]

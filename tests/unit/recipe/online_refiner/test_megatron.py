@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.rules import check_constraint
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 ROUTER_REPLAY = "actor_rollout_ref.actor.megatron.router_replay.mode"
 ADDS_ROWS = ["dynamic_dapo_apps_sft", "ppo_apps_dynamic_sft", "chord_phi_apps"]

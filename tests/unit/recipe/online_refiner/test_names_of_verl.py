@@ -13,7 +13,7 @@ from verl.workers.config.optimizer import FSDPOptimizerConfig, McoreOptimizerCon
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from recipe.online_refiner.preflight.name_rules import ENGINES, LOGGERS, OPTIMIZER_KEYS
-from recipe.online_refiner.verl_keys import CRITIC_PACKING, LossMode
+from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING, LossMode
 
 
 @pytest.mark.parametrize(

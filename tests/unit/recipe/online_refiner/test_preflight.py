@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.preflight.__main__ import refusal
+from recipe.online_refiner.preflight.disk_rules import Disk, disk_faults
 from recipe.online_refiner.preflight.memory import GIB
 from recipe.online_refiner.preflight.report import preflight
-from recipe.online_refiner.preflight.sizes import Disk, disk_faults
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.online_refiner.resolve import resolve
-from recipe.online_refiner.servers.refiner_engine import end_ids
+from recipe.online_refiner.resolve.refiner_engine import end_ids
+from recipe.online_refiner.resolve.resolving import resolve
 
 Compose = Callable[..., DictConfig]
 

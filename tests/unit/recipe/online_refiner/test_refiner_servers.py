@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.servers.policy_average import FOLDER, PolicyAverage
 from recipe.online_refiner.servers.refiner_servers import RefinerLostError, RefinerServers
 from refiner_worker.replica_group import GroupHealth

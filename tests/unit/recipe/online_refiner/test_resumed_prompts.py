@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +115,14 @@ class Run:
         state = torch.load(io.BytesIO(checkpoint), weights_only=False)
         self.trainer.train_dataloader.load_state_dict(state)
 
+    def close(self) -> None:
+        """Let go of the data loader, whose workers then end at once.
+
+        Left to the garbage collector, which closes their queues first, each is waited for five
+        seconds, in whichever test is running by then.
+        """
+        del self.trainer.train_dataloader, self.trainer.train_dataloader_it
+
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
@@ -130,16 +139,16 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 def test_a_resumed_run_asks_what_one_that_was_never_stopped_asks(
     rows: int, reward: Reward, workers: int, queue: Queue
 ) -> None:
-    whole = Run(rows, workers, reward, queue)
-    asked, checkpoints = [], []
-    for number in range(1, STEPS + 1):
-        asked.append(whole.step(number))
-        checkpoints.append(whole.checkpoint())
+    with closing(Run(rows, workers, reward, queue)) as whole:
+        asked, checkpoints = [], []
+        for number in range(1, STEPS + 1):
+            asked.append(whole.step(number))
+            checkpoints.append(whole.checkpoint())
     refilled = sum(map(len, asked)) - STEPS * BATCH
     assert refilled > 0 if reward is third_without_a_spread else refilled == 0
     assert sum(map(len, asked)) > rows, "the run must go through the data more than once"
     for done in range(1, STEPS) if workers == 0 else (1, 4):
-        resumed = Run(rows, workers, reward, queue)
-        resumed.restore(checkpoints[done - 1])
-        after = [resumed.step(number) for number in range(done + 1, STEPS + 1)]
+        with closing(Run(rows, workers, reward, queue)) as resumed:
+            resumed.restore(checkpoints[done - 1])
+            after = [resumed.step(number) for number in range(done + 1, STEPS + 1)]
         assert after == asked[done:], f"resumed after step {done}"

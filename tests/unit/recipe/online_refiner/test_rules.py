@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.preflight.rules import RULES, Rule
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 Compose = Callable[..., DictConfig]
 

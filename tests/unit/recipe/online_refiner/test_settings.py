@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from recipe.online_refiner.choices import Accumulate, Conditioning, Reduce
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError, ConstraintSettings
 
 Compose = Callable[..., DictConfig]

@@ -24,7 +24,7 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.records import Refinement
 from recipe.online_refiner.refine.counts import Dropped
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.episode_log import EpisodeLog
 from recipe.online_refiner.run.step_times import StepTimes
 from recipe.online_refiner.trainer import OnlineRefinerTrainer

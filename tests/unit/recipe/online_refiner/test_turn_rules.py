@@ -19,8 +19,8 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.method.chord import demonstrations
 from recipe.online_refiner.preflight.rules import faults_of
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
-from recipe.online_refiner.resolve import resolve
-from recipe.online_refiner.servers.chat import chat_options, policy_chat
+from recipe.online_refiner.resolve.chat import chat_options, policy_chat
+from recipe.online_refiner.resolve.resolving import resolve
 
 Compose = Callable[..., DictConfig]
 Make = Callable[[str], Any]

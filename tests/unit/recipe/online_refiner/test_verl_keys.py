@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from recipe.online_refiner.experiments import CONFIG
-from recipe.online_refiner.verl_keys import KINDS, OWN_SECTIONS, key_faults
+from recipe.online_refiner.resolve.key_faults import OWN_SECTIONS, key_faults
+from recipe.online_refiner.resolve.verl_keys import KINDS
 
 Compose = Callable[..., DictConfig]
 GROUPS = ("algorithm", "engine", "experiment", "hardware", "strategy")

@@ -5,7 +5,6 @@ The fix of each is tried where it can be read off the sentence as KEY=VALUE.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from config_copies import Original
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.preflight.rules import faults_of
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
 Compose = Callable[..., DictConfig]
@@ -171,12 +171,12 @@ def test_on_one_machine(composed: Compose, changes: tuple[str, ...], words: str)
 @pytest.fixture(scope="module")
 def on_cluster() -> Iterator[Compose]:
     """Composes an experiment on a machine with GPUs, each pair once."""
-    made: dict[tuple[str, ...], DictConfig] = {}
+    made: dict[tuple[str, ...], Original] = {}
 
     def make(*groups: str) -> DictConfig:
         if groups not in made:
-            made[groups] = compose("online_refiner", list(groups))
-        return copy.deepcopy(made[groups])
+            made[groups] = Original(compose("online_refiner", list(groups)))
+        return made[groups].copy()
 
     with initialize_config_dir(str(CONFIG), version_base=None):
         yield make

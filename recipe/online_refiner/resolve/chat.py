@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from recipe.online_refiner.servers.refiner_engine import end_ids
+from recipe.online_refiner.resolve.refiner_engine import end_ids
 from refiner_worker.chat import Chat
 
 

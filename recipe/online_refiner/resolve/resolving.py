@@ -16,10 +16,11 @@ from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.method.groups import let_refinements_keep_groups
 from recipe.online_refiner.method.registry import constraint_class, own_sections
 from recipe.online_refiner.plan import Needs, RunPlan, longest_sequence
-from recipe.online_refiner.refine.budgets import refine_limits
-from recipe.online_refiner.servers.refiner_engine import decoding_choice, engine_name
+from recipe.online_refiner.resolve.budgets import refine_limits
+from recipe.online_refiner.resolve.key_faults import key_faults, strategy_faults
+from recipe.online_refiner.resolve.refiner_engine import decoding_choice, engine_name
+from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING
 from recipe.online_refiner.settings import ConfigError, Settings, read_settings
-from recipe.online_refiner.verl_keys import CRITIC_PACKING, key_faults, strategy_faults
 from refiner_worker.choice import Choice
 from reward.traits import traits_of
 

@@ -1,0 +1,1 @@
+"""From a composed config to the plan of the run, and what else is told by the config alone."""
