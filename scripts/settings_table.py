@@ -29,9 +29,16 @@ FAMILIES = {
     "PPO, dialogue": "ppo_dialogue",
     "PPO, APPS": "ppo_apps",
     "DAPO, APPS": "dapo",
+    "DAPO, mathematics": "math",
     "Large": "large",
 }
 """The table of each family, and how the names of its experiments begin; `dapo` takes the rest."""
+MATH = "dapo_math"
+"""In the names of the family `math`."""
+NOTES = {
+    "math": "Here **bold** is DAPO's own paper (arXiv 2503.14476) and *italic* its public scripts "
+    "for verl.\n\n"
+}
 OF_A_KIND = {
     "constraint.inject": "dynamic",
     "constraint.conditioning": "dynamic",
@@ -67,12 +74,20 @@ def document(configs: Mapping[str, DictConfig]) -> str:
     parts = [HEAD]
     for title, family in FAMILIES.items():
         names = [name for name in configs if family_of(name) == family]
-        parts.append(f"## {title}\n\n{_table(names, configs, provenance)}\n")
+        shown = {
+            key: origin or {}
+            for key, origin in provenance.items()
+            if family in (origin or {}).get("only", [family])
+        }
+        note = NOTES.get(family, "")
+        parts.append(f"## {title}\n\n{note}{_table(names, configs, shown)}\n")
     return "\n".join(parts)
 
 
 def family_of(name: str) -> str:
     """The family of an experiment."""
+    if MATH in name:
+        return "math"
     found = [family for family in FAMILIES.values() if name.startswith(family)]
     return found[0] if found else "dapo"
 
@@ -98,8 +113,11 @@ def _has_effect(key: str, config: DictConfig) -> bool:
     for prefix, kind in OF_A_KIND.items():
         if key.startswith(prefix):
             return bool(config.constraint.kind == kind)
-    if key == "constraint.accumulate":
-        return bool(config.constraint.kind == "dynamic" and config.constraint.inject == "advantage")
+    warm_up = "actor_rollout_ref.actor.optim.lr_warmup_steps"
+    if key == f"{warm_up}_ratio":
+        return bool((OmegaConf.select(config, warm_up) or 0) <= 0)
+    if key.startswith("refiner."):
+        return bool(config.constraint.kind == "dynamic")
     if key.startswith("critic."):
         return bool(config.algorithm.adv_estimator == "gae")
     if key.startswith("reward.reward_model."):
@@ -116,7 +134,7 @@ def _table(
 ) -> str:
     rows = [("key", *(f"`{name}`" for name in names)), ("---",) * (len(names) + 1)]
     for key, origin in origins.items():
-        cells = [cell(name, key, configs[name], origin or {}) for name in names]
+        cells = [cell(name, key, configs[name], origin) for name in names]
         if set(cells) != {"–"}:
             rows.append((f"`{key}`", *cells))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

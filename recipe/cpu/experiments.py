@@ -22,8 +22,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.cpu.math_model import ensure_math_model
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.micro_dialogue import prepare_micro_dialogue
+from recipe.cpu.micro_math import prepare_micro_math
 from recipe.cpu.progress import last_step
 from recipe.cpu.quickstart import EXIT_INTERRUPTED, Training, TrainingFailed, run
 from recipe.cpu.reward_model import ensure_reward_model
@@ -40,8 +42,17 @@ SMALL = (
     *("trainer.save_freq=-1", "trainer.test_freq=-1", "trainer.val_before_train=false"),
 )
 """Sizes for the tiny model, and the only template that it was taught."""
+SMALL_MATH = (
+    # In one piece: the template has no {before}.
+    "refiner.block_tokens=null",
+    # A fifth of the responses' length, as 4,096 tokens are of DAPO's.
+    "reward.reward_kwargs.overlong_buffer_cfg.len=null",
+    "actor_rollout_ref.rollout.val_kwargs.n=2",
+)
+"""What else changes for experiments on mathematics."""
 
-
+MATH = "dapo_math"
+"""In the names of experiments on mathematics, whose tiny model adds and writes no programs."""
 YIELD_S = 1.0
 """Whoever waits for the lock gets it meanwhile; the kernel keeps no order among them."""
 
@@ -93,11 +104,12 @@ def checks(names: Sequence[str], out: Path, steps: int) -> list[Check]:
     """A check for each experiment; those that train as another one does come last."""
     apps = prepare_micro_apps(out / "data" / "apps", 64, 16)
     dialogue = prepare_micro_dialogue(out / "data" / "prompt_collection", 64, 16)
+    math = prepare_micro_math(out / "data" / "dapo_math", 64, 16)
     first: dict[str, str] = {}
     found = []
     with initialize_config_dir(str(CONFIG), version_base=None):
         for name in names:
-            files = dialogue if "dialogue" in name else apps
+            files = dialogue if "dialogue" in name else math if MATH in name else apps
             overrides = _overrides(name, files, out / name, steps)
             config = compose("online_refiner", list(overrides))
             same_as = first.setdefault(_digest(config), name)
@@ -173,9 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overrides(name: str, files: tuple[Path, Path], folder: Path, steps: int) -> tuple[str, ...]:
+    is_math = MATH in name
     return (
-        *("hardware=cpu_debug", f"experiment={name}", *SMALL),
-        f"actor_rollout_ref.model.path={ensure_checkpoint()}",
+        *("hardware=cpu_debug", f"experiment={name}", *SMALL, *(SMALL_MATH if is_math else ())),
+        f"actor_rollout_ref.model.path={ensure_math_model() if is_math else ensure_checkpoint()}",
         *(f"data.train_files={files[0]}", f"data.val_files={files[1]}"),
         *(f"run.dir={folder}", f"trainer.total_training_steps={steps}"),
     )

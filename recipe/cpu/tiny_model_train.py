@@ -55,7 +55,7 @@ def warm_start(tokenizer: Qwen2Tokenizer, settings: WarmStart) -> Qwen2ForCausal
     ]
     bar = tqdm(_batches(tokenizer, settings), total=settings.steps, desc="warm start", unit="step")
     for batch in bar:
-        loss = _loss(model, batch)
+        loss = weighted_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
@@ -66,7 +66,7 @@ def warm_start(tokenizer: Qwen2Tokenizer, settings: WarmStart) -> Qwen2ForCausal
     return model.eval()
 
 
-def _loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
+def weighted_loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
     """Weighted mean cross entropy of each token given those before it (nats)."""
     logits_BTV = model(
         input_ids=batch.ids_BT, attention_mask=batch.attention_BT, use_cache=False

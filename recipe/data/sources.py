@@ -1,4 +1,4 @@
-"""Where raw APPS records come from: problem folders, JSON Lines, parquet, or a Hugging Face id.
+"""Where raw records come from: problem folders, JSON Lines, parquet, or a Hugging Face id.
 
 A source that holds several files or folders is read in sorted order, so that the same source gives
 the same rows. A line or folder that cannot be read comes out as `Unreadable`, never as an exception
@@ -54,6 +54,22 @@ def open_source(source: str, splits: Sequence[str]) -> dict[str, Iterator[Item]]
     return {split: _read(paths) for split, paths in places.items()}
 
 
+def open_files(source: str) -> Iterator[Item]:
+    """The items of all data files of `source`, whatever they are called, lazily.
+
+    Raises SourceError if there is none.
+    """
+    path = _local(source)
+    files = [path] if path.is_file() else sorted(q for q in path.rglob("*") if _is_data(q))
+    if not files:
+        raise SourceError(f"--source {source}: no .jsonl or .parquet file in it")
+    return _read(files)
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix in _FILE_READERS and path.is_file()
+
+
 def _local(source: str) -> Path:
     """The source's place on this machine, downloaded first where it is a Hugging Face id."""
     path = Path(source).expanduser()
@@ -89,7 +105,7 @@ def _locate(path: Path, split: str) -> list[Path]:
     if folders:
         return folders
     for pattern in (f"{split}*", f"*/{split}*", "*"):
-        files = sorted(q for q in here.glob(pattern) if q.suffix in _FILE_READERS and q.is_file())
+        files = sorted(q for q in here.glob(pattern) if _is_data(q))
         if files and (pattern != "*" or here != path):
             return files
     raise SourceError(

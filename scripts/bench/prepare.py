@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KINDS = ("apps", "prompt_collection")
+KINDS = ("apps", "prompt_collection", "dapo_math")
 
 
 def apps_record(number: int) -> dict[str, Any]:
@@ -38,9 +38,20 @@ def prompt_record(number: int) -> dict[str, Any]:
     return {"id": number, "dataset": "Capybara", "context_messages": messages}
 
 
+def math_record(number: int) -> dict[str, Any]:
+    """About 400 characters; no record repeats another, unlike in the public file."""
+    content = f"Problem {number}. " + "Let x be a number. " * 20 + "\n\nEnd with Answer: N"
+    return {
+        "prompt": [{"role": "user", "content": content}],
+        "reward_model": {"ground_truth": str(number)},
+        "extra_info": {"index": str(number)},
+    }
+
+
 RECORDS: dict[str, Callable[[int], dict[str, Any]]] = {
     "apps": apps_record,
     "prompt_collection": prompt_record,
+    "dapo_math": math_record,
 }
 
 
@@ -50,7 +61,7 @@ def measure(kind: str, rows: int, folder: Path) -> dict[str, float]:
     with source.open("w") as file:
         for number in range(rows):
             file.write(json.dumps(RECORDS[kind](number)) + "\n")
-    flags = ["--no-check"] if kind == "apps" else []
+    flags = {"apps": ["--no-check"], "dapo_math": ["--validation", ""]}.get(kind, [])
     command = [sys.executable, __file__, "--one", kind, "--source", str(source), *flags,
                "--out", str(folder / f"{kind}-{rows}")]  # fmt: skip
     started = time.monotonic()
@@ -64,6 +75,8 @@ def prepare_and_report(kind: str, flags: list[str]) -> int:
     """The preparation itself; its peak in KiB is the last line."""
     if kind == "apps":
         from recipe.data.prepare_apps import main
+    elif kind == "dapo_math":
+        from recipe.data.dapo_math import main
     else:
         from recipe.data.prepare_prompt_collection import main
     status = main(flags)

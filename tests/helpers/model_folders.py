@@ -17,16 +17,21 @@ SIZES: dict[str, tuple[Any, ...]] = {
     "Qwen/Qwen2.5-Coder-1.5B-Instruct": (1536, 28, 8960, 12, 2, 151936, True),
     "Qwen/Qwen2.5-Coder-7B-Instruct": (3584, 28, 18944, 28, 4, 152064, False),
     "Qwen/Qwen2.5-Coder-32B-Instruct": (5120, 64, 27648, 40, 8, 152064, False),
+    "Qwen/Qwen2.5-7B": (3584, 28, 18944, 28, 4, 152064, False),
+    "Qwen/Qwen2.5-32B": (5120, 64, 27648, 40, 8, 152064, False),
 }
 """From the models' config.json."""
 CONTEXT = 32768
+LONG_CONTEXT = 131072
+"""Of Qwen2.5's base models."""
 SCORES = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
 """Of a reward model's config.json."""
 
 
 def sizes_of(name: str) -> dict[str, Any]:
     """The keys of config.json in which models of this name differ from the tiny one."""
-    own = dict(zip(KEYS, SIZES[name], strict=True)) | {"max_position_embeddings": CONTEXT}
+    context = LONG_CONTEXT if name.startswith("Qwen/Qwen2.5-") and "Coder" not in name else CONTEXT
+    own = dict(zip(KEYS, SIZES[name], strict=True)) | {"max_position_embeddings": context}
     return own | (SCORES if name.startswith("OpenRLHF/") else {})
 
 

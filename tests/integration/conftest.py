@@ -41,6 +41,7 @@ FILES_BY_LENGTH = (
     "test_gpu_acceptance.py",
     "test_decoding_engine.py",
     "test_update.py",
+    "test_dapo_math.py",
     "test_experiments.py",
     "test_pretrained_model.py",
 )

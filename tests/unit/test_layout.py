@@ -51,6 +51,7 @@ VERL_FACING = {
     *(f"{CORE}.servers.{name}" for name in ("averaging_worker", "refiner_servers")),
     "refiner_worker.replicas",
     "refiner_worker.shared_base",
+    "reward.math_dapo",
 }
 
 

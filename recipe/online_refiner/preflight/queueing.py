@@ -17,7 +17,8 @@ own time does not cover are left when the last rollout ends:
     backlog = max(0, time of all refinements alone - time of all rollouts alone)
 
 The last refinement waits for the backlog and its own decoding, the mean one for half of it. Every
-rollout is taken to be refined, by plain decoding, at half of the longest prompt and response.
+rollout is taken to be refined, by plain decoding, at half of the longest prompt and response; by
+blocks (`refiner.block_tokens`) it is as many requests, one after the other.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Load:
     Attributes:
         servers: how many there are. tensor_parallel: GPUs of each.
         requests: of a step, over all servers. prompt_tokens, output_tokens: of a mean one.
+        in_turn: requests of one rollout or refinement, which follow one another.
         cache_tokens: that one server holds. most_at_once: that the engine and its client allow.
     """
 
@@ -59,12 +61,13 @@ class Load:
     output_tokens: int
     cache_tokens: int
     most_at_once: int
+    in_turn: int = 1
 
     @property
     def at_once(self) -> int:
         """b: sequences that one server decodes together."""
         held = self.cache_tokens // max(1, self.prompt_tokens + self.output_tokens)
-        share = -(-self.requests // self.servers)
+        share = -(-self.requests // (self.in_turn * self.servers))
         return max(1, min(held, self.most_at_once, share))
 
     def step_s(self, bandwidth: float) -> float:
@@ -99,26 +102,46 @@ class Waiting:
 
 def waiting(rollouts: Load, refinements: Load, bandwidth: float, shares_gpus: bool) -> Waiting:
     """What refinements wait for; `shares_gpus`: both kinds of server are on the same GPUs."""
-    own = refinements.request_s(bandwidth) * (2 if shares_gpus else 1)
+    own = refinements.in_turn * refinements.request_s(bandwidth) * (2 if shares_gpus else 1)
     backlog = max(0.0, refinements.all_s(bandwidth) - rollouts.all_s(bandwidth))
     return Waiting(own + backlog / 2, own + backlog)
 
 
+@dataclass(frozen=True)
+class Loads:
+    """What the servers of a run have to do in a step.
+
+    Attributes:
+        refinements: None if nothing is refined. bandwidth: of a GPU, rated bytes a second.
+    """
+
+    rollouts: Load
+    refinements: Load | None
+    bandwidth: float
+
+
+def loads(plan: RunPlan) -> Loads | None:
+    """Of this run; None if the GPUs' bandwidth or a model's shape is not known."""
+    machine, sizes = plan.config.get("machine"), estimate(plan)
+    shapes, _ = read_shapes(plan)
+    if machine is None or sizes is None or shapes.policy is None:
+        return None
+    if machine.get("gpu_bandwidth_gb_s") is None:
+        return None
+    refinements = None
+    if plan.refines:
+        shape, server = shapes.refiner or shapes.policy, "refiner" if shapes.refiner else "policy"
+        refinements = _refinements(plan, shape, sizes.servers[server])
+    rollouts = _rollouts(plan, shapes.policy, sizes.servers["policy"])
+    return Loads(rollouts, refinements, 1e9 * machine.gpu_bandwidth_gb_s)
+
+
 def expected_waiting(plan: RunPlan) -> Waiting | None:
     """Of this run; None if nothing is refined, or the GPUs' bandwidth is not known."""
-    machine, sizes = plan.config.get("machine"), estimate(plan)
-    if not plan.refines or machine is None or sizes is None:
+    found = loads(plan) if plan.refines else None
+    if found is None or found.refinements is None:
         return None
-    bandwidth = machine.get("gpu_bandwidth_gb_s")
-    shapes, _ = read_shapes(plan)
-    if bandwidth is None or shapes.policy is None:
-        return None
-    rollouts = _rollouts(plan, shapes.policy, sizes.servers["policy"])
-    if shapes.refiner is None:
-        refinements = _refinements(plan, shapes.policy, sizes.servers["policy"])
-    else:
-        refinements = _refinements(plan, shapes.refiner, sizes.servers["refiner"])
-    return waiting(rollouts, refinements, 1e9 * bandwidth, not plan.has_own_pool)
+    return waiting(found.rollouts, found.refinements, found.bandwidth, not plan.has_own_pool)
 
 
 def _rollouts(plan: RunPlan, shape: ModelShape, share: ServerShare) -> Load:
@@ -136,21 +159,28 @@ def _rollouts(plan: RunPlan, shape: ModelShape, share: ServerShare) -> Load:
 
 
 def _refinements(plan: RunPlan, shape: ModelShape, share: ServerShare) -> Load:
-    """Their prompts hold the rollout's prompt and response."""
+    """Their prompts hold the rollout's prompt and response, or a block and what precedes it."""
     data, rollout = plan.config.data, refiner_rollout(plan)
     pool = plan.pools.get(REFINER_POOL, plan.trainer_gpus)
     servers = max(1, pool // replica_gpus(rollout))
     asked = plan.settings.refiner.max_concurrency * rollout.agent.num_workers
-    lengths = data.max_prompt_length + data.max_response_length
+    problem, response = (
+        int(MEAN_SHARE * length) for length in (data.max_prompt_length, data.max_response_length)
+    )
+    block, limit = plan.limits.block_tokens, plan.limits.max_prompt_tokens
+    parts = 1 if block is None else max(1, -(-response // block))
+    # The prompt holds the response, or the block and, on average, half of what precedes it.
+    shown = response if block is None else response // parts + response // 2
     return Load(
         shape=shape,
         servers=servers,
         tensor_parallel=rollout.tensor_model_parallel_size,
-        requests=data.train_batch_size * plan.config.actor_rollout_ref.rollout.n,
-        prompt_tokens=int(MEAN_SHARE * lengths),
-        output_tokens=int(MEAN_SHARE * data.max_response_length),
+        requests=data.train_batch_size * plan.config.actor_rollout_ref.rollout.n * parts,
+        prompt_tokens=min(limit, problem + shown),
+        output_tokens=response // parts,
         cache_tokens=share.cache_tokens,
         most_at_once=max(1, min(rollout.max_num_seqs, asked // servers)),
+        in_turn=parts,
     )
 
 

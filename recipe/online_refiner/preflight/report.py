@@ -13,6 +13,7 @@ from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.disk_rules import Disk, checkpoint_disk
 from recipe.online_refiner.preflight.gpu_memory_rules import Sizes, estimate
 from recipe.online_refiner.preflight.host import HostMemory
+from recipe.online_refiner.preflight.hours import StepTime, run_hours, step_time
 from recipe.online_refiner.preflight.log_rules import log_rows
 from recipe.online_refiner.preflight.memory import GIB
 from recipe.online_refiner.preflight.node_memory_rules import node_memory
@@ -52,6 +53,7 @@ def preflight(plan: RunPlan) -> Report:
         "Memory of a GPU, estimated": memory_rows(estimate(plan)),
         "Memory of a node, estimated": node_rows(node_memory(plan)),
         "Refinements, estimated": waiting_rows(plan, expected_waiting(plan)),
+        "Time, estimated": time_rows(step_time(plan), run_hours(plan)),
         "Checkpoints": disk_rows(plan, checkpoint_disk(plan)),
         "Log of rollouts": log_rows(plan),
     }
@@ -156,6 +158,19 @@ def waiting_rows(plan: RunPlan, found: Waiting | None) -> list[Row]:
         ("the last of a step waits", f"{found.last_s:.0f} s"),
         ("refiner.deadline_s", f"{plan.settings.refiner.deadline_s:g} s"),
     ]
+
+
+def time_rows(step: StepTime | None, hours: float | None) -> list[Row]:
+    """How long a step takes, and the run, if no group is dropped."""
+    if step is None:
+        return []
+    rows: list[Row] = [
+        ("a step", f"{step.total_s:.0f} s"),
+        ("of which rollouts", f"{step.rollouts_s:.0f} s"),
+        ("refinements", f"{step.refinements_s:.0f} s"),
+        ("training", f"{step.training_s:.0f} s"),
+    ]
+    return rows if hours is None else [*rows, ("the run", f"{hours:.0f} h")]
 
 
 def disk_rows(plan: RunPlan, disk: Disk | None) -> list[Row]:

@@ -60,9 +60,20 @@ def check_reward_model(plan: RunPlan) -> Iterator[str]:
 
 
 def check_reward_manager(plan: RunPlan) -> Iterator[str]:
-    """The length penalty is read by one of verl's reward managers alone."""
-    overlong = OmegaConf.select(plan.config, "reward.reward_kwargs.overlong_buffer_cfg.enable")
+    """The length penalty has a reward manager that reads it, and begins within the response.
+
+    verl asserts the latter in each reward worker.
+    """
+    section = OmegaConf.select(plan.config, "reward.reward_kwargs.overlong_buffer_cfg")
+    overlong = section is not None and section.get("enable")
     name = plan.config.reward.reward_manager.name
+    longest = OmegaConf.select(plan.config, "reward.reward_kwargs.max_resp_len")
+    if overlong and longest is not None and section.len > longest:
+        yield (
+            f"reward.reward_kwargs.overlong_buffer_cfg.len={section.len}: the penalty would begin "
+            f"before the response, whose longest has {longest} tokens. Fix: "
+            "reward.reward_kwargs.overlong_buffer_cfg.len=null for a fifth of that"
+        )
     if overlong and name != "dapo":
         yield (
             "reward.reward_kwargs.overlong_buffer_cfg.enable=True: only verl's reward manager dapo "

@@ -42,8 +42,8 @@ def _check_use(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
     if blocks and not template.takes(BEFORE):
         yield (
             f"refiner.block_tokens={refiner.block_tokens}: {named} has no {BEFORE}, so a block "
-            "would be refined without what precedes it. Fix: refiner.template=code-blocks-v1, or "
-            "a file of your own with it"
+            "would be refined without what precedes it. Fix: refiner.template=code-blocks-v1 or "
+            "math-blocks-v1, or a file of your own with it"
         )
     if template.takes(BEFORE) and not blocks:
         yield (

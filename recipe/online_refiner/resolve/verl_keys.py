@@ -107,6 +107,7 @@ _ROLLOUT: dict[str, Any] = {
     "val_kwargs.do_sample": bool,
     "val_kwargs.n": Count,
     "val_kwargs.temperature": NonNegative,
+    "val_kwargs.top_p": Fraction,
     "agent.agent_loop_manager_class": Text,
     "agent.num_workers": Count,
     "checkpoint_engine.update_weights_bucket_megabytes": Count,

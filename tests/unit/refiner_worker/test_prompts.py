@@ -22,7 +22,8 @@ ANSWER = "```python\nprint({'{problem}': f'{1}'})\n```"
 
 def test_builtin_templates_are_the_documented_ones() -> None:
     assert builtin_templates() == [
-        *("code-blocks-v1", "code-feedback-v1", "code-v1", "dialogue-v1", "micro-v1")
+        *("code-blocks-v1", "code-feedback-v1", "code-v1", "dialogue-v1"),
+        *("math-blocks-v1", "math-v1", "micro-v1"),
     ]
 
 
@@ -30,7 +31,8 @@ def test_what_precedes_a_block_and_what_the_judge_says_stand_where_the_template_
     template = RefineTemplate("all", 1, None, "{problem}|{before}|{answer}|{feedback}")
     (message,) = render(template, PROMPT[:1], "{before}", before="{feedback}", feedback="2 of 5")
     assert message["content"] == f"{PROMPT[0]['content']}|{{feedback}}|{{before}}|2 of 5"
-    assert load_template("code-blocks-v1").takes("{before}")
+    for name in ("code-blocks-v1", "math-blocks-v1"):
+        assert load_template(name).takes("{before}")
     assert load_template("code-feedback-v1").takes("{feedback}")
     assert not load_template("code-v1").takes("{feedback}")
 
@@ -111,7 +113,7 @@ def test_a_users_file_is_loaded_by_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_options() -> None:
-    with pytest.raises(ValueError, match=r"'code-v9'.*code-v1, dialogue-v1, micro-v1"):
+    with pytest.raises(ValueError, match=r"'code-v9'.*code-v1, dialogue-v1, .*micro-v1"):
         load_template("code-v9")
 
 

@@ -57,3 +57,10 @@ def test_what_rollouts_do_not_cover_is_waited_for() -> None:
     assert backlog > 0
     assert found.last_s == pytest.approx(own + backlog)
     assert found.mean_s == pytest.approx(own + backlog / 2)
+
+
+def test_a_refinement_in_blocks_waits_for_each_of_them_and_has_one_under_way() -> None:
+    blocks = replace(ROLLOUTS, requests=6 * 5, in_turn=5, output_tokens=4)
+    assert blocks.at_once == 3  # six refinements on two servers
+    found = waiting(ROLLOUTS, blocks, BANDWIDTH, shares_gpus=False)
+    assert found.last_s == pytest.approx(5 * blocks.request_s(BANDWIDTH))

@@ -104,6 +104,7 @@ ON_ONE_MACHINE: list[Case] = [
     ((DIALOGUE, f"{REWARD}.reward_kwargs={{engine: vlm, model: m}}"), "engine='vlm': use one of"),
     ((DIALOGUE, f"{REWARD}.reward_kwargs={{engine: vllm}}"), "the function asks for model"),
     ((DIALOGUE,), "extra_info.conversation is missing"),
+    ((f"{REWARD}.path=pkg://reward.math_dapo",), "ground_truth is JSON, no answer to a problem"),
     ((f"{REWARD}.name=compute_scores",), f"Fix: {REWARD}.name=compute_score"),
     # Prompts that leave nothing.
     (("data.filter_overlong_prompts=true", "data.max_prompt_length=2"), "leaves 0 prompts"),
@@ -114,6 +115,7 @@ ON_ONE_MACHINE: list[Case] = [
 LARGE = ("experiment=large_dapo_7b", "hardware=nodes8x80")
 LARGEST = ("experiment=large_dapo_32b", "hardware=nodes8x80_32b")
 PAPER = ("experiment=ppo_apps_dynamic", "hardware=gpu4x48")
+MATH = ("experiment=dynamic_dapo_math_7b", "hardware=gpu8x80_long")
 TENSOR, PIPELINE = "tensor_model_parallel_size", "pipeline_model_parallel_size"
 ON_A_CLUSTER: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     # Pools and nodes.
@@ -138,6 +140,13 @@ ON_A_CLUSTER: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("experiment=dapo_apps", "hardware=nodes8x80"), (),
      f"~{ACTOR}.optim.lr_scheduler_type takes it away; under Megatron set {ACTOR}.optim.lr_decay"),
     (LARGE, (f"{ACTOR}.optim.min_lr_ratio=0.1",), f"{ACTOR}.optim.min_lr (a learning rate"),
+    # Long responses.
+    (MATH, (f"{ACTOR}.ulysses_sequence_parallel_size=8",), "has 28 attention heads, which 8 does"),
+    (MATH, (f"{ACTOR}.ulysses_sequence_parallel_size=1",), "one row of prompt and response has up"),
+    (MATH, ("refiner.template=math-v1",), "math-blocks-v1, or a file of your own with it"),
+    (MATH, ("refiner.block_tokens=null",), "{before}, which would stand empty"),
+    (MATH, ("data.max_response_length=2048",), "overlong_buffer_cfg.len=4096: the penalty would"),
+    (MATH, ("data.gen_batch_size=1536",), "data.gen_batch_size=1536: with"),
     # Memory: fixes are those of the strategy.
     (LARGEST, ("machine.gpu_memory_gib=30",), f"a larger {ACTOR}.megatron.{TENSOR}"),
     (("experiment=large_dapo_32b", "hardware=nodes8x80_32b", "strategy=fsdp2_offload"),
