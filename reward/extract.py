@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 # Any indentation, since responses put blocks into lists; an info string after backticks has none.
-_FENCE = re.compile(r"^([ \t]*)(?:(`{3,})[ \t]*([^`]*)|(~{3,})[ \t]*(.*))$")
+# No two parts of it may match the same text: lines are hostile, and some are very long.
+_FENCE = re.compile(r"([ \t]*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
 _LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
 # Where CommonMark starts a block of HTML that is not shown, and what ends it.
 _HIDDEN_ENDS = {
@@ -136,7 +137,7 @@ class _Block:
 
 
 def _opened(line: str) -> _Block | None:
-    match = _FENCE.match(line.rstrip())
+    match = _FENCE.fullmatch(line.rstrip())
     if match is None:
         return None
     indent, fence, info = len(match[1]), match[2] or match[4], match[3] or match[5] or ""

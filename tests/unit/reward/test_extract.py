@@ -157,3 +157,17 @@ def test_blocks_without_a_language_count_if_none_is_declared(
 )
 def test_what_a_response_shows(response: str, shows: Shown) -> None:
     assert shown(response) == shows
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "```" + " " * 10**6 + "`",
+        "`" * 10**6 + " x`",
+        " " * 10**6 + "x",
+        "~~~" + "\t" * 10**6 + "\x85a",
+    ],
+)
+def test_long_lines_are_read_in_linear_time(line: str) -> None:
+    """In quadratic time each would take hours."""
+    assert extract(f"{line}\n```python\nprint(1)\n```") in (CODE, None)
