@@ -28,6 +28,8 @@ from reward.sandbox.process import (
 )
 from reward.sandbox.wire import Death, Kind, Limits, Order
 
+_NOWHERE = 1  # the zygote's own standard output
+
 
 class Executor:
     """Answers requests, one at a time."""
@@ -75,7 +77,8 @@ class Executor:
         """The candidate and the test program, each in a process of its own.
 
         The test comes in a second message, for which this process asks only when the candidate's
-        has been forked: so that has never had the test, not even as a descriptor.
+        has been forked: so that has never had the test, not even as a descriptor. Nor do they
+        share a standard error, on which a test may print what it expects.
         """
         ((_, output_fd),) = files.pairs
         ends = socket.socketpair()
@@ -94,7 +97,7 @@ class Executor:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
                 checker.run_checker(test_content, order.entry, sock, output)
 
-            test = self._fork(order.limits, files.sink, check)
+            test = self._fork(order.limits, _NOWHERE, check)
             os.close(test_fd)
         return self._supervise([test, candidate], order.limits)
 
