@@ -34,7 +34,7 @@ _MUTABLE = (list, dict, set, bytearray, deque)
 def serve_candidate(content: int, code_bytes: int, sock: socket.socket, record: Record) -> NoReturn:
     """Compile and run the program, then answer calls of its functions.
 
-    Standard input is empty, as the zygote's own.
+    Standard input is empty.
     """
     code = runner.compile_program(content, code_bytes, record)
     os.close(content)

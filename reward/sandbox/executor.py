@@ -78,18 +78,23 @@ class Executor:
 
         The test comes in a second message, for which this process asks only when the candidate's
         has been forked: so that has never had the test, not even as a descriptor. Nor do they
-        share a standard error, on which a test may print what it expects.
+        share a standard error, on which a test may print what it expects. The candidate's streams
+        are opened anew, since flags and locks stay with an open file.
         """
         ((_, output_fd),) = files.pairs
         ends = socket.socketpair()
+        nothing = os.open(os.devnull, os.O_RDWR)
 
         def serve() -> None:
+            os.dup2(nothing, 0)
+            os.dup2(nothing, 1)
             content, fd = close_but(order.content, ends[0].detach())
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
             checker.serve_candidate(content, order.code_bytes, sock, self.page.record)
 
         with ends[0], ends[1]:
             candidate = self._fork(order.limits, files.sink, serve)
+            os.close(nothing)
             _, (test_fd,) = wire.receive_message(self.sock)
 
             def check() -> None:

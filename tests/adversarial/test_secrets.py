@@ -149,6 +149,45 @@ def check(candidate):
     assert one_worker.judge(talking, right).verdict == Verdict.ACCEPTED
 
 
+# What leaves a mark on files that stay open, and whether it is there.
+MARKS = {
+    "flags": (
+        "for fd in (0, 1, 2): fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND)",
+        "any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK for fd in (0, 1, 2))",
+    ),
+    "locks": (
+        "for fd in (0, 1, 2): fcntl.flock(fd, fcntl.LOCK_EX)",
+        "locked(os.open('/dev/null', os.O_RDONLY))",
+    ),
+    "positions": (
+        "for fd in (0, 1, 2): os.lseek(fd, 77, 0)",
+        "any(os.lseek(fd, 0, 1) == 77 for fd in (0, 1, 2))",
+    ),
+}
+LOCKED = """
+import fcntl, os
+def locked(fd):
+    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: return True
+    return False
+"""
+MARKED = {
+    "called": parse_input_output({"fn_name": "f", "inputs": [[0]], "outputs": [True]}),
+    "checked": parse_problem({"entry_point": "f", "prompt": "", "test": "assert f(0) is True\n"}),
+}
+
+
+@pytest.mark.parametrize("form", MARKED)
+@pytest.mark.parametrize("mark", MARKS)
+def test_nothing_of_a_sibling_is_left_on_open_files(
+    one_worker: Judge, mark: str, form: str
+) -> None:
+    leave, look = MARKS[mark]
+    one_worker.judge(MARKED[form], f"{LOCKED}{leave}\ndef f(n): return {look}\n")
+    seen = one_worker.judge(MARKED[form], f"{LOCKED}def f(n): return {look}\n")
+    assert seen.verdict == Verdict.WRONG_ANSWER, seen.detail
+
+
 GUESS = "import {0}\ndef f(): return {1}\n"
 RANDOM = {"python": ("random", "random.random()"), "numpy": ("numpy", "numpy.random.random()")}
 
