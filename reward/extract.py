@@ -48,7 +48,7 @@ def shown(response: str) -> Shown:
     return Shown.PLAIN if _Language.NONE in languages else Shown.NONE
 
 
-def extract(response: str, how: Extract = Extract.LAST) -> str | None:
+def extract(response: str, how: Extract = Extract.LONGEST) -> str | None:
     """The program in `response`, or None if there is none, or, for `ONLY`, more than one."""
     if how == Extract.BARE:
         return response

@@ -104,7 +104,7 @@ def lines(table: Table) -> Iterator[str]:
     yield "|---|---|---|" + "---|" * len(RULES)
     for (model, shows), counts in sorted(table.items(), key=_order):
         cells = (_cell(count) for count in counts.values())
-        total = counts[Extract.LAST].responses
+        total = counts[Extract.LONGEST].responses
         yield f"| {model} | {shows} | {total} | " + " | ".join(cells) + " |"
 
 
