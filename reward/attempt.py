@@ -1,39 +1,29 @@
-"""One program on one problem's tests: the fast path, the re-runs, the limits, the comparison.
+"""One program on one problem's tests: the fast path, the re-runs, the limits.
 
 The fast path must cost a program nothing and gain it nothing. A test that fails in company and does
 otherwise alone sends the program to strict mode, where every test has one chance; and since the
-fast path was a chance as well, it is accepted only if it passes strict mode twice.
+fast path was a chance as well, it is accepted only if it passes strict mode twice. A program that
+knows whether it has company has two guesses all the same, so that few tests, of which a guess is
+likely to be right, are all run alone.
 """
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from reward import jsontext
-from reward.compare import DIFFERENT, parse_result, result_equal, stdout_equal
+from reward.comparison import WALL_EXTRA_S, WALL_FACTOR, Comparison
 from reward.config import JudgeConfig
-from reward.problem import CHECKER, Problem, program_source
+from reward.problem import Problem, program_source
 from reward.sandbox.client import ZygoteClient
-from reward.sandbox.results import RunResult, Score
-from reward.sandbox.wire import PASSED, End, Kind, Limits, Request
+from reward.sandbox.results import RunResult
+from reward.sandbox.wire import End, Kind, Limits, Request
 from reward.verdict import TestOutcome, Verdict
 
+FAST_FROM = 5
+"""With fewer tests a fast path would save little."""
+
 _GROUP = 32
-_WALL_FACTOR, _WALL_EXTRA_S = 2.0, 1.0
 _SHRINK = 4.0
 _OUTPUT_SLACK_BYTES = 65536
-_BUSY_FACTOR = 8.0
-_SCORE_BYTES = 1 << 20
-_VERDICTS = {
-    End.NOT_RUN: Verdict.TIME_LIMIT,
-    End.EXCEPTION: Verdict.RUNTIME_ERROR,
-    End.COMPILE: Verdict.COMPILE_ERROR,
-    End.TIME: Verdict.TIME_LIMIT,
-    End.MEMORY: Verdict.MEMORY_LIMIT,
-    End.OUTPUT: Verdict.OUTPUT_LIMIT,
-    End.BROKEN: Verdict.INTERNAL_ERROR,
-    End.PROBLEM: Verdict.INTERNAL_ERROR,
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +43,7 @@ class Attempt:
         self.config = config
         self.zygote = zygote
         self.problem = problem
+        self.comparison = Comparison(config, zygote, problem)
         self.source = program_source(problem, code).encode("utf-8", "surrogatepass")
         self.deadline_s = time.monotonic() + config.program_timeout_s
         self.time_outs = 0
@@ -60,9 +51,15 @@ class Attempt:
         self.claimed: dict[int, TestOutcome] = {}
         self.failed_first: dict[int, TestOutcome] = {}
 
+    @property
+    def strict(self) -> bool:
+        """Whether every test has a process of its own from the start."""
+        few = len(self.problem.tests) < FAST_FROM
+        return self.config.strict or few or self.problem.kind == Kind.CHECK
+
     def outcomes(self) -> list[TestOutcome]:
         """Per test, in order; tests that were not run count as time-outs."""
-        if self.config.strict or self.problem.kind == Kind.CHECK:
+        if self.strict:
             self._strictly()
         else:
             self._fast_or_strictly()
@@ -89,7 +86,7 @@ class Attempt:
             if self._out_of_time():
                 return True
             results = self._run(group)
-            outcomes = self._compare(results)
+            outcomes = self.comparison.outcomes(results)
             for position, index in enumerate(group):
                 self._sort_in(position, index, results[index], outcomes[index], doubtful)
             if self._hopeless():
@@ -173,7 +170,7 @@ class Attempt:
 
     def _run_alone(self, index: int) -> tuple[RunResult, TestOutcome]:
         results = self._run([index])
-        return results[index], self._compare(results)[index]
+        return results[index], self.comparison.outcomes(results)[index]
 
     def _run(self, group: list[int]) -> dict[int, RunResult]:
         problem = self.problem
@@ -195,73 +192,8 @@ class Attempt:
         longest = max(self.problem.tests[i].expected_bytes for i in group)
         return Limits(
             cpu_s=cpu_s,
-            wall_s=_WALL_FACTOR * cpu_s + _WALL_EXTRA_S,
+            wall_s=WALL_FACTOR * cpu_s + WALL_EXTRA_S,
             total_s=left_s,
             memory_bytes=self.config.memory_bytes,
             output_bytes=max(self.config.output_bytes, 2 * longest + _OUTPUT_SLACK_BYTES),
         )
-
-    def _compare(self, results: dict[int, RunResult]) -> dict[int, TestOutcome]:
-        """What the outputs are worth, by this process or by the problem's own checker."""
-        ended = [index for index, result in results.items() if result.end == End.OK]
-        scores = self._scores(ended, results) if self.problem.checker and ended else {}
-        return {
-            index: _scored(scores[index], result) if index in scores else self._plain(index, result)
-            for index, result in results.items()
-        }
-
-    def _plain(self, index: int, result: RunResult) -> TestOutcome:
-        if result.end != End.OK:
-            permanent = result.end == End.PROBLEM
-            return TestOutcome(_VERDICTS[result.end], result.detail, result.cpu_s, permanent)
-        test = self.problem.tests[index]
-        if self.problem.kind == Kind.STDIO:
-            right = stdout_equal(test.expected, result.output)
-        elif self.problem.kind == Kind.CALL:
-            right = result_equal(test.expected, result.output)
-        else:
-            right = result.output == PASSED.encode()
-        verdict = Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
-        detail = "" if right else result.detail
-        return TestOutcome(verdict, detail, result.cpu_s, share=float(right))
-
-    def _scores(self, indices: list[int], results: dict[int, RunResult]) -> dict[int, Score]:
-        """What the problem's own checker says of these outputs; those that are no value fail."""
-        cases = {index: self._case(index, results[index].output) for index in indices}
-        sent = [case for case in cases.values() if case is not None]
-        cpu_s = self.config.checker_timeout_s * max(1, len(sent))
-        request = Request(
-            kind=Kind.SCORE,
-            code=self.problem.checker.encode("utf-8", "surrogatepass"),
-            inputs=[jsontext.dumps(sent).encode()],
-            limits=Limits(
-                cpu_s=cpu_s,
-                wall_s=_WALL_FACTOR * cpu_s + _WALL_EXTRA_S,
-                total_s=_BUSY_FACTOR * (_WALL_FACTOR * cpu_s + _WALL_EXTRA_S),
-                memory_bytes=self.config.memory_bytes,
-                output_bytes=_SCORE_BYTES,
-            ),
-            entry=CHECKER,
-        )
-        found = iter(self.zygote.score(request, len(sent)) if sent else ())
-        return {
-            index: Score(0.0, End.OK, "") if case is None else next(found)
-            for index, case in cases.items()
-        }
-
-    def _case(self, index: int, output: bytes) -> list[Any] | None:
-        """[input, output, answer] as the checker is given them; None if the output is none."""
-        test = self.problem.tests[index]
-        if self.problem.kind == Kind.STDIO:
-            given = test.given.decode("utf-8", "surrogatepass")
-            return [given, output.decode("utf-8", "replace"), test.expected]
-        value = parse_result(test.expected, output)
-        return None if value is DIFFERENT else [jsontext.loads(test.given), value, test.expected]
-
-
-def _scored(score: Score, result: RunResult) -> TestOutcome:
-    if score.value is None:
-        permanent = score.end == End.PROBLEM
-        return TestOutcome(Verdict.INTERNAL_ERROR, score.detail, result.cpu_s, permanent)
-    verdict = Verdict.ACCEPTED if score.value == 1 else Verdict.WRONG_ANSWER
-    return TestOutcome(verdict, "", result.cpu_s, share=score.value)

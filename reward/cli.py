@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))
         problems, quarantine = read_problems(options.problems, config)
-        programs = list(_records(options.programs))
+        programs = list(records(options.programs))
         with Judge(config) as judge, open(options.out, "w") as out:
             counts = _judge_all(judge, problems, quarantine, programs, out)
         if options.quarantine:
@@ -65,8 +65,8 @@ def read_problems(path: Path, config: JudgeConfig) -> tuple[dict[str, Problem], 
     """The problems of a file by id, and why others of it cannot be judged."""
     problems: dict[str, Problem] = {}
     quarantine: dict[str, str] = {}
-    for number, record in enumerate(_records(path), start=1):
-        problem_id = _id(record) or (f"line {number}" if UNREADABLE in record else "")
+    for number, record in enumerate(records(path), start=1):
+        problem_id = identity(record) or (f"line {number}" if UNREADABLE in record else "")
         if not problem_id:
             raise InputError(f"{path}:{number}: no problem_id")
         if problem_id in problems or problem_id in quarantine:
@@ -108,7 +108,7 @@ def _judge_all(
             bar.update()
 
         for program in programs:
-            waiting.append((_id(program), _submit(judge, problems, quarantine, program)))
+            waiting.append((identity(program), _submit(judge, problems, quarantine, program)))
             if len(waiting) >= _AHEAD * judge.config.worker_count:
                 write_first()
         while waiting:
@@ -122,7 +122,7 @@ def _submit(
     quarantine: Mapping[str, str],
     program: Mapping[str, Any],
 ) -> "Future[JudgeResult]":
-    problem_id = _id(program)
+    problem_id = identity(program)
     if UNREADABLE in program:
         return _refused(f"unreadable: {program[UNREADABLE]}")
     if problem_id in quarantine:
@@ -156,11 +156,12 @@ def _line(problem_id: str, result: JudgeResult) -> dict[str, Any]:
     }
 
 
-def _id(record: Mapping[str, Any]) -> str:
+def identity(record: Mapping[str, Any]) -> str:
+    """The id of a problem, or of the problem that a program is for; empty if there is none."""
     return str(record.get("problem_id", record.get("task_id", "")))
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file of JSON lines.
 
     A line that is JSON but cannot be read, nested too deeply or with too long a number, becomes a
@@ -195,8 +196,8 @@ def _record(line: bytes, place: str) -> dict[str, Any]:
 def _unreadable(line: bytes, reason: str) -> dict[str, Any]:
     """A record with what can be made out of its identity."""
     match = _ID.search(line)
-    identity = match[1].decode("utf-8", "replace").strip('"') if match else ""
-    return {"problem_id": identity, UNREADABLE: reason}
+    found = match[1].decode("utf-8", "replace").strip('"') if match else ""
+    return {"problem_id": found, UNREADABLE: reason}
 
 
 def _summary(counts: Counter[str], quarantine: Mapping[str, str]) -> None:

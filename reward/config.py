@@ -70,7 +70,7 @@ class JudgeConfig:
     runtime_error: float = -0.6
     wrong_answer: float = -0.3
     accepted: float = 1.0
-    extract: str = "last"
+    extract: str = "longest"
     drop_prompt_examples: bool = False
     min_tests: int = 2
     checker_timeout_s: float = 4.0

@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 # Any indentation, since responses put blocks into lists; an info string after backticks has none.
-_FENCE = re.compile(r"^([ \t]*)(?:(`{3,})[ \t]*([^`]*)|(~{3,})[ \t]*(.*))$")
+# No two parts of it may match the same text: lines are hostile, and some are very long.
+_FENCE = re.compile(r"([ \t]*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
 _LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
 # Where CommonMark starts a block of HTML that is not shown, and what ends it.
 _HIDDEN_ENDS = {
@@ -16,9 +17,12 @@ _DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 
 
 class Extract(StrEnum):
-    """Which code block of a response is its program."""
+    """Which code block of a response is its program.
 
-    ONLY = "only"  # the one block declared as Python; none if there are several
+    The blocks are those declared as Python or, if there is none, those that declare no language.
+    """
+
+    ONLY = "only"  # the one block; none if there are several
     FIRST = "first"  # the first of them
     LAST = "last"  # the last
     LONGEST = "longest"  # the one with the most text; of equals the last
@@ -26,7 +30,25 @@ class Extract(StrEnum):
     BARE = "bare"  # the whole response, which is no Markdown
 
 
-def extract(response: str, how: Extract = Extract.LAST) -> str | None:
+class Shown(StrEnum):
+    """What a response shows of Python code."""
+
+    ONE = "one block"
+    SEVERAL = "several blocks"
+    PLAIN = "no language"  # only blocks that declare none
+    NONE = "no block"
+
+
+def shown(response: str) -> Shown:
+    """What the rules of `Extract` have to choose from."""
+    languages = [block.language for block in _blocks(response)]
+    declared = languages.count(_Language.PYTHON)
+    if declared:
+        return Shown.ONE if declared == 1 else Shown.SEVERAL
+    return Shown.PLAIN if _Language.NONE in languages else Shown.NONE
+
+
+def extract(response: str, how: Extract = Extract.LONGEST) -> str | None:
     """The program in `response`, or None if there is none, or, for `ONLY`, more than one."""
     if how == Extract.BARE:
         return response
@@ -44,15 +66,23 @@ def extract(response: str, how: Extract = Extract.LAST) -> str | None:
 
 
 def python_blocks(response: str) -> list[str]:
-    """The contents of all closed blocks declared as Python that a reader sees, in order.
+    """The contents of all closed blocks of Python that a reader sees, in order.
 
     A block opens with a line of three or more backticks or tildes, however indented, followed by
     python, py or one of these with a version (any case). It closes with at least as many of the
     same at the end of a line: alone, or after code. One that never closes is no block, since the
     response was cut off. What stands in an HTML comment, or in other HTML of which a page shows
-    nothing, is not found.
+    nothing, is not found. If no block is declared as Python, those that declare no language count.
     """
-    blocks: list[str] = []
+    blocks = _blocks(response)
+    declared = [block for block in blocks if block.language == _Language.PYTHON]
+    plain = [block for block in blocks if block.language == _Language.NONE]
+    return [block.text() for block in declared or plain]
+
+
+def _blocks(response: str) -> list["_Block"]:
+    """All closed blocks that a reader sees, of whatever language."""
+    blocks: list[_Block] = []
     block: _Block | None = None
     hidden_until = ""
     for line in response.split("\n"):
@@ -63,21 +93,26 @@ def python_blocks(response: str) -> list[str]:
             block = _opened(line)
             hidden_until = _hides(line)
         elif block.closes(line):
-            if block.declared:
-                blocks.append("".join(f"{part}\n" for part in block.lines))
+            blocks.append(block)
             block = None
         else:
             block.add(line)
     return blocks
 
 
+class _Language(Enum):
+    PYTHON = auto()
+    OTHER = auto()
+    NONE = auto()
+
+
 @dataclass
 class _Block:
-    """A block that has not closed yet."""
+    """A block, as far as it has been read."""
 
     fence: str
     indent: int
-    declared: bool
+    language: _Language
     lines: list[str]
 
     def closes(self, line: str) -> bool:
@@ -87,7 +122,7 @@ class _Block:
         if len(text) - len(code) < len(self.fence):
             return False
         if code.strip():
-            if not self.declared:
+            if self.language != _Language.PYTHON:
                 return False  # prose: a span of code, not the end of the block
             self.add(code.rstrip())
         return True
@@ -97,15 +132,23 @@ class _Block:
         indent = len(line) - len(line.lstrip(" \t"))
         self.lines.append(line[min(indent, self.indent) :])
 
+    def text(self) -> str:
+        return "".join(f"{line}\n" for line in self.lines)
+
 
 def _opened(line: str) -> _Block | None:
-    match = _FENCE.match(line.rstrip())
+    match = _FENCE.fullmatch(line.rstrip())
     if match is None:
         return None
     indent, fence, info = len(match[1]), match[2] or match[4], match[3] or match[5] or ""
+    return _Block(fence, indent, _language(info), [])
+
+
+def _language(info: str) -> _Language:
     words = info.split()
-    declared = bool(words) and bool(_LANGUAGE.fullmatch(words[0]))
-    return _Block(fence, indent, declared, [])
+    if not words:
+        return _Language.NONE
+    return _Language.PYTHON if _LANGUAGE.fullmatch(words[0]) else _Language.OTHER
 
 
 def _hides(line: str) -> str:

@@ -1,6 +1,7 @@
 """SandboxFusion's requests and answers, as its documentation gives them, over this judge. Pure."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from reward.verdict import JudgeResult, TestOutcome, Verdict
 
 LANGUAGES = ("python",)
 _MAX_TIMEOUT_S = 3600.0
+_MAX_MEMORY_MIB = 1 << 20
 _STATUS = {End.OK: "Finished", End.TIME: "TimeLimitExceeded"}
 
 
@@ -36,7 +38,9 @@ def run_request(body: Mapping[str, Any], config: JudgeConfig) -> RunRequest:
         code=code,
         stdin=stdin or "",
         timeout_s=min(timeout_s, _MAX_TIMEOUT_S),
-        memory_bytes=int(memory * (1 << 20)) if memory > 0 else config.memory_bytes,
+        memory_bytes=(
+            int(min(memory, _MAX_MEMORY_MIB) * (1 << 20)) if memory > 0 else config.memory_bytes
+        ),
     )
 
 
@@ -132,6 +136,10 @@ def _number(body: Mapping[str, Any], key: str, default: float) -> float:
     value = body.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value == 0:
-        raise BadRequest(f"{key}={value!r} is not a number above zero")
-    return float(value) if value > 0 else default
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if number == 0 or not math.isfinite(number):
+        raise BadRequest(f"{key} is not a number above zero")
+    return number if number > 0 else default

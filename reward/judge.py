@@ -8,17 +8,14 @@ here, in the trusted process: expected outputs never leave it.
 """
 
 import asyncio
-import itertools
 import logging
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar
 
 from reward.attempt import Attempt
 from reward.config import JudgeConfig
@@ -26,13 +23,11 @@ from reward.execution import Execution, RunRequest, execute
 from reward.problem import Problem
 from reward.sandbox.client import SandboxError, ZygoteClient
 from reward.sandbox.isolation import hide_memory
-from reward.sandbox.wire import End, Kind, Level
+from reward.sandbox.wire import End, Level
 from reward.verdict import JudgeResult, TestOutcome, Verdict, combine, score
+from reward.workers import Workers
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 4.0
-T = TypeVar("T")
 
 _GUESS_S = 0.002  # per test, for a problem not seen before
 _MAX_LEARNED = 100_000
@@ -49,7 +44,6 @@ class Judge:
         self.config = config or JudgeConfig()
         self._idle: queue.SimpleQueue[ZygoteClient | None] = queue.SimpleQueue()
         self._random = random.Random(0)
-        self._closed = False
         self._lock = threading.Lock()
         self.audits = self.audit_alarms = 0
         first = self._new_zygote()
@@ -60,15 +54,8 @@ class Judge:
         self._idle.put(first)
         for _ in range(self.config.worker_count - 1):
             self._idle.put(None)
-        self._queue: queue.PriorityQueue[_Job] = queue.PriorityQueue()
-        self._numbers = itertools.count()
         self._expected_s: dict[str, float] = {}
-        self._threads = [
-            threading.Thread(target=self._work, name=f"judge-{i}", daemon=True)
-            for i in range(self.config.worker_count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._workers = Workers(self.config.worker_count)
 
     def judge(self, problem: Problem, code: str | None) -> JudgeResult:
         """The verdict on `code`; None (no program found in the answer) is a compile error."""
@@ -79,11 +66,7 @@ class Judge:
         return await asyncio.wrap_future(self.submit(problem, code))
 
     def submit(self, problem: Problem, code: str | None) -> "Future[JudgeResult]":
-        """Queue a program.
-
-        Programs of problems that used to be quick go first, but none waits for ever: a program's
-        turn comes by the time it was queued plus PATIENCE times the time it is expected to take.
-        """
+        """Queue a program; those of problems that used to be quick go first (see `Workers`)."""
         guess_s = _GUESS_S * len(problem.tests)
         expected_s = self._expected_s.get(problem.problem_id, guess_s)
 
@@ -92,29 +75,15 @@ class Judge:
             self._learn(problem, result.seconds)
             return result
 
-        return self._put(expected_s, work)
+        return self._workers.put(expected_s, work)
 
     def run(self, request: RunRequest) -> "Future[Execution]":
         """Queue a program to be run once, without a problem."""
-        return self._put(_GUESS_S, lambda: self._execute(request))
-
-    def _put(self, expected_s: float, work: Callable[[], T]) -> "Future[T]":
-        if self._closed:
-            raise RuntimeError("the judge is closed")
-        future: Future[T] = Future()
-        turn = time.monotonic() + PATIENCE * expected_s
-        self._queue.put(_Job(turn, next(self._numbers), future, work))
-        return future
+        return self._workers.put(_GUESS_S, lambda: self._execute(request))
 
     def close(self) -> None:
         """Finish what is queued, then end the zygotes."""
-        if self._closed:
-            return
-        self._closed = True
-        for _ in self._threads:
-            self._queue.put(_Job(float("inf"), next(self._numbers)))
-        for thread in self._threads:
-            thread.join()
+        self._workers.close()
         while not self._idle.empty():
             if zygote := self._idle.get():
                 zygote.close()
@@ -129,19 +98,6 @@ class Judge:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _work(self) -> None:
-        """A worker: judge what is queued until told to stop."""
-        while True:
-            job = self._queue.get()
-            if job.work is None:
-                return
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            try:
-                job.future.set_result(job.work())
-            except BaseException as error:  # handed to whoever awaits the result
-                job.future.set_exception(error)
 
     def _learn(self, problem: Problem, seconds: float) -> None:
         if len(self._expected_s) >= _MAX_LEARNED:
@@ -172,8 +128,10 @@ class Judge:
             zygote = self._idle.get()
             try:
                 zygote = zygote or self._new_zygote()
-                outcomes = Attempt(self.config, zygote, problem, code).outcomes()
-                outcomes = self._audited(zygote, problem, code, outcomes)
+                made = Attempt(self.config, zygote, problem, code)
+                outcomes = made.outcomes()
+                if not made.strict:
+                    outcomes = self._audited(zygote, problem, code, outcomes)
             except SandboxError as error:
                 outcomes = [TestOutcome(Verdict.INTERNAL_ERROR, str(error))]
             finally:
@@ -213,8 +171,6 @@ class Judge:
         self, zygote: ZygoteClient, problem: Problem, code: str, outcomes: list[TestOutcome]
     ) -> list[TestOutcome]:
         """Judge a sample of fast acceptances again, strictly; the strict verdict counts."""
-        if self.config.strict or problem.kind == Kind.CHECK:
-            return outcomes
         if any(outcome.verdict != Verdict.ACCEPTED for outcome in outcomes):
             return outcomes
         with self._lock:
@@ -248,16 +204,6 @@ class Judge:
             detail="" if verdict == Verdict.ACCEPTED else first,
             outcomes=tuple(outcomes),
         )
-
-
-@dataclass(frozen=True, order=True)
-class _Job:
-    """A queued program, in the order of its turn; without work, the order to stop."""
-
-    turn_s: float
-    number: int
-    future: "Future[Any]" = field(default_factory=Future, compare=False)
-    work: Callable[[], Any] | None = field(default=None, compare=False)
 
 
 def _sandbox_failed(outcomes: list[TestOutcome]) -> bool:

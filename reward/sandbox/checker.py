@@ -34,7 +34,7 @@ _MUTABLE = (list, dict, set, bytearray, deque)
 def serve_candidate(content: int, code_bytes: int, sock: socket.socket, record: Record) -> NoReturn:
     """Compile and run the program, then answer calls of its functions.
 
-    Standard input is empty, as the zygote's own.
+    Standard input is empty.
     """
     code = runner.compile_program(content, code_bytes, record)
     os.close(content)
@@ -123,7 +123,7 @@ def _run_test(prompt: str, test: str, entry: str, line: "Line") -> tuple[End, st
 def _failure(error: BaseException, line: "Line") -> tuple[End, str]:
     """What a test that ended by `error` says."""
     name = type(error).__name__
-    if error is line.raised:
+    if any(error is raised for raised in line.raised):
         return (End.MEMORY if isinstance(error, MemoryError) else End.EXCEPTION), name
     if isinstance(error, ImportError | forms.NotATest):
         return End.PROBLEM, f"the test cannot be run: {name}: {error}"[:200]
@@ -148,12 +148,12 @@ class CandidateDied(BaseException):
 
 
 class Line:
-    """The connection to the candidate's process, and what came last over it."""
+    """The connection to the candidate's process, and the exceptions that came over it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.calls = 0
-        self.raised: BaseException | None = None
+        self.raised: list[BaseException] = []
         self.expects_stop = False
 
     def receive(self) -> dict[str, Any]:
@@ -178,13 +178,13 @@ class Candidate:
         self._line, self._name = line, name
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        self._line.raised = None
         sent = codec.dumps((arguments, named))
         reply = self._line.ask({"function": self._name, "arguments": sent})
         if "error" in reply:
             name, text = str(reply["error"]), str(reply.get("text", ""))
-            self._line.raised = _exception(name, text, self._line.expects_stop)
-            raise self._line.raised
+            error = _exception(name, text, self._line.expects_stop)
+            self._line.raised.append(error)
+            raise error
         _write_back(arguments, codec.loads(reply["arguments"]))
         return codec.loads(reply["result"])
 

@@ -28,6 +28,8 @@ from reward.sandbox.process import (
 )
 from reward.sandbox.wire import Death, Kind, Limits, Order
 
+_NOWHERE = 1  # the zygote's own standard output
+
 
 class Executor:
     """Answers requests, one at a time."""
@@ -75,18 +77,24 @@ class Executor:
         """The candidate and the test program, each in a process of its own.
 
         The test comes in a second message, for which this process asks only when the candidate's
-        has been forked: so that has never had the test, not even as a descriptor.
+        has been forked: so that has never had the test, not even as a descriptor. Nor do they
+        share a standard error, on which a test may print what it expects. The candidate's streams
+        are opened anew, since flags and locks stay with an open file.
         """
         ((_, output_fd),) = files.pairs
         ends = socket.socketpair()
+        nothing = os.open(os.devnull, os.O_RDWR)
 
         def serve() -> None:
+            os.dup2(nothing, 0)
+            os.dup2(nothing, 1)
             content, fd = close_but(order.content, ends[0].detach())
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
             checker.serve_candidate(content, order.code_bytes, sock, self.page.record)
 
         with ends[0], ends[1]:
             candidate = self._fork(order.limits, files.sink, serve)
+            os.close(nothing)
             _, (test_fd,) = wire.receive_message(self.sock)
 
             def check() -> None:
@@ -94,7 +102,7 @@ class Executor:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
                 checker.run_checker(test_content, order.entry, sock, output)
 
-            test = self._fork(order.limits, files.sink, check)
+            test = self._fork(order.limits, _NOWHERE, check)
             os.close(test_fd)
         return self._supervise([test, candidate], order.limits)
 

@@ -144,7 +144,8 @@ def _limit_everything(namespaced: bool) -> None:
 
 
 def _limit(which: int, amount: int) -> None:
-    hard = resource.getrlimit(which)[1]
+    """Limit `which` to `amount`, or to as much as there can be."""
+    hard, amount = resource.getrlimit(which)[1], min(amount, sys.maxsize)
     if hard != resource.RLIM_INFINITY:
         amount = min(amount, hard)
     resource.setrlimit(which, (amount, amount))

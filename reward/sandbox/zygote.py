@@ -130,6 +130,8 @@ def _import_packages(folders: dict[str, str]) -> None:
         if importlib.util.find_spec(name) is not None:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+    if "numpy.random" in sys.modules:  # Python's own does this by itself
+        os.register_at_fork(after_in_child=sys.modules["numpy.random"].seed)
 
 
 def _forget_ourselves() -> None:

@@ -134,6 +134,32 @@ def test_a_test_that_asks_nothing_accepts_nothing(one_worker: Judge, test: str) 
         assert (result.verdict, result.score) == (Verdict.INTERNAL_ERROR, 0.0), result.detail
 
 
+LATE_CALLS = {
+    "finally": (
+        "def check(candidate):\n    try:\n        assert candidate(3) == 9\n"
+        "    finally:\n        candidate(0)\n"
+    ),
+    "tear down": (
+        "import unittest\nclass T(unittest.TestCase):\n    def test_1(self):\n"
+        "        self.assertEqual(f(3), 9)\n    def tearDown(self):\n        f(0)\n"
+    ),
+    "another thread": (
+        "import threading\ndef check(candidate):\n    try:\n        assert candidate(3) == 9\n"
+        "    finally:\n        t = threading.Thread(target=candidate, args=(0,))\n"
+        "        t.start()\n        t.join()\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", LATE_CALLS)
+def test_what_a_candidate_raises_is_never_the_tests_fault(one_worker: Judge, form: str) -> None:
+    """Not if another call comes between the exception and the end of the test, either."""
+    code = "def f(n):\n    if n == 3:\n        import no_such_module\n    return n * n\n"
+    verdict = one_worker.judge(_problem(LATE_CALLS[form]), code).verdict
+    assert verdict == Verdict.RUNTIME_ERROR
+    assert one_worker.judge(_problem(LATE_CALLS[form]), RIGHT).verdict == Verdict.ACCEPTED
+
+
 def test_a_candidate_that_sleeps_or_spins_between_calls_runs_out_of_time(one_worker: Judge) -> None:
     problem = _problem("def check(candidate):\n    assert candidate(3) == 9\n")
     for act in ("while True: pass", "import time; time.sleep(99)"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from reward.config import JudgeConfig
 from reward.judge import Judge
 from reward.problem import parse_input_output, parse_problem
 from reward.verdict import Verdict
@@ -114,6 +115,93 @@ def test_a_candidate_has_never_had_its_test(one_worker: Judge, spy: str) -> None
     answer = f"def f(c):\n    found = [h for h in hits if h[{len(MARK)}] == str('ab'.index(c))]\n"
     code = f"{SPIES[spy]}\n{hunt}{answer}    return found[0] if found else None\n"
     assert one_worker.judge(CHECKED, code).verdict != Verdict.ACCEPTED
+
+
+LISTENER = """
+import os, threading
+heard = []
+def listen():
+    while True:
+        for fd in (0, 1, 2):
+            try: heard.append(os.pread(fd, 1 << 16, 0).decode())
+            except OSError: pass
+threading.Thread(target=listen, daemon=True).start()
+def f(n):
+    said = [line for text in heard for line in text.split('\\n') if line.startswith('want')]
+    return int(said[-1].split()[1]) if said else 0
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_a_test_prints_is_not_heard(one_worker: Judge, stream: str) -> None:
+    """It waits after each line, long enough for a thread of the candidate to read it."""
+    test = f"""
+import sys, time
+def check(candidate):
+    for given, wanted in ((3, 9), (2, 4)):
+        print('want', wanted, file=sys.{stream}, flush=True)
+        time.sleep(0.02)
+        assert candidate(given) == wanted
+"""
+    talking = parse_problem({"entry_point": "f", "prompt": "", "test": test})
+    assert one_worker.judge(talking, LISTENER).verdict == Verdict.WRONG_ANSWER
+    right = "def f(n): return n * n"
+    assert one_worker.judge(talking, right).verdict == Verdict.ACCEPTED
+
+
+# What leaves a mark on files that stay open, and whether it is there.
+MARKS = {
+    "flags": (
+        "for fd in (0, 1, 2): fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND)",
+        "any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK for fd in (0, 1, 2))",
+    ),
+    "locks": (
+        "for fd in (0, 1, 2): fcntl.flock(fd, fcntl.LOCK_EX)",
+        "locked(os.open('/dev/null', os.O_RDONLY))",
+    ),
+    "positions": (
+        "for fd in (0, 1, 2): os.lseek(fd, 77, 0)",
+        "any(os.lseek(fd, 0, 1) == 77 for fd in (0, 1, 2))",
+    ),
+}
+LOCKED = """
+import fcntl, os
+def locked(fd):
+    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: return True
+    return False
+"""
+MARKED = {
+    "called": parse_input_output({"fn_name": "f", "inputs": [[0]], "outputs": [True]}),
+    "checked": parse_problem({"entry_point": "f", "prompt": "", "test": "assert f(0) is True\n"}),
+}
+
+
+@pytest.mark.parametrize("form", MARKED)
+@pytest.mark.parametrize("mark", MARKS)
+def test_nothing_of_a_sibling_is_left_on_open_files(
+    one_worker: Judge, mark: str, form: str
+) -> None:
+    leave, look = MARKS[mark]
+    one_worker.judge(MARKED[form], f"{LOCKED}{leave}\ndef f(n): return {look}\n")
+    seen = one_worker.judge(MARKED[form], f"{LOCKED}def f(n): return {look}\n")
+    assert seen.verdict == Verdict.WRONG_ANSWER, seen.detail
+
+
+GUESS = "import {0}\ndef f(): return {1}\n"
+RANDOM = {"python": ("random", "random.random()"), "numpy": ("numpy", "numpy.random.random()")}
+
+
+@pytest.mark.parametrize("source", RANDOM)
+def test_no_candidate_shares_its_tests_random_numbers(source: str) -> None:
+    """Here numpy's generator is in the memory that all processes are forked from."""
+    module, draw = RANDOM[source]
+    test = f"import {module}\ndef check(candidate):\n    assert candidate() == {draw}\n"
+    problem = parse_problem({"entry_point": "f", "prompt": "", "test": test})
+    with Judge(JudgeConfig(workers=1, packages="numpy,numpy.random", audit_fraction=0.0)) as judge:
+        for _ in range(2):
+            result = judge.judge(problem, GUESS.format(module, draw))
+            assert (result.verdict, result.detail) == (Verdict.WRONG_ANSWER, "AssertionError")
 
 
 PAGES = """

@@ -205,6 +205,7 @@ def test_judge_gives_the_librarys_result(judge: Judge) -> None:
         ("run_code", {}, "code is missing"),
         ("run_code", {"code": "1", "language": "cpp"}, "only python"),
         ("run_code", {"code": "1", "run_timeout": "x"}, "run_timeout"),
+        ("run_code", {"code": "1", "memory_limit_MB": float("inf")}, "memory_limit_MB"),
         ("run_code", {"code": "1", "files": {"a": "b"}}, "no files"),
         ("submit", {"completion": "x"}, "provided_data"),
         ("submit", {"completion": "x", "config": {"provided_data": {"test": [1]}}}, "input.stdin"),

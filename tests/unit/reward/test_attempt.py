@@ -1,11 +1,12 @@
 """The decisions of one attempt, on scripted processes: chances, limits, and what is believed."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
 
-from reward.attempt import Attempt
+from reward.attempt import FAST_FROM, Attempt
 from reward.config import JudgeConfig
 from reward.problem import Problem, parse_input_output, parse_problem
 from reward.sandbox.results import RunResult
@@ -67,12 +68,32 @@ def acceptance(tests: int, **settings: Any) -> float:
     return explore(())
 
 
-@pytest.mark.parametrize("tests", [1, 2, 3, 4])
+@pytest.mark.parametrize("tests", [1, 2, 3, 4, 5])
 def test_guessing_is_worth_the_same_on_the_fast_path(tests: int) -> None:
     """A second chance comes only to a program that then passes strict mode twice."""
     strict = acceptance(tests, strict=True)
     assert strict == 0.5**tests
     assert strict <= acceptance(tests) <= strict * (1 + strict / 4)
+
+
+@pytest.mark.parametrize("tests", [2, 3, 4, 5, 6])
+def test_a_guesser_that_knows_its_company_has_two_guesses_at_many_tests(tests: int) -> None:
+    """Its answers are two fixed ones; the right answers are any, so the judge sees all of them."""
+
+    def accepted(answers: tuple[int, ...]) -> bool:
+        def hedging(inputs: list[bytes]) -> list[RunResult]:
+            alone_or_first = [int(i == 0) for i in range(len(inputs))]
+            return [
+                ran(b"1" if guess == answers[int(one)] else b"0")
+                for guess, one in zip(alone_or_first, inputs, strict=True)
+            ]
+
+        verdicts, _ = attempt(hedging, tests)
+        return all(verdict == Verdict.ACCEPTED for verdict in verdicts)
+
+    chance = sum(map(accepted, product((0, 1), repeat=tests))) / 2**tests
+    assert chance == 0.5**tests * (1 if tests < FAST_FROM else 2)
+    assert chance <= 1 / 16 or tests < FAST_FROM
 
 
 def test_an_answer_that_differs_alone_costs_the_fast_path() -> None:
@@ -81,9 +102,16 @@ def test_an_answer_that_differs_alone_costs_the_fast_path() -> None:
             ran(b"1" if i == 0 or inputs[i] in (b"1", b"3") else b"0") for i in range(len(inputs))
         ]
 
-    verdicts, zygote = attempt(hedging, 4)
-    assert verdicts == [Verdict.ACCEPTED] * 4  # alone it is right
-    assert [len(request.inputs) for request in zygote.requests] == [4, 1] + [1] * 8
+    verdicts, zygote = attempt(hedging, 5)
+    assert verdicts == [Verdict.ACCEPTED] * 5  # alone it is right
+    assert [len(request.inputs) for request in zygote.requests] == [5, 1] + [1] * 10
+
+
+def test_few_tests_are_run_alone() -> None:
+    for tests in range(1, FAST_FROM):
+        verdicts, zygote = attempt(lambda inputs: [ran(b"1")], tests)
+        assert verdicts == [Verdict.ACCEPTED] * tests
+        assert [len(request.inputs) for request in zygote.requests] == [1] * tests
 
 
 def test_a_failure_that_is_reproduced_is_believed_and_the_rest_with_it() -> None:
@@ -113,7 +141,7 @@ def test_what_a_badly_ended_process_claims_never_completes_an_acceptance() -> No
     def slow(inputs: list[bytes]) -> list[RunResult]:
         return [ran(b"1", believed=False) for _ in inputs]
 
-    judged = Attempt(JudgeConfig(), Scripted(slow), problem(3), "")  # type: ignore[arg-type]
+    judged = Attempt(JudgeConfig(), Scripted(slow), problem(5), "")  # type: ignore[arg-type]
     judged.deadline_s = float("inf")
     original = judged._run
 
@@ -123,7 +151,7 @@ def test_what_a_badly_ended_process_claims_never_completes_an_acceptance() -> No
         return results
 
     judged._run = run_then_stop  # type: ignore[method-assign]
-    assert [outcome.verdict for outcome in judged.outcomes()] == [Verdict.TIME_LIMIT] * 3
+    assert [outcome.verdict for outcome in judged.outcomes()] == [Verdict.TIME_LIMIT] * 5
 
 
 def test_a_problem_at_fault_is_not_judged_again() -> None:

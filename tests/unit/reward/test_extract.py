@@ -2,7 +2,7 @@
 
 import pytest
 
-from reward.extract import Extract, extract, python_blocks
+from reward.extract import Extract, Shown, extract, python_blocks, shown
 
 CODE = "print(1)\n"
 
@@ -34,10 +34,14 @@ CODE = "print(1)\n"
         "Mind the <!-- mark.\n```python\nprint(1)\n```",
         "<!-- a note --> Here:\n```python\nprint(1)\n```",
         "<!--\n```python\nprint(2)\n```\n-->\n```python\nprint(1)\n```",
+        "```\nprint(1)\n```",
+        "~~~\nprint(1)\n~~~",
+        "1. So:\n    ```\n    print(1)\n    ```",
+        "```\nprint(1)\n```\n```text\n1\n```",
     ],
 )
 @pytest.mark.parametrize("how", [how for how in Extract if how != Extract.BARE])
-def test_one_declared_block_is_the_program(response: str, how: Extract) -> None:
+def test_one_block_is_the_program(response: str, how: Extract) -> None:
     assert extract(response, how) == CODE
 
 
@@ -46,7 +50,8 @@ def test_one_declared_block_is_the_program(response: str, how: Extract) -> None:
     [
         ("", "nothing"),
         ("print(1)", "no fence"),
-        ("```\nprint(1)\n```", "no language declared"),
+        ("```cpp\nprint(1)\n```", "another language"),
+        ("```text\n1\n```", "an output"),
         ("```pythonic\nprint(1)\n```", "another language"),
         ("```python-repl\n>>> print(1)\n```", "a session is no program"),
         ("```python\nprint(1)\n", "cut off"),
@@ -117,3 +122,52 @@ def test_only_the_fences_indentation_is_taken_off() -> None:
 
 def test_bare_text_is_taken_as_it_is() -> None:
     assert extract("x = 1", Extract.BARE) == "x = 1"
+
+
+PLAIN = "```\nx = 1\n```\nOr:\n```\ndef f(): return 1\n```\nIt prints:\n```\n1\n```"
+
+
+@pytest.mark.parametrize(
+    ("how", "program"),
+    [
+        (Extract.ONLY, None),
+        (Extract.FIRST, "x = 1\n"),
+        (Extract.LAST, "1\n"),
+        (Extract.LONGEST, "def f(): return 1\n"),
+        (Extract.CLASS_OR_DEF, "def f(): return 1\n"),
+    ],
+)
+def test_blocks_without_a_language_count_if_none_is_declared(
+    how: Extract, program: str | None
+) -> None:
+    assert extract(PLAIN, how) == program
+    declared = f"{PLAIN}\n```python\nprint(1)\n```"
+    assert extract(declared, how) == CODE
+
+
+@pytest.mark.parametrize(
+    ("response", "shows"),
+    [
+        ("```python\nprint(1)\n```\n```\n1\n```", Shown.ONE),
+        (SEVERAL, Shown.SEVERAL),
+        (PLAIN, Shown.PLAIN),
+        ("```cpp\nint x;\n```", Shown.NONE),
+        ("print(1)", Shown.NONE),
+    ],
+)
+def test_what_a_response_shows(response: str, shows: Shown) -> None:
+    assert shown(response) == shows
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "```" + " " * 10**6 + "`",
+        "`" * 10**6 + " x`",
+        " " * 10**6 + "x",
+        "~~~" + "\t" * 10**6 + "\x85a",
+    ],
+)
+def test_long_lines_are_read_in_linear_time(line: str) -> None:
+    """In quadratic time each would take hours."""
+    assert extract(f"{line}\n```python\nprint(1)\n```") in (CODE, None)

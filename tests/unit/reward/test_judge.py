@@ -99,7 +99,8 @@ def test_an_audit_finds_a_program_that_passes_only_with_company() -> None:
         "x = int(input())\n"
         "print(x if builtins.runs == x else 0)\n"
     )
-    problem = parse_input_output({"inputs": ["1", "2", "3"], "outputs": ["1", "2", "3"]})
+    numbers = [str(number) for number in range(1, 7)]
+    problem = parse_input_output({"inputs": numbers, "outputs": numbers})
     with Judge(JudgeConfig(workers=1, audit_fraction=1.0)) as auditing:
         assert auditing.judge(problem, code).verdict == V.WRONG_ANSWER
         assert (auditing.audits, auditing.audit_alarms) == (1, 1)
