@@ -35,9 +35,11 @@ from verl.utils.debug import marked_timer
 from recipe.online_refiner.choices import Stage
 from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
+from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.method.self_fed import SelfFed
 from recipe.online_refiner.queue.dropped import tell_dropped
+from recipe.online_refiner.queue.judged_groups import JudgedGroups
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
     log_prob_metrics,
@@ -98,10 +100,14 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         self._saved_step = 0
         self._has_stepped = False
         self._dropped = Dropped()
+        self._judged_groups = JudgedGroups()
         super().__init__(config)
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
+        # A sampler of the user's own filters, if at all, by rules of its own.
+        if getattr(buffer, "filter_groups_metric", None) is not None:
+            self._judged_groups.watch(buffer)
         if self.plan.watches_dropped:
             tell_dropped(buffer, self._dropped.add)
         return buffer
@@ -242,6 +248,8 @@ class OnlineRefinerTrainer(LateJoinTrainer):
         step = self._step
         self._reach(Stage.ADVANTAGES, step, within="adv")
         metrics["judge/failed_total"] = float(neutralise_unjudged(batch, step.rollouts))
+        if filters_groups(self.config):
+            metrics["judge/failed_dropped_total"] = float(self._judged_groups.take())
         in_update = self.constraint.measures_in_update(step)
         if not in_update:
             self._measure(step)
