@@ -37,7 +37,6 @@ from recipe.online_refiner.choices import (
     LABEL_FIELD,
     MEASURE,
     NO_LABEL,
-    NUMBER_FIELD,
     WEIGHT_FIELD,
     Conditioning,
     Inject,
@@ -45,6 +44,7 @@ from recipe.online_refiner.choices import (
 )
 from recipe.online_refiner.method.dynamic_sft import weighted_labels
 from recipe.online_refiner.method.labels import RowLabels, labels_of
+from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.update import loss
 from recipe.online_refiner.update.logit_layout import HOOK
@@ -108,15 +108,20 @@ def learnt_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
 
 
 def lay(made: Sequence[Row], rows: Sequence[Rollout], labels: Sequence[RowLabels]) -> None:
-    """Give the policy's rows the fields that the loss reads labels from."""
+    """Give the policy's rows the fields that the loss reads labels from, as the trainer does."""
     by_key = {one.key: (number, one) for number, one in enumerate(labels, start=1)}
+    weighted = any(one.weights is not None for one in labels)
     for fields, row in zip(made, rows, strict=True):
-        fields[LABEL_FIELD] = torch.full_like(fields["responses"], NO_LABEL)
+        fields[LABEL_FIELD] = torch.zeros_like(fields["responses"])
+        if weighted:
+            fields[WEIGHT_FIELD] = torch.zeros(fields["responses"].shape)
         if row.key in by_key:
             number, one = by_key[row.key]
-            fields[LABEL_FIELD] = one.token_ids
-            fields[NUMBER_FIELD] = (one.token_ids != NO_LABEL) * number
-            if one.weights is not None:
+            if one.weights is None:
+                fields[LABEL_FIELD] = coded(one.token_ids)
+            else:
+                shown = (one.token_ids != NO_LABEL) * number
+                fields[LABEL_FIELD] = coded(one.token_ids, shown)
                 fields[WEIGHT_FIELD] = one.weights
 
 
@@ -124,7 +129,7 @@ def labelled(
     rows: Sequence[Rollout], labels: Callable[[Sequence[Rollout]], Sequence[RowLabels]]
 ) -> tuple[float, list[Row]]:
     """CPU seconds of making the labels, and the policy's rows with them."""
-    made = policy_rows(rows, weighted=True)
+    made = policy_rows(rows, weighted=False)
     seconds, _ = timed(lambda: lay(made, rows, labels(rows)))
     return seconds, made
 
