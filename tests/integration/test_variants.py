@@ -205,6 +205,7 @@ class TestDapoWithDynamicSampling:
         for data in metrics.values():
             assert data["monitor/group_reward_std"] > 0
             assert data["constraint/kept_by_refinement_total"] == 0
+            assert data["judge/failed_total"] == data["judge/failed_dropped_total"] == 0
 
     def test_scores_are_compared_before_the_length_penalty(self, run: Any) -> None:
         """Each is one of the judge's tiers, and none of the rewards that are trained on is."""

@@ -346,6 +346,8 @@ def test_a_rollout_without_a_verdict_has_its_groups_mean_and_no_advantage(
     _, metrics = step(*SELF_FED)
     assert metrics["judge/failed_total"] == 1.0
     assert "judge/failed_dropped_total" not in metrics
+    _, metrics = step(*SELF_FED, "algorithm.filter_groups.enable=true")
+    assert metrics["judge/failed_dropped_total"] == 0.0
     assert queue.field("rm_scores")["b_0_0"] == [0.0, 1.0]
     assert queue.field("advantages")["b_1_0"] == pytest.approx([0.0], abs=1e-6)
 
