@@ -24,10 +24,11 @@ sys.path.insert(0, str(REPO_ROOT))
 
 from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of  # noqa: E402
 from recipe.online_refiner.plan import RunPlan  # noqa: E402
+from recipe.online_refiner.preflight.gpu_memory_rules import estimate  # noqa: E402
 from recipe.online_refiner.preflight.hours import run_hours, step_time  # noqa: E402
 from recipe.online_refiner.preflight.memory import GIB  # noqa: E402
-from recipe.online_refiner.preflight.sizes import estimate, node_memory  # noqa: E402
-from recipe.online_refiner.resolve import resolve  # noqa: E402
+from recipe.online_refiner.preflight.node_memory_rules import node_memory  # noqa: E402
+from recipe.online_refiner.resolve.resolving import resolve  # noqa: E402
 
 PAGE = REPO_ROOT / "docs" / "launching.md"
 BEGIN, END = "<!-- scripts/hours_table.py -->", "<!-- end of the table -->"

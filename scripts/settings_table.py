@@ -21,6 +21,9 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO_ROOT))
 
 from recipe.online_refiner.experiments import CONFIG, experiment_names, hardware_of  # noqa: E402
+from recipe.online_refiner.method.groups import filters_groups  # noqa: E402
+from recipe.online_refiner.method.registry import constraint_class, own_sections  # noqa: E402
+from recipe.online_refiner.settings import read_settings  # noqa: E402
 
 PROVENANCE = REPO_ROOT / "docs" / "provenance.yaml"
 TABLE = REPO_ROOT / "docs" / "settings.md"
@@ -41,6 +44,8 @@ NOTES = {
 }
 OF_A_KIND = {
     "constraint.inject": "dynamic",
+    "constraint.reduce": "dynamic",
+    "constraint.schedule": "dynamic",
     "constraint.conditioning": "dynamic",
     "constraint.filter": "dynamic",
     "constraint.tokens": "dynamic",
@@ -94,7 +99,7 @@ def family_of(name: str) -> str:
 
 def cell(name: str, key: str, config: DictConfig, origin: Mapping[str, Mapping[str, Any]]) -> str:
     """A value in the form that says where it comes from."""
-    value = OmegaConf.select(config, key)
+    value = _resolved(key, config)
     if value is None or not _has_effect(key, config):
         return "–"
     value = list(value) if OmegaConf.is_list(value) else value
@@ -106,18 +111,31 @@ def cell(name: str, key: str, config: DictConfig, origin: Mapping[str, Mapping[s
     return MARKS["ours"].format(_short(value))
 
 
+def _resolved(key: str, config: DictConfig) -> Any:
+    """The value with which a run starts: of the constraint null is a default of its injection."""
+    section, _, name = key.partition(".")
+    if section != "constraint":
+        return OmegaConf.select(config, key)
+    settings = read_settings(config, own_sections(constraint_class(config)))
+    return OmegaConf.select(OmegaConf.create(settings.constraint.dump()), name)
+
+
 def _has_effect(key: str, config: DictConfig) -> bool:
+    section = config.constraint
     if key == "constraint.accumulate":
-        section = config.constraint
         return bool(section.kind == "dynamic" and section.inject == "advantage")
+    if key == "constraint.keep_refined_groups" and not filters_groups(config):
+        return False
     for prefix, kind in OF_A_KIND.items():
         if key.startswith(prefix):
-            return bool(config.constraint.kind == kind)
+            return bool(section.kind == kind)
     warm_up = "actor_rollout_ref.actor.optim.lr_warmup_steps"
     if key == f"{warm_up}_ratio":
         return bool((OmegaConf.select(config, warm_up) or 0) <= 0)
     if key.startswith("refiner."):
-        return bool(config.constraint.kind == "dynamic")
+        return bool(section.kind == "dynamic" or config.refiner.observe)
+    if key.startswith("reward.reward_kwargs."):
+        return bool(config.reward.reward_manager.name == "dapo")
     if key.startswith("critic."):
         return bool(config.algorithm.adv_estimator == "gae")
     if key.startswith("reward.reward_model."):

@@ -16,11 +16,14 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from recipe.online_refiner.choices import (
     FAILING_TEST_KEY,
+    JUDGE_FAILED_KEY,
     REFINABLE,
     REFINEMENT_KEY,
     Feedback,
 )
+from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.plan import RefiningPlan
+from recipe.online_refiner.queue.judged_groups import tag_unjudged
 from recipe.online_refiner.records import Refinement, Score
 from recipe.online_refiner.refine.feedback import feedback_text
 from recipe.online_refiner.refine.late import LateRefinements
@@ -75,15 +78,21 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
     ) -> None:
         outputs = output if isinstance(output, list) else [output]
+        unjudged: list[str] = []
         if outputs:
             await self._compute_score(outputs, kwargs=kwargs)
             extras = outputs[-1].extra_fields.get("reward_extra_info", {})
             # The test is for the refiner alone: logs and dumps would show the expected output.
             test = {FAILING_TEST_KEY: extras.pop(FAILING_TEST_KEY, "")}
             if not validate:
-                key = f"{kwargs['uid']}_{kwargs['session_id']}_{len(outputs) - 1}"  # verl's
-                await self._settle(key, outputs[-1], extras, test, kwargs)
+                session = f"{kwargs['uid']}_{kwargs['session_id']}"
+                keys = [f"{session}_{index}" for index in range(len(outputs))]  # verl's
+                await self._settle(keys[-1], outputs[-1], extras, test, kwargs)
+                unjudged = keys if extras.get(JUDGE_FAILED_KEY) else []
         await super()._agent_loop_postprocess(output, validate, **kwargs)
+        if unjudged and filters_groups(self.config):
+            # Not before the rows are stored; verl calls their group finished after this.
+            await tag_unjudged(unjudged)
 
     async def late_refinements(self, step: int) -> dict[str, Refinement]:
         """What became of this worker's rollouts of a step, by row; waits for the last of them."""

@@ -149,9 +149,11 @@ FAILING_TEST_KEY = "failing_test"
 WEIGHT_FIELD = "refine_weight"
 """Field of a row in the update, per response token: its weight in our term; 0 on policy rows."""
 NUMBER_FIELD = "refine_number"
-"""Field of a row in the update, per response token: the row's number from 1; 0 on other rows."""
+"""Field of a row in the update, per response token: the row's number from 1; 0 on other rows. None
+if rows have labels, whose field holds it."""
 LABEL_FIELD = "refine_label"
-"""Field of a row, per response token: the token of a' asked for in its state, or NO_LABEL."""
+"""Field of a row, per response token: the token of a' asked for in its state and the row's number,
+in one value (`queue.label_code`)."""
 NO_LABEL = -1
 LABEL_MARGIN = "refine_label_margin"
 """Model output, per token: log π(label) - log π(the row's own token), 0 without a label."""

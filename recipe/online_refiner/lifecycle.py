@@ -20,6 +20,7 @@ from verl.utils.debug import marked_timer
 
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.queue.dropped import tell_dropped
+from recipe.online_refiner.queue.judged_groups import JudgedGroups
 from recipe.online_refiner.refine.counts import Dropped
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.episode_log import EpisodeLog
@@ -55,10 +56,14 @@ class LifecycleTrainer(PPOTrainer):
         self._saved_step = 0
         self._has_stepped = False
         self._dropped = Dropped()
+        self._judged_groups = JudgedGroups()
         super().__init__(config)
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
+        # A sampler of the user's own filters, if at all, by rules of its own.
+        if getattr(buffer, "filter_groups_metric", None) is not None:
+            self._judged_groups.watch(buffer)
         if self.plan.watches_dropped:
             tell_dropped(buffer, self._dropped.add)
         return buffer

@@ -130,8 +130,8 @@ class RefinedRollout:
 
     Attributes:
         token_mask: U flags, 1 on the tokens of a' that the constraint is on.
-        cross_entropy: c_t in nats on all U tokens, 0 if it is not asked for; None until it is
-            measured.
+        cross_entropy: c_t in nats on all U tokens, 0 if it is not asked for, finite in the token
+            mask; None until it is measured.
         states: self-fed only, for each of the U tokens the step of a in whose state the policy is
             asked for it, -1 if it is not asked for; None if the policy reads a' itself.
     """
@@ -159,4 +159,4 @@ class RefinedRollout:
         """c_t in nats, 0 off the token mask. Shape (U,)."""
         if self.cross_entropy is None:
             raise ValueError(f"the cross entropy on the refinement of {self.key} is not measured")
-        return self.cross_entropy * self.token_mask
+        return self.cross_entropy.where(self.token_mask > 0, 0.0)

@@ -30,6 +30,7 @@ from recipe.online_refiner.choices import Stage
 from recipe.online_refiner.late_join import LateJoinTrainer
 from recipe.online_refiner.lifecycle import LifecycleTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
+from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.method.self_fed import SelfFed
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
@@ -131,6 +132,8 @@ class OnlineRefinerTrainer(LateJoinTrainer, LifecycleTrainer):
         step = self._step
         self._reach(Stage.ADVANTAGES, step, within="adv")
         metrics["judge/failed_total"] = float(neutralise_unjudged(batch, step.rollouts))
+        if filters_groups(self.config):
+            metrics["judge/failed_dropped_total"] = float(self._judged_groups.take())
         in_update = self.constraint.measures_in_update(step)
         if not in_update:
             self._measure(step)

@@ -1,12 +1,16 @@
 """What the constraint itself costs, as a share of the actor's update, on verl's own engine.
 
-    eval "$(python -m recipe.cpu)" && python scripts/bench/constraint.py [--rollouts 40] [--turns 9]
+    eval "$(python -m recipe.cpu)" && python scripts/bench/constraint.py [--turns 9]
 
 Everything comes from one run, in this process's CPU seconds, so that a busy machine hardly shows.
 The contenders take turns, and ratios are of the same turn (their median). `update` is verl's update
 of all rollouts without constraint; `step` adds the forward passes for old and reference log-probs,
-so it is all that the actor does in a step but generate. Neither Ray nor TransferQueue takes part:
-what travels between processes is in a run's own `timing_s/constraint_ce`.
+so it is all that the actor does in a step but generate. Rows are padded to the longest of their
+micro-batch, or packed one after another (`use_remove_padding`, verl's default); `tokens` is the
+refinements' share of an update's tokens, the least that they can cost, and `places` the same with
+padding. Micro-batches are small, so that they are about as full with refinements as without: on a
+CPU a token costs more in a larger one. Neither Ray nor TransferQueue takes part: what travels
+between processes is in a run's own `timing_s/constraint_ce`.
 """
 
 from __future__ import annotations
@@ -60,13 +64,12 @@ Row = dict[str, torch.Tensor]
 CONFIG = Path(recipe.online_refiner.__file__).parent / "config" / "online_refiner.yaml"
 ACCEPTED_PERCENT = (0, 10, 50, 100)
 FIELDS = ("advantages", "old_log_probs", "ref_log_prob")
-TOKENS_A_MICRO_BATCH = 4096
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 HEAD = """\
-| kept | penalty: rows forwarded | forward / update | Python / update | all / step \
-| sft: rows in the update / passes beside it | their tokens' share | rows / update \
+| accepted | penalty: rows forwarded | forward / update | Python / update | all / step \
+| sft: rows in the update / passes beside it | tokens | places | rows / update \
 | Python / update | all / step |
-|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
@@ -76,16 +79,27 @@ class Forwarded:
 
     rows: int = 0
     tokens: int = 0
+    places: int = 0
+    """Tokens and padding."""
     evaluations: int = 0
     """Passes without a gradient: beside an update, passes that only the metrics would need."""
 
 
-class Engine:
-    """verl's worker with the tiny model on one rank, its updates and its forward passes."""
+Counts = tuple[Forwarded, Forwarded, Forwarded]
 
-    def __init__(self) -> None:
+
+class Engine:
+    """verl's worker with the tiny model on one rank, its updates and its forward passes.
+
+    Args:
+        packed: rows one after another, in place of padded ones.
+        micro_batch_tokens: the most in a micro-batch.
+    """
+
+    def __init__(self, packed: bool = False, micro_batch_tokens: int = 4096) -> None:
         os.environ.update(SINGLE_PROCESS)
-        self._worker = TrainingWorker(_worker_config())
+        self._micro_batch_tokens = micro_batch_tokens
+        self._worker = TrainingWorker(_worker_config(packed))
         self._worker.reset()
         actor = FSDPActorConfig(
             strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1, use_dynamic_bsz=False
@@ -94,7 +108,8 @@ class Engine:
 
     def update(self, rows: Sequence[Row], rollouts: int, **settings: Any) -> dict[str, Any]:
         """One optimizer step; the rows beyond `rollouts` are the constraint's."""
-        batch = _batch(rows, global_batch_size=rollouts, mini_batch_size=len(rows), **settings)
+        sizes = {"global_batch_size": rollouts, "mini_batch_size": len(rows)}
+        batch = self._batch(rows, **sizes, **settings)
         metrics: dict[str, Any] = tu.get(self._worker.train_mini_batch(batch), "metrics")
         return metrics
 
@@ -102,7 +117,7 @@ class Engine:
         """log π of each response token, by a forward pass. None is made without rows."""
         if not rows:
             return []
-        output = self._worker.infer_batch(_batch(rows, compute_loss=False))
+        output = self._worker.infer_batch(self._batch(rows, compute_loss=False))
         sequences = output["log_probs"].unbind()
         return [
             sequence[-len(row["responses"]) - 1 : -1]
@@ -111,8 +126,25 @@ class Engine:
 
     def pass_over(self, rows: Sequence[Row], **settings: Any) -> TensorDict:
         """A forward pass, as for the old log-probs; returns its model outputs."""
-        output: TensorDict = self._worker.infer_batch(_batch(rows, **settings))
+        output: TensorDict = self._worker.infer_batch(self._batch(rows, **settings))
         return output
+
+    def _batch(self, rows: Sequence[Row], **settings: Any) -> TensorDict:
+        fields = {
+            name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
+            for name in rows[0]
+        }
+        batch = TensorDict(fields, batch_size=len(rows))
+        tu.assign_non_tensor(
+            batch,
+            temperature=1.0,
+            calculate_entropy=False,
+            use_dynamic_bsz=True,
+            max_token_len_per_gpu=self._micro_batch_tokens,
+            dataloader_kwargs={"shuffle": False},
+            **settings,
+        )
+        return batch
 
     @contextmanager
     def counting(self) -> Iterator[Forwarded]:
@@ -121,8 +153,11 @@ class Engine:
 
         def count(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
             seen.evaluations += not torch.is_grad_enabled()
-            seen.rows += kwargs["input_ids"].shape[0]
-            seen.tokens += int(kwargs["attention_mask"].sum())
+            ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
+            seen.places += ids.numel()
+            # Packed, a row begins at each position 0.
+            seen.rows += int((kwargs["position_ids"] == 0).sum()) if mask is None else len(ids)
+            seen.tokens += ids.numel() if mask is None else int(mask.sum())
 
         hook = self._worker.engine.module.register_forward_pre_hook(count, with_kwargs=True)
         try:
@@ -131,13 +166,13 @@ class Engine:
             hook.remove()
 
 
-def _worker_config() -> TrainingWorkerConfig:
+def _worker_config(packed: bool) -> TrainingWorkerConfig:
     return TrainingWorkerConfig(
         model_type="language_model",
         model_config=HFModelConfig(
             path=str(ensure_checkpoint()),
             override_config={"attn_implementation": "sdpa"},
-            use_remove_padding=False,
+            use_remove_padding=packed,
             enable_gradient_checkpointing=False,
         ),
         engine_config=FSDPEngineConfig(
@@ -146,24 +181,6 @@ def _worker_config() -> TrainingWorkerConfig:
         optimizer_config=FSDPOptimizerConfig(lr=1e-6),
         checkpoint_config=CheckpointConfig(),
     )
-
-
-def _batch(rows: Sequence[Row], **settings: Any) -> TensorDict:
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
-    batch = TensorDict(fields, batch_size=len(rows))
-    tu.assign_non_tensor(
-        batch,
-        temperature=1.0,
-        calculate_entropy=False,
-        use_dynamic_bsz=True,
-        max_token_len_per_gpu=TOKENS_A_MICRO_BATCH,
-        dataloader_kwargs={"shuffle": False},
-        **settings,
-    )
-    return batch
 
 
 def rollouts(count: int, accepted: int) -> list[Rollout]:
@@ -224,7 +241,7 @@ def settings(inject: Inject, **changes: Any) -> ConstraintSettings:
 
 
 def policy_rows(rows: Sequence[Rollout], weighted: bool) -> list[Row]:
-    """The rollouts as verl's actor reads them; with the constraint's fields where it has rows."""
+    """The rollouts as verl's actor reads them; with the constraint's fields if it adds rows."""
     made = []
     for row in rows:
         fields = response_row(row.prompt_ids, row.response_ids)
@@ -289,8 +306,10 @@ def sft_turn(engine: Engine, rows: Sequence[Rollout]) -> tuple[float, float]:
     return update, python
 
 
-def counts(engine: Engine, rows: Sequence[Rollout], accepted: int) -> tuple[Forwarded, Forwarded]:
-    """What is forwarded by each: the pass for c_t, and the update with the rows."""
+def counts(engine: Engine, rows: Sequence[Rollout], accepted: int) -> Counts:
+    """What is forwarded by an update without constraint, the pass for c_t, the update with rows."""
+    with engine.counting() as plain:
+        engine.update(policy_rows(rows, weighted=False), len(rows))
     with engine.counting() as by_penalty:
         penalty_turn(engine, rows)
     with engine.counting() as by_update:
@@ -307,7 +326,7 @@ def counts(engine: Engine, rows: Sequence[Rollout], accepted: int) -> tuple[Forw
         by_update
     )
     assert by_update.evaluations == 0, by_update
-    return by_penalty, by_update
+    return plain, by_penalty, by_update
 
 
 class Cost(NamedTuple):
@@ -350,9 +369,9 @@ def median_shares(turns: Sequence[Turn], whole: Callable[[Turn], float]) -> Cost
     return Cost(*(statistics.median(column) for column in zip(*parts, strict=True)))
 
 
-def report(percent: int, turns: Sequence[Turn], forwarded: tuple[Forwarded, Forwarded]) -> str:
+def report(percent: int, turns: Sequence[Turn], forwarded: Counts) -> str:
     """A row of the table below `HEAD`."""
-    by_penalty, by_update = forwarded
+    plain, by_penalty, by_update = forwarded
     of_update = median_shares(turns, lambda turn: turn.update)
     of_step = median_shares(turns, lambda turn: turn.step)
     cells = [
@@ -362,8 +381,8 @@ def report(percent: int, turns: Sequence[Turn], forwarded: tuple[Forwarded, Forw
         f"{of_update.penalty_python:.1%}",
         f"{of_step.penalty_forward + of_step.penalty_python:.0%}",
         f"{by_update.rows} / {by_update.evaluations}",
-        # A fair bound: an update costs what its tokens cost.
-        f"{by_penalty.tokens / (by_update.tokens - by_penalty.tokens):.0%}",
+        f"{by_penalty.tokens / plain.tokens:.0%}",
+        f"{by_update.places / plain.places - 1:.0%}",
         f"{of_update.sft_rows:.0%}",
         f"{of_update.sft_python:.1%}",
         f"{of_step.sft_rows + of_step.sft_python:.0%}",
@@ -371,29 +390,37 @@ def report(percent: int, turns: Sequence[Turn], forwarded: tuple[Forwarded, Forw
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rollouts", type=int, default=40, help="rollouts in an update")
-    parser.add_argument("--turns", type=int, default=9)
-    options = parser.parse_args()
-    engine = Engine()
-    accepted = {percent: options.rollouts * percent // 100 for percent in ACCEPTED_PERCENT}
-    batches = {percent: rollouts(options.rollouts, count) for percent, count in accepted.items()}
+def compare(packed: bool, count: int, turns: int, micro_batch_tokens: int) -> None:
+    """Print the table of one way of laying out rows."""
+    engine = Engine(packed, micro_batch_tokens)
+    accepted = {percent: count * percent // 100 for percent in ACCEPTED_PERCENT}
+    batches = {percent: rollouts(count, some) for percent, some in accepted.items()}
     # Also the warm-up: the first pass of each shape is slow.
     forwarded = {
         percent: counts(engine, rows, accepted[percent]) for percent, rows in batches.items()
     }
-    turns = {
-        percent: [take_turn(engine, rows, turn % 2 == 0) for turn in range(options.turns)]
+    taken = {
+        percent: [take_turn(engine, rows, turn % 2 == 0) for turn in range(turns)]
         for percent, rows in batches.items()
     }
-    every = [turn for some in turns.values() for turn in some]
+    every = [turn for some in taken.values() for turn in some]
     update = statistics.median(turn.update for turn in every)
     forward = statistics.median(turn.forward for turn in every)
-    print(f"{options.rollouts} rollouts: update {update:.2f} s of CPU, forward {forward:.2f} s\n")
-    print(HEAD)
+    print(f"{'packed' if packed else 'padded'}, {count} rollouts: ", end="")
+    print(f"update {update:.2f} s of CPU, forward {forward:.2f} s\n\n{HEAD}")
     for percent in batches:
-        print(report(percent, turns[percent], forwarded[percent]))
+        print(report(percent, taken[percent], forwarded[percent]))
+    print(flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=40, help="rollouts in an update")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--micro-batch-tokens", type=int, default=1024)
+    options = parser.parse_args()
+    for packed in (False, True):
+        compare(packed, options.rollouts, options.turns, options.micro_batch_tokens)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
-from recipe.online_refiner.choices import LABEL_MARGIN, WEIGHT_FIELD
+from recipe.online_refiner.choices import LABEL_MARGIN, TARGET_IDS_FIELD, WEIGHT_FIELD
 
 MARGIN = -0.5
 
@@ -21,10 +21,10 @@ class WorkerGroup:
 
     Args:
         ranks: data-parallel. reported: c_t by row number, as micro-batches report it one after
-            another.
+            another. diverged: in the same form the divergences of rows with targets.
 
     Attributes:
-        seen: the batches of all calls.
+        seen: the batches of all calls. update_fields: what the queue had for the last update.
     """
 
     def __init__(
@@ -32,12 +32,14 @@ class WorkerGroup:
         queue: MemoryQueue,
         ranks: int = 2,
         reported: Sequence[tuple[int, list[float]]] = (),
+        diverged: Sequence[tuple[int, list[float]]] = (),
     ) -> None:
         self._queue = queue
         self._ranks = ranks
-        self._reported = list(reported)
+        self._reported, self._diverged = list(reported), list(diverged)
         self._dispatch_info: dict[str, list[int]] = {}
         self.seen: list[KVBatchMeta] = []
+        self.update_fields: set[str] = set()
 
     def _query_dispatch_info(self, role: str) -> list[int]:
         assert role == "actor"
@@ -57,6 +59,9 @@ class WorkerGroup:
         self.seen.append(batch)
         metrics: dict[str, Any] = {"loss": 1.0, "mfu": 0.5}
         rows = self._queue.partitions[str(batch.partition_id)]
-        if all(WEIGHT_FIELD in rows[key] for key in batch.keys):  # as the loss decides
+        self.update_fields = set.intersection(*(set(rows[key]) for key in batch.keys))
+        if WEIGHT_FIELD in self.update_fields:  # as the loss decides
             metrics["refine_ce"] = self._reported
+        if TARGET_IDS_FIELD in self.update_fields:
+            metrics["refine_kl"] = self._diverged
         return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": metrics})

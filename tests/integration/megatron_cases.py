@@ -32,6 +32,7 @@ from verl.utils.profiler import DistProfiler
 from verl.workers.config import FSDPActorConfig, McoreEngineConfig
 from verl.workers.engine_workers import TrainingWorker
 
+from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.loss import constrained_loss
 from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
@@ -331,7 +332,7 @@ def ask(batch: TensorDict) -> None:
     answers = batch["responses"]
     labels = (answers.values() * 5 + 3) % VOCABULARY
     labels[::3] = -1
-    batch["refine_label"] = torch.nested.nested_tensor_from_jagged(labels, answers.offsets())
+    batch["refine_label"] = torch.nested.nested_tensor_from_jagged(coded(labels), answers.offsets())
     own = answers.values()
     ids = torch.stack([(own + shift) % VOCABULARY for shift in (0, 1, 5)], dim=1).flatten()
     offsets = answers.offsets() * 3

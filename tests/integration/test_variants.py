@@ -205,6 +205,7 @@ class TestDapoWithDynamicSampling:
         for data in metrics.values():
             assert data["monitor/group_reward_std"] > 0
             assert data["constraint/kept_by_refinement_total"] == 0
+            assert data["judge/failed_total"] == data["judge/failed_dropped_total"] == 0
 
     def test_scores_are_compared_before_the_length_penalty(self, run: Any) -> None:
         """Each is one of the judge's tiers, and none of the rewards that are trained on is."""
@@ -459,7 +460,7 @@ class TestDistillation:
             module_training,
             *given(*problems),
             *("constraint.kind=distill", "constraint.distill.top_k=8", "refiner.decoding=copy"),
-            "actor_rollout_ref.actor.ppo_epochs=2",
+            *("actor_rollout_ref.actor.ppo_epochs=2", "monitor.self_fed_ce=true"),
         )
 
     def test_every_token_of_an_accepted_refinement_is_taught_its_distribution(
@@ -481,6 +482,23 @@ class TestDistillation:
         """A greedy a' is the refiner's likeliest, so both fall or rise together."""
         for data in run.metrics().values():
             assert 0 < data["constraint/refiner_kl_mean"] < data["constraint/ce_mean"] + 1.0
+
+    def test_the_self_fed_reading_is_logged_beside_it_and_is_the_same_up_to_the_edit(
+        self, run: Any
+    ) -> None:
+        accepted = [one for one in run.records("episodes.jsonl") if one["accepted"]]
+        assert accepted
+        for one in accepted:
+            assert one["ce_reading"] == "teacher_forcing"
+            self_fed = one["cross_entropy_self_fed"]
+            states = min(len(one["answer_tokens"]), len(self_fed))
+            assert [value is not None for value in self_fed] == [
+                index < states for index in range(len(self_fed))
+            ]
+            pairs = zip(one["answer_tokens"], one["refined_tokens"], strict=False)
+            until = next((at for at, (old, new) in enumerate(pairs) if old != new), states - 1)
+            # The update of the first epoch sees the weights that the pass has seen.
+            assert one["ce"][: until + 1] == pytest.approx(self_fed[: until + 1], abs=2e-3)
 
 
 class TestRealProblems:

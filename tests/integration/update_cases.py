@@ -46,6 +46,7 @@ from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.method.maths import Reduce, expert_weights, sft_weights
+from recipe.online_refiner.queue.label_code import coded, labels_plus_one
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.loss import constrained_loss
@@ -211,11 +212,10 @@ def labelled(row: Row, pair: Pair, seed: int, lambda_: float, rows: int) -> Row:
     """The policy's row with labels, by which its number is its seed's."""
     labels, weights = labels_of(pair, seed)
     fields = {
-        "refine_label": labels,
+        "refine_label": coded(labels, (labels >= 0) * (seed + 1)),
         "refine_weight": weights * lambda_ / rows,
-        "refine_number": (labels >= 0) * (seed + 1),
     }
-    return row | fields
+    return {name: value for name, value in row.items() if name != "refine_number"} | fields
 
 
 def targets_of(pair: Pair, number: int) -> TopTokens | None:
@@ -372,7 +372,7 @@ def measured(case: Case, model: torch.nn.Module) -> Outcome:
         output.get("refine_label_margin", output["log_probs"]).unbind(),
         strict=False,
     ):
-        asked = row["refine_label"] >= 0
+        asked = labels_plus_one(row["refine_label"]) > 0
         found.append(-(own + margin)[-len(asked) - 1 : -1][asked])
     return torch.cat(found) if found else torch.zeros(0), {"log_probs": log_probs}
 

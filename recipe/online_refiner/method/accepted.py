@@ -44,9 +44,17 @@ def _asked(flags: list[int], refinement: Refinement, steps: int, tokens: Tokens)
 def with_cross_entropy(
     accepted: Sequence[RefinedRollout], values: Sequence[torch.Tensor]
 ) -> list[RefinedRollout]:
-    """The same with c_t in nats; those whose values are not all finite are left out."""
+    """The same with c_t in nats; those with one in the token mask that is not finite are left out.
+
+    Off the mask no value counts, whatever it is.
+    """
     return [
         replace(one, cross_entropy=cross_entropy)
         for one, cross_entropy in zip(accepted, values, strict=True)
-        if bool(torch.isfinite(cross_entropy).all())
+        if finite_in_mask(one, cross_entropy)
     ]
+
+
+def finite_in_mask(one: RefinedRollout, values: torch.Tensor) -> bool:
+    """Whether the values of the U tokens are finite on those that the constraint is on."""
+    return bool(values[one.token_mask > 0].isfinite().all())

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 
 from recipe.online_refiner.choices import Conditioning, Inject, Mode
+from recipe.online_refiner.method.accepted import finite_in_mask
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.dynamic import reduced_cross_entropy
 from recipe.online_refiner.method.dynamic_sft import DynamicSft
@@ -92,7 +93,7 @@ class Distill(DynamicSft):
         costs = costs_of(step.accepted, cross_entropy[:rows], cross_entropy[rows:])
         distilled = _distilled(step.accepted, costs)
         super().after_update(step, cross_entropy[:rows])
-        step.accepted = [one for one in step.accepted if bool(costs[one.key].isfinite().all())]
+        step.accepted = [one for one in step.accepted if finite_in_mask(one, costs[one.key])]
         self._costs = costs
         return distilled
 

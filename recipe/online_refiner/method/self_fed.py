@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,8 @@ class SelfFed:
     Attributes:
         labels: what the policy is asked for.
         columns: c_t in nats by the rollout's key and the column's name, one for each token of a',
-            None on tokens that no state is asked for; empty until it is measured.
+            None on tokens that no state is asked for or that it is not finite on; empty until it is
+            measured.
     """
 
     def __init__(self, rollouts: Sequence[Rollout]) -> None:
@@ -34,5 +36,8 @@ class SelfFed:
             placed = on_tokens(one, values).double().round(decimals=6).tolist()
             flags = one.asked.tolist()
             self.columns[one.key] = {
-                COLUMN: [value if flag else None for value, flag in zip(placed, flags, strict=True)]
+                COLUMN: [
+                    value if flag and math.isfinite(value) else None
+                    for value, flag in zip(placed, flags, strict=True)
+                ]
             }

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.queueing import MEAN_SHARE, OPERATIONS_PER_BYTE, loads
-from recipe.online_refiner.preflight.sizes import read_shapes
+from recipe.online_refiner.preflight.shapes import read_shapes
 
 FORWARD = 2
 """Operations a parameter and token of one pass forwards."""

@@ -18,11 +18,12 @@ from recipe.online_refiner.choices import (
     WEIGHT_FIELD,
 )
 from recipe.online_refiner.method.labels import RowLabels
+from recipe.online_refiner.queue.label_code import coded
 
 
 def put_labels(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> None:
     """Store the labels; every row gets the field, since the queue returns none that one lacks."""
-    ids = {one.key: one.token_ids for one in labels}
+    ids = {one.key: coded(one.token_ids) for one in labels}
     _put(batch, {LABEL_FIELD: _on_rows(batch, _offsets(batch), ids)})
 
 
@@ -38,18 +39,16 @@ def put_policy_fields(
         labels: weighted. first_number: by which the loss reports on the first of them.
         others: further fields, the same for every row.
     """
-    weights, numbers, ids = {}, {}, {}
+    weights, ids = {}, {}
     for number, one in enumerate(labels, start=first_number):
         assert one.weights is not None
-        weights[one.key], ids[one.key] = one.weights, one.token_ids
-        numbers[one.key] = (one.token_ids != NO_LABEL) * number
+        weights[one.key] = one.weights
+        ids[one.key] = coded(one.token_ids, (one.token_ids != NO_LABEL) * number)
     offsets = _offsets(batch)
     fields = {
-        WEIGHT_FIELD: _on_rows(batch, offsets, weights, torch.float32, 0),
-        NUMBER_FIELD: _on_rows(batch, offsets, numbers, fill=0),
+        WEIGHT_FIELD: _on_rows(batch, offsets, weights, torch.float32),
+        LABEL_FIELD if labels else NUMBER_FIELD: _on_rows(batch, offsets, ids),
     }
-    if labels:
-        fields[LABEL_FIELD] = _on_rows(batch, offsets, ids)
     for name, value in others.items():
         fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
     _put(batch, fields)
@@ -86,11 +85,10 @@ def _on_rows(
     offsets: torch.Tensor,
     values: dict[str, torch.Tensor],
     dtype: torch.dtype = torch.int64,
-    fill: int = NO_LABEL,
 ) -> torch.Tensor:
-    """Values per response token by row, `fill` on the other rows. Jagged."""
+    """Values per response token by row, 0 on the other rows. Jagged."""
     places = offsets.tolist()
-    flat = torch.full((places[-1],), fill, dtype=dtype)
+    flat = torch.zeros(places[-1], dtype=dtype)
     for row, key in enumerate(batch.keys):
         if key in values:
             flat[places[row] : places[row + 1]] = values[key].to(dtype)

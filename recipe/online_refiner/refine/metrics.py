@@ -54,7 +54,7 @@ def refinement_metrics(found: RefinementCounts) -> dict[str, float]:
 def cross_entropy_metrics(accepted: Sequence[RefinedRollout]) -> dict[str, float]:
     """Mean token cross entropy in nats over accepted refinements: all, copied, edited tokens.
 
-    Of the tokens that the policy was asked for.
+    Of the tokens that the policy was asked for and has a finite one on.
     """
     pairs = [
         (value, copied)
@@ -63,7 +63,7 @@ def cross_entropy_metrics(accepted: Sequence[RefinedRollout]) -> dict[str, float
         for value, copied, asked in zip(
             one.cross_entropy.tolist(), one.refinement.copied, one.asked.tolist(), strict=True
         )
-        if asked
+        if asked and math.isfinite(value)
     ]
     groups = {
         "constraint/ce_mean": [value for value, _ in pairs],

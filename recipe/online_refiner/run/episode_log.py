@@ -6,6 +6,7 @@ ones, those whose refinement failed, and all of a run that does not refine.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class EpisodeLog:
             "answer_tokens": self._tokens(rollout.response_ids),
             "refined_tokens": self._tokens(refinement.token_ids),
             "copied": list(refinement.copied),
-            "ce": None if cross_entropy is None else cross_entropy.tolist(),
+            "ce": None if cross_entropy is None else _finite(cross_entropy.tolist()),
             "ce_asked": None if asked is None else [int(flag) for flag in asked],
             "ce_reading": reading,
         }
@@ -136,6 +137,11 @@ def in_share(name: str, share: float) -> bool:
     """Whether a problem is in the share: by a hash of its name, so that runs choose alike."""
     digest = hashlib.sha256(name.encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    """The values, None for those that JSON has no number for: off the token mask they may occur."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _outcome(rollout: Rollout) -> str:

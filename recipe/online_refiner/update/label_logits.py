@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from recipe.online_refiner.choices import LABEL_FIELD, LABEL_MARGIN
+from recipe.online_refiner.queue.label_code import labels_plus_one
 from recipe.online_refiner.update.logit_layout import laid_out, on_states, own_tokens, picked
 
 
@@ -23,8 +24,7 @@ def label_margins(
         data_format: of Megatron's logits, thd or bshd.
     """
     layout = (logits, strategy, data_format)
-    # Each label + 1, so that 0 is none.
-    plus_one = on_states(data, LABEL_FIELD, data[LABEL_FIELD].values() + 1)
+    plus_one = on_states(data, LABEL_FIELD, labels_plus_one(data[LABEL_FIELD].values()))
     labels, own = laid_out(plus_one, *layout), laid_out(own_tokens(data), *layout)
     margins = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)
     # A label that is the row's own token has no margin: most of them, if a' copies.

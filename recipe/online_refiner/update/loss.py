@@ -26,6 +26,7 @@ from recipe.online_refiner.choices import (
     WEIGHT_FIELD,
 )
 from recipe.online_refiner.method.maths import divergence_from_top_tokens, expert_token_factor
+from recipe.online_refiner.queue import label_code
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.places import on_tokens_of, response_places
 from recipe.online_refiner.update.target_logits import packed_log_probs, target_sums
@@ -79,7 +80,7 @@ def mixed_loss(
         return loss, metrics
     log_probs, weights = _response_log_probs(model_output, data), data[WEIGHT_FIELD].values()
     rows = on_tokens_of(data, WEIGHT_FIELD, torch.arange(len(data), device=weights.device))
-    numbers, costs = data[NUMBER_FIELD].values(), -log_probs
+    numbers, costs = _numbers(data), -log_probs
     if TARGET_MARGIN in model_output:
         costs, taught = _with_divergences(costs, model_output, data)
         metrics[DIVERGENCE_METRIC] = _reported(costs.detach(), numbers * taught, rows)
@@ -122,6 +123,14 @@ def _with_divergences(
     )
     divergences = divergence_from_top_tokens(log_q_MK, -costs_M, margins, log_rests)
     return divergences.where(taught_M, costs_M), taught_M
+
+
+def _numbers(data: TensorDict) -> torch.Tensor:
+    """The numbers by which tokens are reported on, 0 on those that are not. Shape (M,)."""
+    if LABEL_FIELD in data:
+        return label_code.numbers(data[LABEL_FIELD].values())
+    given: torch.Tensor = data[NUMBER_FIELD].values()
+    return given
 
 
 def _response_log_probs(model_output: dict[str, torch.Tensor], data: TensorDict) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from recipe.online_refiner.choices import LABEL_FIELD, NO_LABEL, NUMBER_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.update.target_logits import target_fields
 from refiner_worker.top_tokens import TopTokens
 
@@ -65,9 +66,10 @@ def constraint_row(
     row["response_mask"] = silent
     row["loss_mask"] = silent
     row[WEIGHT_FIELD] = weights.float()
-    row[NUMBER_FIELD] = torch.full_like(silent, number)
     if with_labels:
-        row[LABEL_FIELD] = torch.full_like(silent, NO_LABEL)
+        row[LABEL_FIELD] = coded(torch.full_like(silent, NO_LABEL), number)
+    else:
+        row[NUMBER_FIELD] = torch.full_like(silent, number)
     if with_targets:
         row.update(target_fields(targets))
     row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})

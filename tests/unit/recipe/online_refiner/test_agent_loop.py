@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transfer_queue as tq
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
@@ -126,6 +127,26 @@ def test_a_rollout_without_a_verdict_is_masked_out_refined_or_not(
         assert output.response_mask == [0]
     assert output.extra_fields["refine"]["outcome"] == "unjudged"
     assert output.extra_fields["refine"]["accepted"] is False
+
+
+def test_the_group_filter_is_told_of_a_rollout_without_a_verdict_once_it_is_stored(
+    stored: list[AgentLoopOutput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, list[str], Any]] = []
+
+    async def put(keys: list[str], partition_id: str, tags: Any) -> None:
+        assert partition_id == "train"
+        told.append((len(stored), keys, tags))
+
+    monkeypatch.setattr(tq, "async_kv_batch_put", put)
+    for filters in (False, True):
+        worker = worker_of(Client())
+        worker.config.algorithm.filter_groups.enable = filters
+        for response in ((1, 2, 3), (4,)):
+            finish(worker, rollout(*response))
+        finish(worker, rollout(4), validate=True)
+    # The fifth rollout that is stored is the first without a verdict while groups are filtered.
+    assert told == [(5, ["a_1_0"], [{"unjudged": True}])]
 
 
 def test_an_agent_loop_that_gives_nothing_is_left_to_verl(stored: list[AgentLoopOutput]) -> None:

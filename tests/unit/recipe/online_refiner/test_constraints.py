@@ -113,6 +113,25 @@ def test_the_update_yields_the_cross_entropy_and_a_broken_row_is_dropped(
     assert torch.equal(step.accepted[0].masked_cross_entropy, torch.ones(3))
 
 
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_off_the_token_mask_a_cross_entropy_may_be_anything(
+    composed: Compose, broken: float
+) -> None:
+    """The first token is copied, and only the edited ones are in the mask."""
+    found = [rollout("a_0", (5, 6), refinement((5, 7, 0), (1, 0, 0)))]
+    edited = step_of(found, [(broken, 4.0, 1.0)], Tokens.EDITED)
+    assert [one.key for one in edited.accepted] == ["a_0"]
+    constraint = made(composed, "constraint.inject=advantage", "constraint.lambda=1")
+    penalty = constraint.penalty(edited)
+    assert penalty is not None
+    assert penalty.values_BT.tolist() == [[0.0, 5.0]]
+    assert constraint.metrics(edited)["constraint/penalty_mean"] == 5.0
+    supervised, step = made(composed, "constraint.inject=sft"), step_of(found, None, Tokens.EDITED)
+    supervised.after_update(step, [torch.tensor([broken, 4.0, 1.0])])
+    assert supervised.metrics(step)["constraint/penalty_mean"] == 2.5
+    assert step_of(found, [(0.5, 4.0, broken)], Tokens.EDITED).accepted == []
+
+
 def test_while_only_the_critic_trains_a_forward_pass_measures(composed: Compose) -> None:
     constraint = made(composed, "constraint.inject=sft")
     step = step_of([rollout("a_0", (5,), refinement((5,), (1,)))], trains_actor=False)

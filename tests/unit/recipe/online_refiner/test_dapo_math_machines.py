@@ -23,7 +23,7 @@ from recipe.online_refiner.experiments import CONFIG
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.hours import StepTime, run_hours, step_time
 from recipe.online_refiner.preflight.report import preflight
-from recipe.online_refiner.resolve import resolve
+from recipe.online_refiner.resolve.resolving import resolve
 
 REPO_ROOT = Path(__file__).resolve().parents[4]
 LONG_7B = ("gpu8x80_long", "nodes2x8x80_long")

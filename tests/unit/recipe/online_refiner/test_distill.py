@@ -277,6 +277,18 @@ def test_it_says_how_far_the_policy_is_from_the_refiner_and_on_how_many_tokens(
     ]
 
 
+def test_a_divergence_off_the_token_mask_may_be_anything(composed: Compose) -> None:
+    """Of the first refinement all but the first token are in the mask."""
+    constraint = made(composed, "constraint.tokens=edited")
+    for broken, left in (([torch.inf, 4.0, 9.0], ["a_0", "a_1"]), ([2.0, torch.inf, 9.0], ["a_1"])):
+        step = refined_step(Tokens.EDITED)
+        constraint.after_update(step, [torch.ones(3), torch.ones(2), torch.tensor(broken)])
+        assert [one.key for one in step.accepted] == left
+        # Half of 4 + 9 and half of 1 + 1, over two rollouts.
+        expected = (6.5 * (len(left) == 2) + 1.0) / 2
+        assert constraint.metrics(step)["constraint/penalty_mean"] == pytest.approx(expected)
+
+
 def test_a_lambda_of_zero_leaves_the_update_to_verl(composed: Compose) -> None:
     constraint, step = made(composed, "constraint.lambda=0"), refined_step()
     assert constraint.additions(step) is None and constraint.penalty(step) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,10 @@ import transfer_queue as tq
 from steps import refinement
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from recipe.online_refiner.agent_loop import refinable
 from recipe.online_refiner.choices import REFINEMENT_KEY
 from recipe.online_refiner.queue.dropped import tell_dropped
+from recipe.online_refiner.queue.judged_groups import JudgedGroups, tag_unjudged
 from recipe.online_refiner.queue.rollouts import read_rollouts
 from recipe.online_refiner.records import Prompt, Refinement
 from recipe.online_refiner.refine.counts import Dropped, counted
@@ -28,6 +31,7 @@ WORSE = replace(refinement((6, 0), (0, 1), refined=-1.0), generated_tokens=3, en
 def row(reward: float, found: Refinement, number: int) -> Row:
     return {
         "uid": "",
+        "rm_scores": torch.tensor([0.0, reward]),
         "prompts": torch.tensor([1, number]),
         "responses": torch.tensor([5, 0]),
         "response_mask": torch.ones(2, dtype=torch.int64),
@@ -49,14 +53,20 @@ class Queue:
             for session, one in enumerate(rows)
         }
         self.prompts = set(groups)
+        self.tags: dict[str, dict[str, Any]] = {key: {"status": "success"} for key in self.rows}
 
     def listed(self) -> dict[str, dict[str, dict[str, Any]]]:
         finished = {"is_prompt": True, "status": "finished", "global_steps": 1}
-        tags = dict.fromkeys(sorted(self.prompts), finished)
-        return {"train": tags | {key: {"status": "success"} for key in self.rows}}
+        prompts = dict.fromkeys(sorted(self.prompts), finished)
+        return {"train": prompts | {key: dict(self.tags[key]) for key in self.rows}}
 
     def get(self, keys: list[str], partition_id: str, select_fields: Sequence[str]) -> Row:
         return {name: [self.rows[key][name] for key in keys] for name in select_fields}
+
+    async def tag(self, keys: list[str], partition_id: str, tags: list[dict[str, Any]]) -> None:
+        assert partition_id == "train"
+        for key, tag in zip(keys, tags, strict=True):
+            self.tags[key] |= tag
 
     def clear(self, keys: list[str], partition_id: str) -> None:
         self.prompts -= set(keys)
@@ -73,16 +83,21 @@ GROUPS: dict[str, Sequence[Row]] = {
 }
 
 
-@pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    made = Queue(GROUPS)
+def installed(monkeypatch: pytest.MonkeyPatch, groups: Mapping[str, Sequence[Row]]) -> Queue:
+    made = Queue(groups)
     monkeypatch.setattr(tq, "kv_list", made.listed)
     monkeypatch.setattr(tq, "kv_batch_get", made.get)
     monkeypatch.setattr(tq, "kv_clear", made.clear)
+    monkeypatch.setattr(tq, "async_kv_batch_put", made.tag)
     return made
 
 
-def buffer() -> ReplayBuffer:
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    return installed(monkeypatch, GROUPS)
+
+
+def buffer(metric: str = "score") -> ReplayBuffer:
     return ReplayBuffer(
         trainer_mode="sync",
         trainer_config={},
@@ -90,7 +105,7 @@ def buffer() -> ReplayBuffer:
         max_off_policy_strategy="drop",
         sampler_kwargs={},
         refill_fn=lambda prompts: None,
-        filter_groups_metric="score",
+        filter_groups_metric=metric,
         train_batch_size=1,
         gen_batch_size=1,
     )
@@ -129,3 +144,70 @@ def test_groups_of_a_validation_are_none_of_a_steps(queue: Queue) -> None:
     sampling._clear_groups("val", {"a"})
     assert told == []
     assert "a_0_0" not in sampling.partitions["val"]
+
+
+FAILED = object()
+"""In place of a reward: the judge has failed."""
+REFINED_ALONE = (row(-0.3, BETTER, 1), FAILED)
+"""A judged rollout whose refinement was accepted, and one without a verdict."""
+
+
+def judged(*rewards: Any) -> list[Row]:
+    """A group of these rewards."""
+    return [
+        one if isinstance(one, dict) else row(0.0 if one is FAILED else one, WORSE, 1)
+        for one in rewards
+    ]
+
+
+def dropped_of(
+    monkeypatch: pytest.MonkeyPatch, metric: str, groups: Mapping[str, Sequence[Any]]
+) -> tuple[set[str], JudgedGroups]:
+    """The groups that verl's buffer drops for want of a signal, of these."""
+    stored = installed(monkeypatch, {uid: judged(*rewards) for uid, rewards in groups.items()})
+    for uid, rewards in groups.items():
+        keys = [f"{uid}_{index}_0" for index, one in enumerate(rewards) if one is FAILED]
+        for key in keys:
+            extras = stored.rows[key]["extra_fields"]["reward_extra_info"]
+            extras |= {"score": 0.0, "judge_failed": 1.0}
+        asyncio.run(tag_unjudged(keys))
+    for one in stored.rows.values():
+        extras = one["extra_fields"]["reward_extra_info"]
+        accepted = one["extra_fields"][REFINEMENT_KEY]["accepted"]
+        extras["refinable_score"] = refinable(extras["score"], accepted, session=1)
+    watch, sampling = JudgedGroups(), buffer(metric)
+    watch.watch(sampling)
+    for _ in range(2):  # a group is classified once, and looked up afterwards
+        sampling._sync_metadata_from_transfer_queue()
+        found, _ = sampling._dapo_filtered_keys("train")
+    sampling._clear_groups("train", set(found))
+    assert not {key.split("_")[0] for key in stored.rows} & found
+    return set(found), watch
+
+
+@pytest.mark.parametrize("metric", ["score", "reward", "refinable_score"])
+def test_a_failed_judge_gives_no_group_a_signal(
+    monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    groups: dict[str, Sequence[Any]] = {
+        "equal": (1.0, FAILED, 1.0),
+        "zero": (0.0, 0.0, FAILED),
+        "apart": (1.0, FAILED, -0.3),
+        "one": (FAILED, 1.0, FAILED),
+        "none": (FAILED, FAILED),
+        "judged": (1.0, -0.3),
+        "flat": (1.0, 1.0),
+    }
+    found, watch = dropped_of(monkeypatch, metric, groups)
+    assert found == {"equal", "zero", "one", "none", "flat"}
+    # Those of the group that has a signal are counted where it is trained on.
+    assert watch.take() == 1 + 1 + 2 + 2
+    assert watch.take() == 0
+
+
+@pytest.mark.parametrize(("metric", "kept"), [("refinable_score", True), ("score", False)])
+def test_an_accepted_refinement_keeps_a_group_with_one_verdict_if_it_keeps_any(
+    monkeypatch: pytest.MonkeyPatch, metric: str, kept: bool
+) -> None:
+    found, _ = dropped_of(monkeypatch, metric, {"a": REFINED_ALONE, "b": (1.0, FAILED)})
+    assert found == ({"b"} if kept else {"a", "b"})

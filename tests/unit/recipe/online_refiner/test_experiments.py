@@ -176,6 +176,33 @@ def test_the_table_of_settings_is_that_of_the_experiments(composed: Composed) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "expected"),
+    [
+        # Without dynamic sampling no group is kept or dropped.
+        ("ppo_apps_dynamic", "constraint.keep_refined_groups", "–"),
+        ("ppo_dialogue_dynamic_sft", "constraint.keep_refined_groups", "–"),
+        ("dynamic_dapo_apps", "constraint.keep_refined_groups", "*False*"),
+        ("large_dapo_7b", "constraint.keep_refined_groups", "True"),
+        ("dapo_apps", "constraint.keep_refined_groups", "–"),
+        ("dynamic_dapo_apps", "constraint.accumulate", "*return_to_go*"),
+        ("ppo_apps_dynamic", "constraint.accumulate", "–"),
+        # null in the configuration: the default of the injection.
+        ("large_dapo_7b", "constraint.lambda", "0.0001"),
+        ("ppo_apps_dynamic", "constraint.lambda", "*0.0001*"),
+        ("ppo_apps_dynamic", "constraint.reduce", "sum"),
+        ("ppo_apps_dynamic", "constraint.kind", "**dynamic**"),
+        ("ppo_apps_none", "refiner.template", "–"),
+        ("ppo_apps_none", "reward.reward_kwargs.overlong_buffer_cfg.enable", "–"),
+    ],
+)
+def test_a_cell_says_where_its_value_comes_from_or_that_it_has_no_effect(
+    name: str, key: str, expected: str, composed: Composed
+) -> None:
+    config = composed(f"experiment={name}", f"hardware={hardware_of(name)}")
+    assert settings_table().cell(name, key, config, PAPER[key]) == expected
+
+
 @pytest.mark.parametrize("key", [key for key in PAPER if not key.startswith("constraint.")])
 def test_an_experiment_has_the_papers_settings(key: str, composed: Composed) -> None:
     """All but the constraint's, which set the arms apart."""

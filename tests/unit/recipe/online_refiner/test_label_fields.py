@@ -47,7 +47,7 @@ def test_verls_pass_measures_the_labelled_steps_and_its_batch_is_left_as_it_was(
     actor = AskedActor(workers, LABELS)
     assert actor.cross_entropy is None
     actor.compute_log_prob(batch)
-    assert queue.field("refine_label") == {"a": [5, -1, 6], "b": [-1, -1], "c": [7], "d": [-1]}
+    assert queue.field("refine_label") == {"a": [6, 0, 7], "b": [0, 0], "c": [8], "d": [0]}
     (seen,) = workers.seen
     assert seen.keys == batch.keys
     assert seen.extra_info == {
@@ -113,8 +113,11 @@ def test_labels_ride_on_the_policys_rows_in_the_update(queue: MemoryQueue) -> No
     assert seen.extra_info["distillation_use_topk"]
     weights = {"a": [0.25, 0.0, 0.125], "b": [0.0, 0.0], "c": [0.5], "d": [0.0]}
     assert queue.field("refine_weight") == weights
-    assert queue.field("refine_number") == {"a": [2, 0, 2], "b": [0, 0], "c": [1], "d": [0]}
-    assert queue.field("refine_label") == {"a": [5, -1, 6], "b": [-1, -1], "c": [7], "d": [-1]}
+    # Each label + 1, and 2^32 times the number that it is reported by.
+    one, two = 2**32, 2 * 2**32
+    labels = {"a": [two + 6, 0, two + 7], "b": [0, 0], "c": [one + 8], "d": [0]}
+    assert queue.field("refine_label") == labels
+    assert queue.field("refine_number") == {}
     assert [one.tolist() for one in actor.cross_entropy] == [
         [3.0],
         pytest.approx([0.1, 0.2]),

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
+from recipe.online_refiner.queue.label_code import coded, labels_plus_one, numbers
 from recipe.online_refiner.update import logit_layout
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.logit_layout import picked
@@ -43,9 +44,9 @@ def row(prompt: list[int], answer: list[int], labels: list[int], weights: list[f
     shape = made["responses"].shape
     made["advantages"] = torch.zeros(shape)
     made["old_log_probs"] = torch.zeros(shape)
-    made["refine_label"] = torch.tensor(labels)
+    given = torch.tensor(labels)
+    made["refine_label"] = coded(given, (given >= 0) * 1)
     made["refine_weight"] = torch.tensor(weights)
-    made["refine_number"] = (made["refine_label"] >= 0) * 1
     return made
 
 
@@ -76,6 +77,16 @@ def reported(rows: list[Row]) -> list[list[float]]:
     batch = batch_of(rows)
     _, metrics = constrained_loss(CONFIG, outputs(TableModel(), batch), batch)
     return [values for _, values in metrics["refine_ce"]]
+
+
+def test_label_and_number_come_back_out_of_one_value() -> None:
+    labels = torch.tensor([-1, 0, 7, 2**31 - 2, -1])
+    given = torch.tensor([0, 1, 2**31 - 1, 0, 3])
+    values = coded(labels, given)
+    assert values.tolist() == [0, 2**32 + 1, (2**31 - 1) * 2**32 + 8, 2**31 - 1, 3 * 2**32]
+    assert (labels_plus_one(values) - 1).tolist() == labels.tolist()
+    assert numbers(values).tolist() == given.tolist()
+    assert coded(labels).tolist() == [0, 1, 8, 2**31 - 1, 0]
 
 
 def test_self_fed_each_token_is_asked_for_in_the_rollouts_own_state() -> None:

@@ -104,6 +104,19 @@ def test_cross_entropy_is_split_into_copied_and_edited_tokens() -> None:
     assert cross_entropy_metrics([replace(measured, cross_entropy=None)]) == {}
 
 
+def test_values_that_are_not_finite_are_in_no_mean() -> None:
+    """Off the token mask they do not take a refinement out of the constraint."""
+    found = REFINEMENTS[2]
+    values = torch.tensor([torch.inf, 4.0, 0.2, torch.nan])
+    mask = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    measured = RefinedRollout(rollout("a", -0.3, 7, found), found, mask, values)
+    assert cross_entropy_metrics([measured]) == {
+        "constraint/ce_mean": pytest.approx(2.1),
+        "constraint/ce_copied_mean": pytest.approx(0.2),
+        "constraint/ce_edited_mean": pytest.approx(4.0),
+    }
+
+
 def test_tokens_that_the_policy_was_not_asked_for_are_in_no_mean() -> None:
     found = REFINEMENTS[2]
     values = torch.tensor([0.1, 4.0, 0.3, 0.0])

@@ -115,7 +115,9 @@ def test_rows_and_labels_are_numbered_one_after_the_other(queue: MemoryQueue) ->
     workers = Watching(queue, ranks=1, reported=[(3, [6.0]), (1, [1.0])])
     actor = MixedActor(workers, Additions(ADDED, labels), micro_batch_size=1)
     actor.update_actor(batch_of(8))
-    assert queue.field("refine_number")["b_3_0"] == [3]
-    assert [row["refine_label"].tolist() for row in workers.rows[-2:]] == [[-1] * 3, [-1]]
+    # Label 9 by number 3; the rows' own tokens by 1 and 2.
+    assert queue.field("refine_label")["b_3_0"] == [3 * 2**32 + 10]
+    assert [row["refine_label"].tolist() for row in workers.rows[-2:]] == [[2**32] * 3, [2 * 2**32]]
+    assert all("refine_number" not in row for row in workers.rows)
     # Nothing is known of a row that no micro-batch reports on.
     assert [one.tolist() for one in actor.cross_entropy] == [[1.0], [], [6.0]]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from memory_queue import MemoryQueue, Row
@@ -22,12 +23,14 @@ from worker_group import WorkerGroup
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.queue.judged_groups import JudgedGroups
 from recipe.online_refiner.records import Refinement
 from recipe.online_refiner.refine.counts import Dropped
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.episode_log import EpisodeLog
 from recipe.online_refiner.run.step_times import StepTimes
 from recipe.online_refiner.trainer import OnlineRefinerTrainer
+from refiner_worker.top_tokens import TopTokens
 
 Compose = Callable[..., DictConfig]
 
@@ -85,6 +88,7 @@ def trainer_of(config: DictConfig, workers: WorkerGroup, run_dir: Path) -> Onlin
     trainer.tokenizer = AutoTokenizer.from_pretrained(ensure_checkpoint())
     trainer.timing_raw = {}
     trainer._times, trainer._joins_at, trainer._dropped = StepTimes(), None, Dropped()
+    trainer._judged_groups = JudgedGroups()
     trainer.refiner = HealthyServers()  # type: ignore[assignment]
     trainer._episode_log = EpisodeLog(run_dir, trainer.tokenizer, share=1.0)
     return trainer
@@ -147,7 +151,7 @@ def test_the_tokens_of_the_configuration_are_the_ones_that_are_asked_for(
     queue: MemoryQueue, step: Step
 ) -> None:
     step(*SELF_FED, "constraint.tokens=edited")
-    assert queue.field("refine_label")["a_0_0"] == [-1, 7]
+    assert queue.field("refine_label")["a_0_0"] == [0, 8]
     lost = [-ADVANTAGE, -ADVANTAGE - 0.5 * 3.5]
     assert queue.field("advantages") == advantages(a_0_0=lost)
 
@@ -227,9 +231,35 @@ def test_self_fed_the_update_gets_labels_and_no_row(queue: MemoryQueue, step: St
     )
     *_, update = workers.seen
     assert update.keys == BATCH_KEYS
-    assert queue.field("refine_label")["a_0_0"] == [5, 7]
+    assert queue.field("refine_label")["a_0_0"] == [2**32 + 6, 2**32 + 8]
     assert queue.field("refine_weight")["a_0_0"] == pytest.approx([0.5 / 4 / 2] * 2)
     assert metrics["constraint/ce_mean"] == pytest.approx(1.0)
+
+
+def test_distilled_the_self_fed_reading_can_be_watched_beside_it(
+    queue: MemoryQueue, step: Step, tmp_path: Path
+) -> None:
+    """The pass for the old log-probs has labels, the update of the same rows none."""
+    listed = TopTokens(
+        np.array([[5, 6], [7, 8]], np.int32), np.log(np.full((2, 2), 0.5, np.float32)), 0, 2
+    )
+    taught = replace(BETTER, top_tokens=listed)
+    queue.rows["a_0_0"]["extra_fields"] = row("a", [5, 6], taught)["extra_fields"]
+    workers = WorkerGroup(queue, 1, reported=[(1, [0.5, 1.5])], diverged=[(1, [0.25, 0.75])])
+    _, metrics = step("constraint.kind=distill", "monitor.self_fed_ce=true", workers=workers)
+    measured, update = workers.seen
+    assert (measured.keys, measured.extra_info["refine_measure"]) == (BATCH_KEYS, True)
+    assert queue.field("refine_label")["a_0_0"] == [6, 8]
+    assert len(update.keys) == 5 and "refine_measure" not in update.extra_info
+    assert "refine_label" not in workers.update_fields
+    assert {"refine_weight", "refine_target_ids"} <= workers.update_fields
+    assert metrics["constraint/ce_mean"] == pytest.approx(1.0)
+    assert metrics["constraint/refiner_kl_mean"] == pytest.approx(0.5)
+    assert metrics["constraint/penalty_mean"] == pytest.approx(0.5 * 0.5 / 4)
+    first, second = map(json.loads, (tmp_path / "episodes.jsonl").read_text().splitlines())
+    assert (first["ce"], first["ce_reading"]) == ([0.5, 1.5], "teacher_forcing")
+    assert first["cross_entropy_self_fed"] == [2.5, 3.5]
+    assert "cross_entropy_self_fed" not in second
 
 
 def test_chords_share_is_the_rest_of_the_policys(queue: MemoryQueue, step: Step) -> None:
@@ -315,6 +345,9 @@ def test_a_rollout_without_a_verdict_has_its_groups_mean_and_no_advantage(
     }
     _, metrics = step(*SELF_FED)
     assert metrics["judge/failed_total"] == 1.0
+    assert "judge/failed_dropped_total" not in metrics
+    _, metrics = step(*SELF_FED, "algorithm.filter_groups.enable=true")
+    assert metrics["judge/failed_dropped_total"] == 0.0
     assert queue.field("rm_scores")["b_0_0"] == [0.0, 1.0]
     assert queue.field("advantages")["b_1_0"] == pytest.approx([0.0], abs=1e-6)
 

@@ -29,6 +29,7 @@ SIGNATURES = {
         "self, output, validate, kwargs"
     ),
     "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._clear_groups": "self, partition_id, uids",
+    "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._dapo_filtered_keys": "self, partition_id",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._build_replay_buffer": "self",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": "self, batch, metrics",
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_old_log_prob": "self, batch, metrics",
