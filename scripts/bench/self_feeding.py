@@ -45,7 +45,7 @@ from recipe.online_refiner.choices import (
 )
 from recipe.online_refiner.method.dynamic_sft import weighted_labels
 from recipe.online_refiner.method.labels import RowLabels, labels_of
-from recipe.online_refiner.queue.label_code import coded
+from recipe.online_refiner.queue.label_fields import label_values, weight_values
 from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.update import loss
 from recipe.online_refiner.update.logit_layout import HOOK
@@ -100,7 +100,7 @@ SUPERVISED = settings(Inject.SFT, tokens=Tokens.ALIGNED, **SELF_FED)
 
 def measured_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
     """What a penalty asks for: every token of a' by position."""
-    return [labels_of(one) for one in accepted_of(rows, PENALTY)]
+    return labels_of(accepted_of(rows, PENALTY))
 
 
 def learnt_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
@@ -110,20 +110,15 @@ def learnt_labels(rows: Sequence[Rollout]) -> list[RowLabels]:
 
 def lay(made: Sequence[Row], rows: Sequence[Rollout], labels: Sequence[RowLabels]) -> None:
     """Give the policy's rows the fields that the loss reads labels from, as the trainer does."""
-    by_key = {one.key: (number, one) for number, one in enumerate(labels, start=1)}
+    keys, lengths = [row.key for row in rows], [len(row.response_ids) for row in rows]
+    offsets = torch.tensor([0, *lengths]).cumsum(dim=0)
     weighted = any(one.weights is not None for one in labels)
-    for fields, row in zip(made, rows, strict=True):
-        fields[LABEL_FIELD] = torch.zeros_like(fields["responses"])
-        if weighted:
-            fields[WEIGHT_FIELD] = torch.zeros(fields["responses"].shape)
-        if row.key in by_key:
-            number, one = by_key[row.key]
-            if one.weights is None:
-                fields[LABEL_FIELD] = coded(one.token_ids)
-            else:
-                shown = (one.token_ids != NO_LABEL) * number
-                fields[LABEL_FIELD] = coded(one.token_ids, shown)
-                fields[WEIGHT_FIELD] = one.weights
+    values = {LABEL_FIELD: label_values(keys, offsets, labels, 1 if weighted else None)}
+    if weighted:
+        values[WEIGHT_FIELD] = weight_values(keys, offsets, labels)
+    for name, flat in values.items():
+        for fields, one in zip(made, flat.split(lengths), strict=True):
+            fields[name] = one
 
 
 def labelled(

@@ -70,7 +70,7 @@ class Dynamic(Constraint):
     def labels(self, step: Step) -> Sequence[RowLabels]:
         if self.conditioning is not Conditioning.SELF_FEEDING or self.measures_in_update(step):
             return ()
-        return [labels_of(one) for one in step.accepted]
+        return labels_of(step.accepted)
 
     def after_labels(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> None:
         placed = [

@@ -84,8 +84,7 @@ def weighted_labels(
     accepted: Sequence[RefinedRollout], settings: ConstraintSettings, lambda_: float, rollouts: int
 ) -> list[RowLabels]:
     """The tokens of a' in the token mask as labels on the policy's rows; see `refined_rows`."""
-    given = zip(accepted, _weights(accepted, settings, lambda_, rollouts), strict=True)
-    return [labels_of(one, weights) for one, weights in given]
+    return labels_of(accepted, _weights(accepted, settings, lambda_, rollouts))
 
 
 def _weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +27,24 @@ class RowLabels:
     weights: torch.Tensor | None = None
 
 
-def labels_of(one: RefinedRollout, weights: torch.Tensor | None = None) -> RowLabels:
-    """The labels of a refinement on its rollout.
+def labels_of(
+    refined: Sequence[RefinedRollout], weights: Sequence[torch.Tensor] | None = None
+) -> list[RowLabels]:
+    """The labels of refinements on their rollouts.
 
     Args:
-        weights: of the U tokens of a' in the actor's loss.
+        weights: of the U tokens of each a' in the actor's loss.
     """
-    labels = _placed(one, torch.tensor(one.refinement.token_ids), NO_LABEL)
-    return RowLabels(one.key, labels, None if weights is None else on_steps(one, weights))
+    if not refined:
+        return []
+    places = _places(refined)
+    tokens = [token for one in refined for token in one.refinement.token_ids]
+    ids = torch.tensor(tokens, dtype=torch.int64)
+    labels = _at(places, ids, NO_LABEL, refined)
+    if weights is None:
+        return [RowLabels(one.key, row) for one, row in zip(refined, labels, strict=True)]
+    weighted = _at(places, torch.cat(list(weights)), 0, refined)
+    return [RowLabels(one.key, *row) for one, *row in zip(refined, labels, weighted, strict=True)]
 
 
 def on_tokens(one: RefinedRollout, values: torch.Tensor) -> torch.Tensor:
@@ -45,18 +56,28 @@ def on_tokens(one: RefinedRollout, values: torch.Tensor) -> torch.Tensor:
 
 def on_steps(one: RefinedRollout, values: torch.Tensor) -> torch.Tensor:
     """Values of the U tokens of a' on the T steps of a that are asked for them. Shape (T,)."""
-    return _placed(one, values, 0)
+    return _at(_places([one]), values, 0, [one])[0]
 
 
-def _placed(one: RefinedRollout, values: torch.Tensor, fill: int) -> torch.Tensor:
-    """As `on_steps`, with a fill for the other steps.
+def _places(refined: Sequence[RefinedRollout]) -> torch.Tensor:
+    """Of the tokens of all a' the place among the steps of all rollouts, each with a place more.
 
-    What is not asked for has the state -1 and falls into a last place, which is cut off.
+    What is not asked for has the state -1, and falls into the place before its row's first.
     """
-    steps = len(one.rollout.response_ids)
-    placed = values.new_full((steps + 1,), fill)
-    placed[_states(one)] = values
-    return placed[:steps]
+    tokens = torch.tensor([len(one.refinement.token_ids) for one in refined])
+    rows = torch.tensor([1 + len(one.rollout.response_ids) for one in refined])
+    firsts = rows.cumsum(dim=0) - rows + 1
+    return torch.cat([_states(one) for one in refined]) + firsts.repeat_interleave(tokens)
+
+
+def _at(
+    places: torch.Tensor, values: torch.Tensor, fill: int, refined: Sequence[RefinedRollout]
+) -> list[torch.Tensor]:
+    """Values at these places, with a fill for the other steps, by rollout."""
+    rows = [1 + len(one.rollout.response_ids) for one in refined]
+    placed = values.new_full((sum(rows),), fill)
+    placed[places] = values
+    return [row[1:] for row in placed.split(rows)]
 
 
 def _states(one: RefinedRollout) -> torch.Tensor:

@@ -27,7 +27,7 @@ class SelfFed:
 
     def __init__(self, rollouts: Sequence[Rollout]) -> None:
         self._watched = accepted_rollouts(rollouts, Tokens.ALL, Conditioning.SELF_FEEDING)
-        self.labels: list[RowLabels] = [labels_of(one) for one in self._watched]
+        self.labels: list[RowLabels] = labels_of(self._watched)
         self.columns: dict[str, dict[str, list[float | None]]] = {}
 
     def measured(self, cross_entropy: Sequence[torch.Tensor]) -> None:

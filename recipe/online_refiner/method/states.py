@@ -6,7 +6,7 @@ the last token of a, so there is no term beyond min(T, U) for the U tokens of a'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from recipe.online_refiner.choices import Tokens
@@ -39,33 +39,21 @@ def _aligned(copied: Sequence[int], sources: Sources) -> list[int]:
     it takes the place of the copied token.
     """
     states: list[int] = []
-    for hunk in _hunks(copied, sources):
-        start, end, length = hunk
-        inside = min(end - start, length)
-        states += [*range(start, start + inside), *[NO_STATE] * (length - inside)]
-    return _without_repetition(states)
-
-
-def _hunks(copied: Sequence[int], sources: Sources) -> Iterator[tuple[int, int, int]]:
-    """Runs of copied or of edited tokens: the states [start, end) open to them, and their number.
-
-    A run of edited tokens replaces what lies between its neighbours. If nothing does, it was
-    inserted, and the state before its right neighbour is open to it.
-    """
-    index = 0
     after = 0  # the step of a after the last copied token
     for is_copied, run in groupby(copied):
-        length = len(list(run))
+        index, length = len(states), len(list(run))
         if is_copied:
-            for start, end in sources[index : index + length]:
-                yield start, end, 1
+            states += [start for start, _ in sources[index : index + length]]
             after = sources[index + length - 1][1]
         else:
-            # The diff gives an insertion the token before it. At the start it gives the first one,
-            # whose state is the one that is open.
+            # Replaced is what lies between the neighbours. If nothing does, the run was inserted,
+            # and the state before its right neighbour is open to it. The diff gives an insertion
+            # the token before it, and at the start the first one, whose state is the one open.
             inserted = sources[index][0] < after
-            yield after, after + 1 if inserted else sources[index][1], length
-        index += length
+            open_states = 1 if inserted else sources[index][1] - after
+            inside = min(open_states, length)
+            states += [*range(after, after + inside), *[NO_STATE] * (length - inside)]
+    return _without_repetition(states)
 
 
 def _without_repetition(states: Sequence[int]) -> list[int]:

@@ -23,8 +23,8 @@ from recipe.online_refiner.queue.label_code import coded
 
 def put_labels(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> None:
     """Store the labels; every row gets the field, since the queue returns none that one lacks."""
-    ids = {one.key: coded(one.token_ids) for one in labels}
-    _put(batch, {LABEL_FIELD: _on_rows(batch, _offsets(batch), ids)})
+    offsets = _offsets(batch)
+    _put(batch, offsets, {LABEL_FIELD: label_values(batch.keys, offsets, labels)})
 
 
 def put_policy_fields(
@@ -39,19 +39,43 @@ def put_policy_fields(
         labels: weighted. first_number: by which the loss reports on the first of them.
         others: further fields, the same for every row.
     """
-    weights, ids = {}, {}
-    for number, one in enumerate(labels, start=first_number):
-        assert one.weights is not None
-        weights[one.key] = one.weights
-        ids[one.key] = coded(one.token_ids, (one.token_ids != NO_LABEL) * number)
     offsets = _offsets(batch)
-    fields = {
-        WEIGHT_FIELD: _on_rows(batch, offsets, weights, torch.float32),
-        LABEL_FIELD if labels else NUMBER_FIELD: _on_rows(batch, offsets, ids),
+    values = {
+        WEIGHT_FIELD: weight_values(batch.keys, offsets, labels),
+        LABEL_FIELD if labels else NUMBER_FIELD: label_values(
+            batch.keys, offsets, labels, first_number
+        ),
     }
-    for name, value in others.items():
-        fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
-    _put(batch, fields)
+    _put(batch, offsets, values, others)
+
+
+def label_values(
+    keys: Sequence[str],
+    offsets: torch.Tensor,
+    labels: Sequence[RowLabels],
+    first_number: int | None = None,
+) -> torch.Tensor:
+    """Labels and numbers of the response tokens of all rows, coded; 0 without a label. Flat.
+
+    Args:
+        keys: of the rows. offsets: where their responses begin, and the end.
+        first_number: by which the loss reports on the first of them; None for no report.
+    """
+    ids = {one.key: one.token_ids for one in labels}
+    values = _flat(keys, offsets, ids, torch.int64, NO_LABEL)
+    if first_number is None:
+        return coded(values)
+    numbers = {one.key: number for number, one in enumerate(labels, start=first_number)}
+    of_row = torch.tensor([numbers.get(key, 0) for key in keys])
+    return coded(values, of_row.repeat_interleave(offsets.diff()) * (values != NO_LABEL))
+
+
+def weight_values(
+    keys: Sequence[str], offsets: torch.Tensor, labels: Sequence[RowLabels]
+) -> torch.Tensor:
+    """The labels' weights on the response tokens of all rows, 0 elsewhere. Flat."""
+    weights = {one.key: one.weights for one in labels if one.weights is not None}
+    return _flat(keys, offsets, weights, torch.float32, 0)
 
 
 def measured_on(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> list[torch.Tensor]:
@@ -80,22 +104,33 @@ def _offsets(batch: KVBatchMeta) -> torch.Tensor:
     return offsets
 
 
-def _on_rows(
+def _flat(
+    keys: Sequence[str],
+    offsets: torch.Tensor,
+    values: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    fill: int,
+) -> torch.Tensor:
+    """Values per response token by row, `fill` on the other rows."""
+    places = offsets.tolist()
+    flat = torch.full((places[-1],), fill, dtype=dtype)
+    for row, key in enumerate(keys):
+        if key in values:
+            flat[places[row] : places[row + 1]] = values[key]
+    return flat
+
+
+def _put(
     batch: KVBatchMeta,
     offsets: torch.Tensor,
-    values: dict[str, torch.Tensor],
-    dtype: torch.dtype = torch.int64,
-) -> torch.Tensor:
-    """Values per response token by row, 0 on the other rows. Jagged."""
-    places = offsets.tolist()
-    flat = torch.zeros(places[-1], dtype=dtype)
-    for row, key in enumerate(batch.keys):
-        if key in values:
-            flat[places[row] : places[row + 1]] = values[key].to(dtype)
-    return torch.nested.nested_tensor_from_jagged(flat, offsets)
-
-
-def _put(batch: KVBatchMeta, fields: dict[str, torch.Tensor]) -> None:
+    values: Mapping[str, torch.Tensor],
+    others: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Store flat values of the response tokens, and fields that are the same for every row."""
+    nested = torch.nested.nested_tensor_from_jagged
+    fields = {name: nested(flat, offsets) for name, flat in values.items()}
+    for name, value in (others or {}).items():
+        fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
     tq.kv_batch_put(
         keys=batch.keys,
         partition_id=batch.partition_id,

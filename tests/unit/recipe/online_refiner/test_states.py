@@ -90,7 +90,7 @@ def test_the_token_mask_has_the_chosen_tokens_that_have_a_state(
 
 def test_labels_stand_on_the_steps_and_their_values_come_back_on_the_tokens() -> None:
     found = refined_rollout("abcd", "abXcd", Tokens.ALIGNED)
-    labels = labels_of(found, weights=torch.tensor([0.1, 0.2, 0.3, 0.0, 0.5]))
+    (labels,) = labels_of([found], [torch.tensor([0.1, 0.2, 0.3, 0.0, 0.5])])
     assert labels.token_ids.tolist() == ids("abXd")
     assert labels.weights is not None
     assert labels.weights.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.5])
@@ -101,7 +101,9 @@ def test_labels_stand_on_the_steps_and_their_values_come_back_on_the_tokens() ->
 
 def test_steps_beyond_the_mask_have_no_label() -> None:
     found = refined_rollout("abcd", "abXcd", Tokens.EDITED)
-    assert labels_of(found).token_ids.tolist() == [-1, -1, ord("X"), -1]
+    (labels,) = labels_of([found])
+    assert labels.token_ids.tolist() == [-1, -1, ord("X"), -1]
+    assert labels.weights is None
     assert on_tokens(found, torch.tensor([3.0])).tolist() == [0.0, 0.0, 3.0, 0.0, 0.0]
 
 
@@ -109,4 +111,21 @@ def test_a_refinement_that_is_not_read_in_the_rollouts_states_has_no_labels() ->
     rollouts = [rollout("a_0", ids("ab"), refinement(ids("aX"), (1, 0)))]
     (found,) = accepted_rollouts(rollouts, Tokens.ALL, Conditioning.TEACHER_FORCING)
     with pytest.raises(ValueError, match="a_0 is not read in the rollout's states"):
-        labels_of(found)
+        labels_of([found])
+
+
+def test_labels_of_many_refinements_are_those_of_each() -> None:
+    pairs = [("abcd", "abXcd"), ("ab", "XYb"), ("", "X"), ("abc", "b"), ("abcd", "")]
+    refined = [refined_rollout(*pair, Tokens.ALIGNED) for pair in pairs]
+    weights = [torch.arange(1.0, len(pair[1]) + 1) for pair in pairs]
+    together = labels_of(refined, weights)
+    for one, weight, found in zip(refined, weights, together, strict=True):
+        (alone,) = labels_of([one], [weight])
+        assert found.key == alone.key
+        assert found.token_ids.tolist() == alone.token_ids.tolist()
+        assert found.weights is not None and alone.weights is not None
+        assert found.weights.tolist() == alone.weights.tolist()
+    # X takes the state of b, and Y has none; nothing is asked for on an empty rollout.
+    assert together[1].token_ids.tolist() == ids("Xb")
+    assert together[2].token_ids.tolist() == []
+    assert labels_of([]) == []
