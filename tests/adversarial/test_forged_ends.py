@@ -6,7 +6,7 @@ from reward.judge import Judge
 from reward.problem import parse_input_output
 from reward.verdict import Verdict
 
-CASES = [(1, 2), (1000000, 1), (0, 5)]
+CASES = [(1, 2), (7, 7), (1000000, 1), (3, 5), (11, 4), (0, 5)]  # enough for the fast path
 SUM = parse_input_output(
     {"inputs": [f"{a} {b}\n" for a, b in CASES], "outputs": [f"{a + b}\n" for a, b in CASES]}
 )
@@ -26,7 +26,7 @@ for p in pages:
 """
 CLAIMS = {
     "all done": FORGE.format(phase=3, position=0),
-    "one past the last": FORGE.format(phase=2, position=3),
+    "one past the last": FORGE.format(phase=2, position=len(CASES)),
     "far past the last": FORGE.format(phase=2, position=31),
     "the next": "for p in pages: p[4 + 48 * p[2]] = 1; p[2] += 1\n",
     "still compiling": FORGE.format(phase=1, position=9),
@@ -57,7 +57,7 @@ def test_the_kernel_is_believed_not_the_page(one_worker: Judge, claim: str, on: 
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("on", [CASES[1][0], CASES[2][0]], ids=["a middle one", "the last"])
+@pytest.mark.parametrize("on", [CASES[2][0], CASES[-1][0]], ids=["a middle one", "the last"])
 def test_no_bad_end_hides_among_good_tests(one_worker: Judge, end: str, on: int) -> None:
     how, verdicts = ENDS[end]
     assert one_worker.judge(SUM, _program("the next", how, on)).verdict in verdicts

@@ -22,6 +22,7 @@ NOBODY = 65534
 SETTINGS = {
     "workers": 1,
     "timeout_s": 0.3,
+    "recycle_after": 1_000_000,  # what is there before and after a program is of one zygote
     "memory_bytes": 256 << 20,
     "output_bytes": 1 << 20,
     "audit_fraction": 0.0,
