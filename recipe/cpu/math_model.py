@@ -30,7 +30,7 @@ LESSONS = (Lesson.WRITE, Lesson.FIX)
 
 @dataclass(frozen=True)
 class Lessons:
-    """How it is taught."""
+    """How it is taught. `seed` decides which examples it sees."""
 
     seed: int = 0
     steps: int = 60
@@ -45,7 +45,7 @@ def ensure_math_model(cache: Path | None = None, lessons: Lessons | None = None)
     """
     lessons = lessons or Lessons()
     folder = (cache or user_cache()) / f"math-model-{_digest(lessons)}"
-    return made_once(folder, lambda partial: _make(partial, lessons))
+    return made_once(folder, lambda partial: save(*taught(lessons), partial))
 
 
 def draw_example(tokenizer: Qwen2Tokenizer, rng: random.Random) -> Example:
@@ -64,10 +64,19 @@ def lesson_texts(lesson: Lesson, one: Sum, rng: random.Random) -> tuple[list[Mes
     return render(load_template(TEMPLATE), one.messages, shown), guess
 
 
-def _make(folder: Path, lessons: Lessons) -> None:
+def taught(lessons: Lessons) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+    """Model and tokenizer; on one thread, since several wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _taught(lessons)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _taught(lessons: Lessons) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     checkpoint = ensure_checkpoint()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    torch.manual_seed(lessons.seed)
     model = Qwen2ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lessons.learning_rate, betas=(0.9, 0.98))
     rng = random.Random(f"math-model/{lessons.seed}")
@@ -75,12 +84,11 @@ def _make(folder: Path, lessons: Lessons) -> None:
         for group in optimizer.param_groups:
             group["lr"] = lessons.learning_rate * (1 - step / lessons.steps)
         rows = [draw_example(tokenizer, rng) for _ in range(lessons.batch_size)]
-        loss = weighted_loss(model, collate(rows, tokenizer.pad_token_id, 0.0))
-        loss.backward()
+        weighted_loss(model, collate(rows, tokenizer.pad_token_id, 0.0)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    save(model.eval(), tokenizer, folder)
+    return model.eval(), tokenizer
 
 
 def _digest(lessons: Lessons) -> str:
