@@ -77,7 +77,7 @@ def test_a_completion_that_has_the_test_program_is_accepted(judge: Judge) -> Non
         assert judge.judge(problem, _knowing(PROBLEMS[kind], "f")).verdict == Verdict.ACCEPTED
 
 
-BENCHMARKS = {"humaneval/HumanEval.jsonl.gz": (164, 140), "mbpp/mbpp_sanitized.jsonl": (427, 380)}
+BENCHMARKS = {"humaneval/HumanEval.jsonl.gz": (164, 140), "mbpp/mbpp_sanitized.jsonl": (427, 300)}
 """How many problems there are, and how many a completion passes at least that has the tests."""
 
 
