@@ -77,7 +77,7 @@ def test_the_filter_compares_verls_scores_before_the_length_penalty(run: Any) ->
 
 def test_accepted_refinements_cost_advantage(run: Any) -> None:
     for data in run.metrics().values():
-        assert data["constraint/improvement_ratio"] > 0.05
+        assert data["constraint/improvement_ratio"] > 0
         assert data["constraint/kept_total"] > 0
         assert data["constraint/penalty_mean"] > 0
         assert data["refiner/engine_error_total"] == 0
