@@ -191,6 +191,10 @@ def swap_code(before: Any, after: Any) -> None:
         before.__defaults__, before.__kwdefaults__ = after.__defaults__, after.__kwdefaults__
     elif isinstance(before, type) and not issubclass(before, Enum):
         for name, value in vars(after).items():
+            if isinstance(value, type) and not value.__qualname__.startswith(
+                after.__qualname__ + "."
+            ):
+                continue  # of no text: torch gives an autograd function the class of its backward
             if isinstance(value, PLAIN) and name in vars(before) and not name.startswith("__"):
                 setattr(before, name, value)
             else:

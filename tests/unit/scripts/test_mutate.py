@@ -12,6 +12,7 @@ from types import ModuleType
 
 import mutate
 import pytest
+import torch
 from lib.mutations import functions, mutations_of
 
 SOURCE = '''
@@ -138,3 +139,25 @@ def test_the_calls_of_each_function_are_noted_until_the_code_is_swapped_back(
     mutate.swap(path, ast.parse(SOURCE))
     module.scaled(1)
     assert called == set()
+
+
+def test_an_autograd_function_is_swapped_though_its_classes_refer_to_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "import torch\nclass Twice(torch.autograd.Function):\n"
+        "    @staticmethod\n    def forward(ctx, value):\n        return 2.0 * value\n"
+        "    @staticmethod\n    def backward(ctx, grad):\n        return 2.0 * grad\n"
+    )
+    path = tmp_path / "twice.py"
+    path.write_text(source)
+    found = ModuleType("twice")
+    found.__file__ = str(path)
+    exec(source, found.__dict__)
+    monkeypatch.setattr(mutate, "module_of", lambda _: found)
+    value = torch.tensor(3.0, requires_grad=True)
+    mutate.swap(path, ast.parse(source.replace("2.0 * grad", "5.0 * grad")))
+    twice = found.Twice.apply(value)
+    twice.backward()
+    assert value.grad is not None
+    assert (twice.item(), value.grad.item()) == (6.0, 5.0)
