@@ -53,14 +53,22 @@ class Queue:
             for session, one in enumerate(rows)
         }
         self.prompts = set(groups)
+        self.running: set[str] = set()
+        self.reads: list[tuple[set[str], Sequence[str]]] = []
         self.tags: dict[str, dict[str, Any]] = {key: {"status": "success"} for key in self.rows}
 
     def listed(self) -> dict[str, dict[str, dict[str, Any]]]:
-        finished = {"is_prompt": True, "status": "finished", "global_steps": 1}
-        prompts = dict.fromkeys(sorted(self.prompts), finished)
+        prompts = {
+            uid: {
+                **{"is_prompt": True, "global_steps": 1},
+                "status": "running" if uid in self.running else "finished",
+            }
+            for uid in sorted(self.prompts)
+        }
         return {"train": prompts | {key: dict(self.tags[key]) for key in self.rows}}
 
     def get(self, keys: list[str], partition_id: str, select_fields: Sequence[str]) -> Row:
+        self.reads.append(({key.split("_")[0] for key in keys}, select_fields))
         return {name: [self.rows[key][name] for key in keys] for name in select_fields}
 
     async def tag(self, keys: list[str], partition_id: str, tags: list[dict[str, Any]]) -> None:
@@ -160,10 +168,10 @@ def judged(*rewards: Any) -> list[Row]:
     ]
 
 
-def dropped_of(
+def watched(
     monkeypatch: pytest.MonkeyPatch, metric: str, groups: Mapping[str, Sequence[Any]]
-) -> tuple[set[str], JudgedGroups]:
-    """The groups that verl's buffer drops for want of a signal, of these."""
+) -> tuple[Queue, ReplayBuffer, JudgedGroups]:
+    """A queue with these groups, and verl's buffer that drops groups by the judged rollouts."""
     stored = installed(monkeypatch, {uid: judged(*rewards) for uid, rewards in groups.items()})
     for uid, rewards in groups.items():
         keys = [f"{uid}_{index}_0" for index, one in enumerate(rewards) if one is FAILED]
@@ -177,12 +185,27 @@ def dropped_of(
         extras["refinable_score"] = refinable(extras["score"], accepted, session=1)
     watch, sampling = JudgedGroups(), buffer(metric)
     watch.watch(sampling)
-    for _ in range(2):  # a group is classified once, and looked up afterwards
-        sampling._sync_metadata_from_transfer_queue()
-        found, _ = sampling._dapo_filtered_keys("train")
+    return stored, sampling, watch
+
+
+def filtered(sampling: ReplayBuffer) -> tuple[set[str], dict[float, int]]:
+    """The groups that the buffer finds without a signal, and how many share each value."""
+    sampling._sync_metadata_from_transfer_queue()
+    found, levels = sampling._dapo_filtered_keys("train")
+    return set(found), dict(levels)
+
+
+def dropped_of(
+    monkeypatch: pytest.MonkeyPatch, metric: str, groups: Mapping[str, Sequence[Any]]
+) -> tuple[set[str], JudgedGroups]:
+    """The groups that verl's buffer drops for want of a signal, of these."""
+    stored, sampling, watch = watched(monkeypatch, metric, groups)
+    found, levels = filtered(sampling)
+    # A group is classified once, and looked up afterwards.
+    assert filtered(sampling) == (found, levels)
     sampling._clear_groups("train", set(found))
     assert not {key.split("_")[0] for key in stored.rows} & found
-    return set(found), watch
+    return found, watch
 
 
 @pytest.mark.parametrize("metric", ["score", "reward", "refinable_score"])
@@ -211,3 +234,27 @@ def test_an_accepted_refinement_keeps_a_group_with_one_verdict_if_it_keeps_any(
 ) -> None:
     found, _ = dropped_of(monkeypatch, metric, {"a": REFINED_ALONE, "b": (1.0, FAILED)})
     assert found == ({"b"} if kept else {"a", "b"})
+
+
+def test_a_group_is_read_once_if_it_is_finished_and_lacks_a_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = {"apart": (1.0, FAILED, -0.3), "judged": (1.0, 1.0), "running": (1.0, FAILED)}
+    stored, sampling, _ = watched(monkeypatch, "reward", groups)
+    stored.running.add("running")
+    filtered(sampling)
+    filtered(sampling)
+    assert stored.reads == [
+        ({"apart"}, ["rm_scores", "extra_fields"]),
+        ({"judged"}, ["rm_scores"]),  # verl's own
+    ]
+    stored.running.clear()
+    assert filtered(sampling) == ({"judged", "running"}, {1.0: 2})
+
+
+def test_a_group_without_any_verdict_counts_among_those_of_reward_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = {"none": (FAILED, FAILED), "right": (1.0, FAILED)}
+    _, sampling, _ = watched(monkeypatch, "score", groups)
+    assert filtered(sampling) == ({"none", "right"}, {0.0: 1, 1.0: 1})
