@@ -100,7 +100,11 @@ experiments() {
 # As a user types it, with the tiny model and problems made for it.
 preflight() {
     local model data="$scratch/data" overrides=(hardware=gpu1x80 "engine=$engine")
-    [[ "$engine" != megatron ]] || overrides=(hardware=gpu8x80 strategy=megatron engine=vllm)
+    # The two keys are of verl's optimizer under FSDP2.
+    [[ "$engine" != megatron ]] || overrides=(
+        hardware=gpu8x80 strategy=megatron engine=vllm
+        '~actor_rollout_ref.actor.optim.lr_scheduler_type' '~actor_rollout_ref.actor.optim.min_lr_ratio'
+    )
     model="$("$folder/bin/python" -c 'from recipe.cpu.tiny_model import ensure_checkpoint; print(ensure_checkpoint())')"
     "$folder/bin/python" - "$data" <<'PYTHON'
 import sys
