@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,23 +80,27 @@ def test_a_completion_that_has_the_test_program_is_accepted(judge: Judge) -> Non
 
 BENCHMARKS = {"humaneval/HumanEval.jsonl.gz": (164, 140), "mbpp/mbpp_sanitized.jsonl": (427, 300)}
 """How many problems there are, and how many a completion passes at least that has the tests."""
+EVERY = int(os.environ.get("ONLINE_REFINER_EVERY_PROBLEM", "4"))
+"""Of so many problems one is tried; 1 tries all, which takes minutes."""
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_no_generic_completion_passes_more_of_a_benchmark_than_a_trivial_one(
     shared_data: Path, judge: Judge, name: str
 ) -> None:
-    records = list(_records(shared_data / name))
+    everything = list(_records(shared_data / name))
+    records = everything[::EVERY]
     problems = {
         record["entry_point"] + str(i): parse_problem(record) for i, record in enumerate(records)
     }
     count, looked_up = BENCHMARKS[name]
-    assert len(problems) == count
+    assert (len(everything), len(problems)) == (count, len(records))
     known = {
         key: _knowing(record["test"], record["entry_point"])
         for key, record in zip(problems, records, strict=True)
     }
-    assert len(_accepted(judge, problems, known)) >= looked_up
+    assert len(_accepted(judge, problems, known)) >= looked_up // EVERY - 1
     easy: set[str] = set()
     for source in SOURCES["trivial"]:
         easy |= _accepted(judge, problems, _for_all(problems, source))
