@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from reward import jsontext
-from reward.config import JudgeConfig, JudgeConfigError, parse_settings
+from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.extract import Extract, extract
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_problem
@@ -222,11 +222,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quarantine", type=Path, metavar="Q.jsonl", help="write malformed problems here"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of reward.config.JudgeConfig, such as timeout_s=2; repeatable",
-    )
+    add_settings_option(parser)
     return parser

@@ -1,5 +1,6 @@
 """The judge's settings, checked once."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -133,6 +134,17 @@ class JudgeConfig:
         wanted = (int, float) if kind is float else kind
         good = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
         self._check(key, good, f"use a value of type {kind.__name__}")
+
+
+def add_settings_option(parser: argparse.ArgumentParser) -> None:
+    """`--set KEY=VALUE`, whose values `parse_settings` reads."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of reward.config.JudgeConfig, such as timeout_s=2; repeatable",
+    )
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

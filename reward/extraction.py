@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reward.cli import InputError, identity, read_problems, records
-from reward.config import JudgeConfig, JudgeConfigError, parse_settings
+from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.extract import Extract, Shown, extract, shown
 from reward.judge import Judge
 from reward.problem import Problem
@@ -154,13 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--problems", type=Path, required=True, metavar="P.jsonl")
     parser.add_argument("--responses", type=Path, required=True, metavar="R.jsonl")
     parser.add_argument("--json", type=Path, metavar="T.json", help="write the counts here as well")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of reward.config.JudgeConfig, such as timeout_s=2; repeatable",
-    )
+    add_settings_option(parser)
     return parser
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reward.config import JudgeConfig, JudgeConfigError, parse_settings
+from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.judge import Judge
 from reward.problem import parse_input_output
 from reward.sandbox import landlock
@@ -140,9 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reward.selftest", description="Attack the sandbox and report what holds."
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of JudgeConfig"
-    )
+    add_settings_option(parser)
     options = parser.parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))

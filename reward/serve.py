@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from reward.config import JudgeConfig, JudgeConfigError, parse_settings
+from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.judge import Judge
 from reward.sandbox.client import SandboxError
 from reward.service import MAX_BODY_BYTES, Service
@@ -73,13 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1024,
         help="requests that wait or run at once; others are answered with 429",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of reward.config.JudgeConfig, such as timeout_s=2; repeatable",
-    )
+    add_settings_option(parser)
     return parser
 
 
