@@ -8,11 +8,17 @@ from enum import Enum, StrEnum, auto
 # No two parts of it may match the same text: lines are hostile, and some are very long.
 _FENCE = re.compile(r"([ \t]*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
 _LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
-# Where CommonMark starts a block of HTML that is not shown, and what ends it.
+# What starts HTML of which a page shows nothing, in lists and quotes too, and what ends it.
 _HIDDEN_ENDS = {
-    "<!--": "-->", "<?": "?>", "<![cdata[": "]]>", "<script": "</script>", "<style": "</style>",
+    "<!--": "-->", "<?": "?>", "<![cdata[": "]]>", "<!": ">", "<script": "</script>",
+    "<style": "</style>", "<title": "</title>", "<template": "</template>",
+    "<textarea": "</textarea>", "<dialog": "</dialog>",
 }  # fmt: skip
-_HIDING = re.compile(r"^ {0,3}(<!--|<\?|<!\[CDATA\[|<script|<style)", re.IGNORECASE)
+_HIDING = re.compile(
+    r"[ \t]*(?:(?:[-*+>]|\d{1,9}[.)])[ \t]*)*(" + "|".join(map(re.escape, _HIDDEN_ENDS)) + ")",
+    re.IGNORECASE,
+)
+_LINE_END = re.compile(r"\r\n?|\n")
 _DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 
 
@@ -71,8 +77,9 @@ def python_blocks(response: str) -> list[str]:
     A block opens with a line of three or more backticks or tildes, however indented, followed by
     python, py or one of these with a version (any case). It closes with at least as many of the
     same at the end of a line: alone, or after code. One that never closes is no block, since the
-    response was cut off. What stands in an HTML comment, or in other HTML of which a page shows
-    nothing, is not found. If no block is declared as Python, those that declare no language count.
+    response was cut off. What stands in an HTML comment, or in another element of which a page
+    shows nothing by itself, is not found. If no block is declared as Python, those that declare no
+    language count.
     """
     blocks = _blocks(response)
     declared = [block for block in blocks if block.language == _Language.PYTHON]
@@ -85,8 +92,7 @@ def _blocks(response: str) -> list["_Block"]:
     blocks: list[_Block] = []
     block: _Block | None = None
     hidden_until = ""
-    for line in response.split("\n"):
-        line = line.rstrip("\r")
+    for line in _LINE_END.split(response):
         if hidden_until:
             hidden_until = "" if hidden_until in line.lower() else hidden_until
         elif block is None:
