@@ -30,7 +30,7 @@ ASK = (
     "result as a whole number."
 )
 MAX_ANSWER_DIGITS = 40
-_WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 
 Message = dict[str, str]
 

@@ -62,11 +62,21 @@ def train(config: DictConfig) -> None:
     mark_finished(folder)
 
 
-def prepared(launcher: str | None) -> AbstractContextManager[None]:
-    """What surrounds a training on this machine: `prepared()` of the module `run.launcher`."""
+def prepared(launcher: object) -> AbstractContextManager[None]:
+    """What surrounds a training on this machine: `prepared()` of the module `run.launcher`.
+
+    Raises:
+        ConfigError: no such module, or it has no such function.
+    """
     if launcher is None:
         return nullcontext()
-    context: AbstractContextManager[None] = importlib.import_module(launcher).prepared()
+    try:
+        context: AbstractContextManager[None] = importlib.import_module(str(launcher)).prepared()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"run.launcher={launcher!r}: {error}. Fix: null, or a module with a function "
+            "prepared(), such as recipe.cpu.launch"
+        ) from error
     return context
 
 
@@ -74,7 +84,7 @@ def prepared(launcher: str | None) -> AbstractContextManager[None]:
 def main(config: DictConfig) -> None:
     """Train as the composed config says; see the module."""
     try:
-        with prepared(config.run.launcher):
+        with prepared(OmegaConf.select(config, "run.launcher")):
             train(config)
     except ConfigError as error:
         print(f"The configuration cannot run:\n{error}", file=sys.stderr)

@@ -21,7 +21,8 @@ def check_files(plan: RunPlan) -> Iterator[str]:
 
 def _check_parquet(key: str, path: str) -> Iterator[str]:
     prepare = (
-        "Fix: prepare the data (python -m recipe.data.prepare_apps) and give the path it prints"
+        "Fix: prepare the experiment's data (python -m recipe.data.prepare_apps, dapo_math or "
+        "prepare_prompt_collection) and give the path it prints"
     )
     found = table(path)
     if found.unread:

@@ -53,7 +53,7 @@ def malformed() -> list[tuple[Any, str]]:
     """More than fifty records that cannot be trained on, each with the start of its reason."""
     question = said("user", "What is 1 + 1?")
     no_numbers: list[Any] = ["", " ", "x", "1/2", "3.5", r"\frac{1}{2}", "1e3", "1,000", "--3",
-                             "3 apples", "½", "٣x", "0x10", "+", 3.5, float("inf")]  # fmt: skip
+                             "3 apples", "½", "٣٤", "0x10", "+", 3.5, float("inf")]  # fmt: skip
     no_kinds: list[Any] = [True, False, ["3"], {"value": 3}]
     cases: list[tuple[Any, str]] = []
     cases += [(record(0, value), "the answer '") for value in no_numbers]

@@ -1,7 +1,4 @@
-"""Configurations that an operator wrote and that cannot run: each refused, with a fix that helps.
-
-The fix of each is tried where it can be read off the sentence as KEY=VALUE.
-"""
+"""Configurations that an operator wrote and that cannot run: each refused, with its fix."""
 
 from __future__ import annotations
 
