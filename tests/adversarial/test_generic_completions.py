@@ -78,8 +78,10 @@ def test_a_completion_that_has_the_test_program_is_accepted(judge: Judge) -> Non
         assert judge.judge(problem, _knowing(PROBLEMS[kind], "f")).verdict == Verdict.ACCEPTED
 
 
-BENCHMARKS = {"humaneval/HumanEval.jsonl.gz": (164, 140), "mbpp/mbpp_sanitized.jsonl": (427, 300)}
-"""How many problems there are, and how many a completion passes at least that has the tests."""
+BENCHMARKS = {"humaneval/HumanEval.jsonl.gz": 164, "mbpp/mbpp_sanitized.jsonl": 427}
+"""How many problems there are."""
+LOOKED_UP = 0.7
+"""The share that a completion passes at least that has the tests."""
 EVERY = int(os.environ.get("ONLINE_REFINER_EVERY_PROBLEM", "4"))
 """Of so many problems one is tried; 1 tries all, which takes minutes."""
 
@@ -94,13 +96,12 @@ def test_no_generic_completion_passes_more_of_a_benchmark_than_a_trivial_one(
     problems = {
         record["entry_point"] + str(i): parse_problem(record) for i, record in enumerate(records)
     }
-    count, looked_up = BENCHMARKS[name]
-    assert (len(everything), len(problems)) == (count, len(records))
+    assert (len(everything), len(problems)) == (BENCHMARKS[name], len(records))
     known = {
         key: _knowing(record["test"], record["entry_point"])
         for key, record in zip(problems, records, strict=True)
     }
-    assert len(_accepted(judge, problems, known)) >= looked_up // EVERY - 1
+    assert len(_accepted(judge, problems, known)) >= LOOKED_UP * len(problems)
     easy: set[str] = set()
     for source in SOURCES["trivial"]:
         easy |= _accepted(judge, problems, _for_all(problems, source))
