@@ -32,18 +32,8 @@ from recipe.online_refiner.resolve.resolving import resolve  # noqa: E402
 
 PAGE = REPO_ROOT / "docs" / "launching.md"
 BEGIN, END = "<!-- scripts/hours_table.py -->", "<!-- end of the table -->"
-# hidden, layers, intermediate, heads, key heads, vocabulary, tied: of the models' config.json.
-SIZES = {
-    "meta-llama/Llama-3.2-3B-Instruct": (3072, 28, 8192, 24, 8, 128256, True),
-    "OpenRLHF/Llama-3-8b-rm-mixture": (4096, 32, 14336, 32, 8, 128256, False),
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": (1536, 28, 8960, 12, 2, 151936, True),
-    "Qwen/Qwen2.5-Coder-7B-Instruct": (3584, 28, 18944, 28, 4, 152064, False),
-    "Qwen/Qwen2.5-Coder-32B-Instruct": (5120, 64, 27648, 40, 8, 152064, False),
-    "Qwen/Qwen2.5-7B": (3584, 28, 18944, 28, 4, 152064, False),
-    "Qwen/Qwen2.5-32B": (5120, 64, 27648, 40, 8, 152064, False),
-}
-KEYS = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads",
-        "num_key_value_heads", "vocab_size", "tie_word_embeddings")  # fmt: skip
+SIZES = json.loads((REPO_ROOT / "scripts/lib/model_sizes.json").read_text(encoding="utf-8"))
+"""Of the models' config.json."""
 ELSEWHERE = {
     "dynamic_dapo_math_7b": ("nodes2x8x80_long", "nodes2x8x80_long strategy=megatron_long"),
     "dapo_math_32b": ("nodes4x8x80_long",),
@@ -136,7 +126,7 @@ def _in_folder(section: DictConfig, key: str, models: Path) -> None:
     folder = models / name
     folder.mkdir(parents=True, exist_ok=True)
     kind = "qwen2" if name.startswith("Qwen/") else "llama"
-    values = {"model_type": kind} | dict(zip(KEYS, SIZES[name], strict=True))
+    values = {"model_type": kind} | SIZES[name]
     (folder / "config.json").write_text(json.dumps(values))
     section[key] = str(folder)
 
