@@ -33,24 +33,25 @@ ARMS = {
     "none": ("constraint.kind=none", "refiner.observe=true"),
     "static_kl": (
         "constraint.kind=static_kl",
-        "constraint.static_kl.coef=0.05",
+        "constraint.static_kl.coef=0.2",
         "refiner.observe=true",
     ),
     "dynamic_sft": ("constraint.kind=dynamic", "constraint.inject=sft", "constraint.lambda=1.0"),
     "dynamic_advantage": (
         "constraint.kind=dynamic",
         "constraint.inject=advantage",
-        "constraint.conditioning=teacher_forcing",
-        "constraint.accumulate=none",
-        "constraint.lambda=0.5",
+        "constraint.conditioning=self_feeding",
+        "constraint.accumulate=return_to_go",
+        "constraint.lambda=0.005",
     ),
 }
-"""What sets the arms apart; everything else is equal."""
+"""What sets the arms apart; everything else is equal. The values are those of docs/study.md."""
 
 OTHER_ARMS = {"distill": ("constraint.kind=distill", "constraint.lambda=1.0")}
 """Trained only if asked for."""
 ALIASES = {"dynamic": "dynamic_sft"}
-STEPS = {"stress": 8, "sane": 40}
+STEPS = {"high": 12, "stress": 8, "sane": 40}
+DEFAULT_SETTING = "high"
 FREE_DISK_BYTES = 2 << 30
 POLL_S = 1.0
 EXIT_INTERRUPTED = 130
@@ -223,9 +224,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--setting",
         choices=list(STEPS),
-        default="stress",
-        help=f"stress (default): a learning rate deliberately too high, {STEPS['stress']} steps; "
-        f"sane: an ordinary one, {STEPS['sane']} steps",
+        default=DEFAULT_SETTING,
+        help=f"high (default): ten times the ordinary learning rate, {STEPS['high']} steps; "
+        f"stress: twenty times, {STEPS['stress']} steps; sane: the ordinary one, "
+        f"{STEPS['sane']} steps",
     )
     parser.add_argument(
         "--arm",
