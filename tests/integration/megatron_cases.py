@@ -211,7 +211,7 @@ def rows_of(ranks: int) -> list[Row]:
         row["advantages"] = torch.randn(shape, generator=generator)
         row["old_log_probs"] = -3.0 * torch.rand(shape, generator=generator)
         row["refine_weight"] = torch.zeros(shape)
-        row["refine_number"] = torch.zeros_like(row["responses"])
+        row["refine_number"] = torch.tensor(0)
         policy.append(row)
     for index in range(EXTRA_ROWS):
         weights = torch.rand(4 + index, generator=generator)
@@ -220,11 +220,15 @@ def rows_of(ranks: int) -> list[Row]:
     return [(policy + extra)[index] for index in order]
 
 
+def column(values: list[torch.Tensor]) -> torch.Tensor:
+    """A field of a batch as verl's queue returns it: scalars stacked, all else jagged."""
+    if values[0].dim() == 0:
+        return torch.stack(values)
+    return torch.nested.as_nested_tensor(values, layout=torch.jagged)
+
+
 def batch_of(rows: Sequence[Row], **settings: Any) -> TensorDict:
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
+    fields = {name: column([row[name] for row in rows]) for name in rows[0]}
     batch = TensorDict(fields, batch_size=len(rows))
     tu.assign_non_tensor(batch, **settings)
     return batch

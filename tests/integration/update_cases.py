@@ -204,7 +204,7 @@ def policy_row(pair: Pair, seed: int, model: torch.nn.Module, term: bool) -> Row
     row["old_log_probs"] = log_probs + 0.1 * torch.randn(log_probs.shape, generator=generator)
     row["advantages"] = torch.randn(log_probs.shape, generator=generator) * float(term)
     row["refine_weight"] = torch.zeros_like(log_probs)
-    row["refine_number"] = torch.zeros_like(row["responses"])
+    row["refine_number"] = torch.tensor(0)
     return row
 
 
@@ -212,10 +212,10 @@ def labelled(row: Row, pair: Pair, seed: int, lambda_: float, rows: int) -> Row:
     """The policy's row with labels, by which its number is its seed's."""
     labels, weights = labels_of(pair, seed)
     fields = {
-        "refine_label": coded(labels, (labels >= 0) * (seed + 1)),
-        "refine_weight": weights * lambda_ / rows,
+        "refine_label": coded(labels, weights * lambda_ / rows),
+        "refine_number": torch.tensor(seed + 1),
     }
-    return {name: value for name, value in row.items() if name != "refine_number"} | fields
+    return {name: value for name, value in row.items() if name != "refine_weight"} | fields
 
 
 def targets_of(pair: Pair, number: int) -> TopTokens | None:
@@ -275,12 +275,16 @@ def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
     return [(policy + extra)[index] for index in order]
 
 
+def column(values: list[torch.Tensor]) -> torch.Tensor:
+    """A field of a batch as verl's queue returns it: scalars stacked, all else jagged."""
+    if values[0].dim() == 0:
+        return torch.stack(values)
+    return torch.nested.as_nested_tensor(values, layout=torch.jagged)
+
+
 def batch_of(rows: Sequence[Row], case: Case, mini_batch_size: int) -> TensorDict:
     """This rank's rows as the trainer sends them."""
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
+    fields = {name: column([row[name] for row in rows]) for name in rows[0]}
     batch = TensorDict(fields, batch_size=len(rows))
     settings = {
         "global_batch_size": POLICY_ROWS // case.mini_batches,

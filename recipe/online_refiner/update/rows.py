@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from recipe.online_refiner.choices import LABEL_FIELD, NO_LABEL, NUMBER_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.choices import LABEL_FIELD, NUMBER_FIELD, WEIGHT_FIELD
 from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.update.target_logits import target_fields
 from refiner_worker.top_tokens import TopTokens
@@ -58,18 +58,18 @@ def constraint_row(
         weights: U weights of the differentiable term, λ and every normalisation included.
         number: by which the loss reports on the row, from 1; 0 if nobody asks.
         fields: those of RESPONSE_FIELDS that the policy rows of this batch carry.
-        with_labels: whether the policy rows carry labels; this one then has none.
+        with_labels: whether the policy rows carry labels; this one's are its own tokens.
         targets: distributions over the response's tokens. with_targets: whether any row has some.
     """
     row = response_row(prompt_ids, response_ids)
     silent = torch.zeros_like(row["responses"])
     row["response_mask"] = silent
     row["loss_mask"] = silent
-    row[WEIGHT_FIELD] = weights.float()
+    row[NUMBER_FIELD] = torch.tensor(number)
     if with_labels:
-        row[LABEL_FIELD] = coded(torch.full_like(silent, NO_LABEL), number)
+        row[LABEL_FIELD] = coded(row["responses"], weights)
     else:
-        row[NUMBER_FIELD] = torch.full_like(silent, number)
+        row[WEIGHT_FIELD] = weights.float()
     if with_targets:
         row.update(target_fields(targets))
     row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})

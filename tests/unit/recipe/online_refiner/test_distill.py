@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from row_fields import fields_of
 from steps import refinement, rollout, step_of
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
@@ -69,15 +70,11 @@ def policy_row() -> Row:
     row = response_row([1], [2, 0])
     for name in ("advantages", "old_log_probs", "refine_weight"):
         row[name] = torch.zeros(2)
-    return row | {"refine_number": torch.zeros(2, dtype=torch.int64)} | target_fields(None)
+    return row | {"refine_number": torch.tensor(0)} | target_fields(None)
 
 
 def batch_of(rows: Sequence[Row]) -> TensorDict:
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
-    batch = TensorDict(fields, batch_size=len(rows))
+    batch = TensorDict(fields_of(rows), batch_size=len(rows))
     tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=2, global_batch_size=1)
     return batch
 

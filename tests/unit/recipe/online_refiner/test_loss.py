@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from row_fields import fields_of
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
@@ -36,7 +37,7 @@ def policy_row(length: int, seed: int, weighted: bool) -> dict[str, torch.Tensor
     row["old_log_probs"] = -torch.rand(length, generator=generator)
     if weighted:
         row["refine_weight"] = torch.zeros(length)
-        row["refine_number"] = torch.zeros(length, dtype=torch.int64)
+        row["refine_number"] = torch.tensor(0)
     return row
 
 
@@ -48,11 +49,7 @@ def micro_batch(
     rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int, **settings: Any
 ) -> TensorDict:
     """A micro-batch as verl's engine makes it, of a mini-batch with so many policy tokens."""
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
-    batch = TensorDict(fields, batch_size=len(rows))
+    batch = TensorDict(fields_of(rows), batch_size=len(rows))
     tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=tokens, global_batch_size=sequences)
     tu.assign_non_tensor(batch, **settings)
     return batch

@@ -2,6 +2,7 @@
 
 import torch
 
+from recipe.online_refiner.queue.label_code import labels_plus_one, weights
 from recipe.online_refiner.update.rows import (
     constraint_row,
     interleaved,
@@ -22,8 +23,16 @@ def test_a_constraint_row_is_invisible_to_the_policy_loss() -> None:
     assert row["response_mask"].tolist() == row["loss_mask"].tolist() == [0, 0]
     assert row["advantages"].tolist() == row["old_log_probs"].tolist() == [0.0, 0.0]
     assert row["refine_weight"].tolist() == [0.5, 0.25]
-    assert row["refine_number"].tolist() == [3, 3]
+    assert row["refine_number"].item() == 3
     assert "ref_log_prob" not in row and "refine_label" not in row
+
+
+def test_beside_labels_a_constraint_row_is_asked_for_its_own_tokens() -> None:
+    row = constraint_row([5], [7, 8], torch.tensor([0.5, 0.25]), 3, [], with_labels=True)
+    assert labels_plus_one(row["refine_label"]).tolist() == [8, 9]
+    assert weights(row["refine_label"]).tolist() == [0.5, 0.25]
+    assert row["refine_number"].item() == 3
+    assert "refine_weight" not in row
 
 
 def test_rounding_up_keeps_multiples_and_zero() -> None:
