@@ -49,6 +49,7 @@ from recipe.online_refiner.refine.metrics import (
     refinement_metrics,
 )
 from recipe.online_refiner.resolve.chat import policy_chat
+from recipe.online_refiner.run.episode_log import Measured
 from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.measure import measure
 from recipe.online_refiner.update.mixed_actor import MixedActor
@@ -243,6 +244,6 @@ class OnlineRefinerTrainer(LateJoinTrainer, LifecycleTrainer):
         columns = token_columns(batch, [one.key for one in wanted])
         for key, values in self._self_fed.columns.items():
             columns[key] |= values
-        measured = {one.key: one for one in step.accepted}
-        reading = self.constraint.conditioning
-        self._episode_log.append(step.number, wanted, measured, reading, columns)
+        refined = {one.key: one for one in step.accepted}
+        measured = Measured(self.constraint.conditioning, refined, columns)
+        self._episode_log.append(step.number, wanted, measured)

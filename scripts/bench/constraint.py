@@ -56,7 +56,7 @@ from recipe.online_refiner.method.dynamic_sft import refined_rows
 from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
 from recipe.online_refiner.settings import ConstraintSettings
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, response_row
+from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 from refiner_worker.diff import token_diff
 
 Row = dict[str, torch.Tensor]
@@ -283,8 +283,8 @@ def constraint_rows(
     """The rows that the differentiable term adds to the update."""
     responses = refined_rows(accepted, section, section.lambda_, count)
     return [
-        constraint_row(r.prompt_ids, r.response_ids, r.weights, number, FIELDS)
-        for number, r in enumerate(responses, start=1)
+        constraint_row(row, number, RowForm(FIELDS))
+        for number, row in enumerate(responses, start=1)
     ]
 
 

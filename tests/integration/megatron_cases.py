@@ -32,10 +32,16 @@ from verl.utils.profiler import DistProfiler
 from verl.workers.config import FSDPActorConfig, McoreEngineConfig
 from verl.workers.engine_workers import TrainingWorker
 
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.rows import (
+    RowForm,
+    constraint_row,
+    interleaved,
+    response_row,
+)
 from recipe.online_refiner.update.target_logits import target_sums
 
 VOCABULARY = 16
@@ -215,7 +221,8 @@ def rows_of(ranks: int) -> list[Row]:
         policy.append(row)
     for index in range(EXTRA_ROWS):
         weights = torch.rand(4 + index, generator=generator)
-        extra.append(constraint_row(tokens(3), tokens(4 + index), weights, index + 1, FIELDS))
+        added = ExtraRow(tokens(3), tokens(4 + index), weights)
+        extra.append(constraint_row(added, index + 1, RowForm(FIELDS)))
     order = interleaved(range(POLICY_ROWS), range(POLICY_ROWS, POLICY_ROWS + EXTRA_ROWS), ranks, 1)
     return [(policy + extra)[index] for index in order]
 

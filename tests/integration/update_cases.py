@@ -45,12 +45,18 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.method.maths import Reduce, expert_weights, sft_weights
 from recipe.online_refiner.queue.label_code import coded, labels_plus_one
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.rows import (
+    RowForm,
+    constraint_row,
+    interleaved,
+    response_row,
+)
 from recipe.online_refiner.update.target_logits import target_fields, target_sums
 from refiner_worker.top_tokens import TopTokens
 
@@ -234,9 +240,8 @@ def extra_row(pair: Pair, number: int, case: Case, rows: int) -> Row:
     assert case.lambda_ is not None
     weights = sft_weights(torch.ones(1, len(pair[1])), case.lambda_, rows, Reduce.MEAN)[0]
     targets = targets_of(pair, number) if case.distilled else None
-    return constraint_row(
-        *pair, weights, number, FIELDS, targets=targets, with_targets=case.distilled
-    )
+    form = RowForm(FIELDS, with_targets=case.distilled)
+    return constraint_row(ExtraRow(*pair, weights, targets), number, form)
 
 
 def demonstrations(case: Case, given: Sequence[Pair]) -> list[Row]:
@@ -247,7 +252,7 @@ def demonstrations(case: Case, given: Sequence[Pair]) -> list[Row]:
     real = case.demonstrations
     weights[:real] = expert_weights(mask[:real], MU, case.mini_batches)
     return [
-        constraint_row(*pair, row[: len(pair[1])], (i < real) * (i + 1), FIELDS)
+        constraint_row(ExtraRow(*pair, row[: len(pair[1])]), (i < real) * (i + 1), RowForm(FIELDS))
         for i, (pair, row) in enumerate(zip(chosen, weights, strict=True))
     ]
 

@@ -28,6 +28,7 @@ from recipe.online_refiner.queue.rollouts import ranks_of, temporary_rows
 from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.rows import (
     RESPONSE_FIELDS,
+    RowForm,
     constraint_row,
     interleaved,
     rounded_up,
@@ -109,19 +110,8 @@ class MixedActor:
         )
         numbered = list(enumerate(self._added, start=1))
         numbered += [(0, filler)] * (count - len(numbered))
-        return [
-            constraint_row(
-                row.prompt_ids,
-                row.response_ids,
-                row.weights,
-                number,
-                fields,
-                with_labels=bool(self._labels),
-                targets=row.targets,
-                with_targets=bool(self._taught),
-            )
-            for number, row in numbered
-        ]
+        form = RowForm(fields, bool(self._labels), bool(self._taught))
+        return [constraint_row(row, number, form) for number, row in numbered]
 
 
 def _first_seen(

@@ -18,13 +18,13 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
 from recipe.online_refiner.choices import Tokens
-from recipe.online_refiner.method.constraint import Constraint, Step
+from recipe.online_refiner.method.constraint import Constraint, ExtraRow, Step
 from recipe.online_refiner.method.maths import divergence_from_top_tokens
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.update import other_logits
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, response_row
+from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 from recipe.online_refiner.update.target_logits import target_fields
 from refiner_worker.top_tokens import TopTokens
 
@@ -60,9 +60,8 @@ def top(listed: Sequence[dict[int, float]], scored: tuple[int, int] | None = Non
 
 def taught_row(weights: Sequence[float], listed: Sequence[dict[int, float]] = LISTED) -> Row:
     fields = ("advantages", "old_log_probs")
-    return constraint_row(
-        PROMPT, REFINED, torch.tensor(weights), 1, fields, targets=top(listed), with_targets=True
-    )
+    extra = ExtraRow(PROMPT, REFINED, torch.tensor(weights), targets=top(listed))
+    return constraint_row(extra, 1, RowForm(fields, with_targets=True))
 
 
 def policy_row() -> Row:
@@ -125,7 +124,7 @@ def test_a_state_that_is_certain_of_its_token_costs_what_the_supervised_term_doe
 
 def plain_row(weights: Sequence[float]) -> Row:
     fields = ("advantages", "old_log_probs")
-    return constraint_row(PROMPT, REFINED, torch.tensor(weights), 1, fields)
+    return constraint_row(ExtraRow(PROMPT, REFINED, torch.tensor(weights)), 1, RowForm(fields))
 
 
 def test_its_gradient_equals_finite_differences_and_the_formula() -> None:

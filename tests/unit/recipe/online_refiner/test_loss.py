@@ -12,8 +12,9 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, response_row
+from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
 FIELDS = ["advantages", "old_log_probs"]
@@ -42,7 +43,9 @@ def policy_row(length: int, seed: int, weighted: bool) -> dict[str, torch.Tensor
 
 
 def extra_row(weights: list[float]) -> dict[str, torch.Tensor]:
-    return constraint_row(PROMPT, list(range(len(weights))), torch.tensor(weights), 1, FIELDS)
+    return constraint_row(
+        ExtraRow(PROMPT, list(range(len(weights))), torch.tensor(weights)), 1, RowForm(FIELDS)
+    )
 
 
 def micro_batch(
