@@ -21,6 +21,7 @@ from recipe.online_refiner.choices import Tokens
 from recipe.online_refiner.method.constraint import Constraint, ExtraRow, Step
 from recipe.online_refiner.method.maths import divergence_from_top_tokens
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.plan import Needs
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.update import other_logits
 from recipe.online_refiner.update.loss import constrained_loss
@@ -245,7 +246,8 @@ def test_the_rows_are_those_of_the_supervised_term_with_the_refiners_distributio
     torch.testing.assert_close(second.weights, torch.full((2,), 1 / 4))
     assert first.targets == step.accepted[0].refinement.top_tokens
     assert second.targets is None
-    assert constraint.plan.needs.top_tokens == constraint.plan.refining.top_tokens == 2
+    assert constraint.plan.needs == Needs(refinements=True, own_loss=True, top_tokens=2)
+    assert constraint.plan.refining.top_tokens == 2
 
 
 @pytest.mark.parametrize(
