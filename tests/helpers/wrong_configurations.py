@@ -81,7 +81,7 @@ ON_ONE_MACHINE: list[Case] = [
     ((f"{ACTOR}.optim.learning_rate=1.0e-6",), f"~{ACTOR}.optim.learning_rate takes it away"),
     ((f"{ACTOR}.optim.weigth_decay=0.1",), "did you mean weight_decay?"),
     # What heads and sequences are cut into.
-    ((f"{ROLLOUT}.tensor_model_parallel_size=8",), f"Fix: {ROLLOUT}.tensor_model_parallel_size=4"),
+    ((f"{ROLLOUT}.tensor_model_parallel_size=8",), f"Fix: {ROLLOUT}.tensor_model_parallel_size=1"),
     (("refiner.rollout.tensor_model_parallel_size=8",), "4 attention heads, which 8 does not"),
     ((f"{ACTOR}.ulysses_sequence_parallel_size=8",), "attention heads, which 8 does not divide"),
     ((f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=2",), "model.use_remove_padding=True"),
@@ -210,7 +210,7 @@ ON_A_CLUSTER: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     # Long responses.
     (MATH, (f"{ACTOR}.ulysses_sequence_parallel_size=8",), "has 28 attention heads, which 8 does"),
     (MATH, (f"{ACTOR}.ulysses_sequence_parallel_size=1",), "one row of prompt and response has up"),
-    (MATH, ("refiner.template=math-v1",), "math-blocks-v1, or a file of your own with it"),
+    (MATH, ("refiner.template=math-v1",), "math-blocks-v1, or a template file of your own"),
     (MATH, ("refiner.block_tokens=null",), "{before}, which would stand empty"),
     (MATH, ("data.max_response_length=2048",), "overlong_buffer_cfg.len=4096: the penalty would"),
     (MATH, ("data.gen_batch_size=1536",), "data.gen_batch_size=1536: with"),
@@ -246,7 +246,7 @@ WARNED: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (MATH, (f"{ROLLOUT}.val_kwargs.do_sample=false", f"{ROLLOUT}.val_kwargs.temperature=0"),
      "answered 32 times by the same"),
     (MATH, ("refiner.perfect_reward=2",), "the reward goes up to 1 only"),
-    (MATH, ("refiner.step_deadline_s=7200",), "step_deadline_s=7200: by the estimate the la"),
+    (MATH, ("refiner.step_deadline_s=4200",), "step_deadline_s=4200: by the estimate the la"),
     (MATH_32B, (), "by the estimate the run takes 12,"),
 ]  # fmt: skip
 

@@ -48,7 +48,7 @@ def check_prompts(plan: RunPlan) -> Iterator[str]:
     if isinstance(tokenizer, str):
         yield (
             f"{model}: its tokenizer could not be read ({tokenizer}). Fix: check the name, or "
-            "download it first"
+            "download it where there is a network (hf download NAME) and give the folder"
         )
         return
     if tokenizer.chat_template is None:
