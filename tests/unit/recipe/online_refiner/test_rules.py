@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.preflight.rules import RULES, Rule
 from recipe.online_refiner.resolve.resolving import resolve
+from reward import apps, dialogue
+from reward.verdict import JudgeResult, Verdict
 
 Compose = Callable[..., DictConfig]
 
@@ -207,6 +209,16 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "trainer.max_actor_ckpt_to_keep=999999999",
     ),
 }  # fmt: skip
+
+
+def test_rewards_name_their_numbers_and_the_best_of_them() -> None:
+    result = apps.as_dict(JudgeResult(Verdict.ACCEPTED, 2, 2, 0.1, 3, 1.0, ""))
+    numbers = {key for key, value in result.items() if not isinstance(value, str)}
+    assert set(apps.TRAITS.numbers) == numbers - {"score"}
+    assert apps.TRAITS.best_score is not None
+    assert apps.TRAITS.best_score({}) == 1.0
+    assert apps.TRAITS.best_score({"accepted": 2}) == 2.0
+    assert dialogue.TRAITS.best_score is None
 
 
 def named(rule: Rule) -> str:
