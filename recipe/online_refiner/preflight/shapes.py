@@ -42,7 +42,7 @@ def read_shapes(plan: RunPlan) -> tuple[Shapes, list[str]]:
     found = {key: one for key, one in read.items() if isinstance(one, ModelShape)}
     unread = [
         f"{key}={paths[key]!r}: its config.json could not be read ({why}). Fix: check the name, or "
-        "download the model first and give its folder"
+        f"download it where there is a network (hf download {paths[key]}) and give the folder"
         for key, why in read.items()
         if isinstance(why, str)
     ]
