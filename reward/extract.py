@@ -126,6 +126,9 @@ class _Block:
                 self.closed = True
                 return number
             outside = number if missing and outside < 0 else outside
+            if missing and rest.strip() and not "".join(self.lines).strip():
+                self._start_outside(rest, missing)
+                missing = []
             less = sum(container.width for container in missing)
             if self.closes(rest, less):
                 self.hidden |= line.hidden
@@ -140,6 +143,11 @@ class _Block:
         del self.lines[outside - start :]
         self.hidden = any(line.hidden for line in lines[start:outside])
         return outside
+
+    def _start_outside(self, rest: str, missing: list[Container]) -> None:
+        """All of the code is less indented than its list, and taken as it stands."""
+        del self.containers[len(self.containers) - len(missing) :]
+        self.indent = len(rest) - len(rest.lstrip(" \t"))
 
     def _of_this(self, text: str) -> tuple[str, list[Container]]:
         """What the block's containers leave of a line, and those that it is not in."""
@@ -179,7 +187,7 @@ def _opened(line: Line) -> _Block | None:
     if match is None or line.hidden:
         return None
     indent, fence, info = len(match[1]), match[2] or match[4], match[3] or match[5] or ""
-    return _Block(fence, indent, _language(info), line.containers)
+    return _Block(fence, indent, _language(info), [*line.containers])
 
 
 def _language(info: str) -> _Language:
