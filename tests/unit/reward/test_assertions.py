@@ -63,21 +63,6 @@ ONE_TEST = "def test_f(n=2):\n    assert f(n) == 4\n"
         (PYTEST + "@pytest.mark.parametrize('n', argvalues=())\n" + ONE_TEST, "asserts nothing"),
         (PYTEST + "pytestmark = pytest.mark.skip\n" + ONE_TEST, "asserts nothing"),
         (PYTEST + "pytestmark = [pytest.mark.skip]\n" + ONE_TEST, "asserts nothing"),
-        (
-            "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('no')\n"
-            "    def test_1(self):\n        self.assertEqual(f(2), 4)\n",
-            "asserts nothing",
-        ),
-        (
-            "import unittest\n@unittest.skip('no')\nclass T(unittest.TestCase):\n"
-            "    def test_1(self):\n        self.assertEqual(f(2), 4)\n",
-            "asserts nothing",
-        ),
-        (
-            "import unittest\nclass T(unittest.TestCase):\n    def test_1(self):\n"
-            "        with self.assertLogs():\n            f(2)\n",
-            "assertLogs asks for what stays",
-        ),
         ("class A(B):\n    pass\nclass B(A):\n    pass\n", "asserts nothing"),
     ],
 )
@@ -85,6 +70,33 @@ def test_tests_that_cannot_tell_right_from_wrong_are_malformed(test: str, reason
     assert reason in fault(test)
     with pytest.raises(MalformedProblem, match=reason):
         parse_problem({"entry_point": "f", "test": test})
+
+
+CASE = "import unittest\nclass T(unittest.TestCase):\n"
+UNITTEST = {
+    "no tests": (CASE + "    def check_1(self):\n        self.assertEqual(f(2), 4)\n", "nothing"),
+    "no assertions": (CASE + "    def test_1(self):\n        f(2)\n", "asserts nothing"),
+    "only a set up": (CASE + "    def setUp(self):\n        self.assertTrue(f(2))\n", "nothing"),
+    "a test skipped": (
+        CASE + "    @unittest.skip('no')\n    def test_1(self):\n        self.assertTrue(f(2))\n",
+        "asserts nothing",
+    ),
+    "all skipped": (
+        CASE.replace("class", "@unittest.skip('no')\nclass")
+        + "    def test_1(self):\n        self.assertEqual(f(2), 4)\n",
+        "asserts nothing",
+    ),
+    "looks at logs": (
+        CASE + "    def test_1(self):\n        with self.assertLogs():\n            f(2)\n",
+        "assertLogs asks for what stays",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNITTEST)
+def test_cases_of_unittest_that_cannot_fail_are_malformed(case: str) -> None:
+    test, reason = UNITTEST[case]
+    assert reason in fault(test)
 
 
 @pytest.mark.parametrize(

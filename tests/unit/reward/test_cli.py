@@ -143,16 +143,18 @@ def test_wrong_arguments_are_refused(
     assert message in capsys.readouterr().err
 
 
-NINES = "9" * 9131
-
-
+@pytest.mark.parametrize("digits", [4301, 9131, 60_000])
+@pytest.mark.parametrize("sign", ["", "-"])
 @pytest.mark.parametrize("as_text", [False, True])
-def test_integers_of_any_sensible_length_are_judged(tmp_path: Path, as_text: bool) -> None:
-    cases = f'{{"fn_name": "f", "inputs": [[9131], [{NINES}]], "outputs": [{NINES}, 1]}}'
+def test_integers_of_any_sensible_length_are_judged(
+    tmp_path: Path, as_text: bool, sign: str, digits: int
+) -> None:
+    number = sign + "9" * digits
+    cases = f'{{"fn_name": "f", "inputs": [[{digits}], [{number}]], "outputs": [{number}, 1]}}'
     cases = json.dumps(cases) if as_text else cases
     problems, programs, out = tmp_path / "P", tmp_path / "G", tmp_path / "V"
     problems.write_text(f'{{"problem_id": "n", "input_output": {cases}}}')
-    right = "def f(n): return 10**n - 1 if n == 9131 else n // n"
+    right = f"def f(n): return {sign}(10**n - 1) if n == {digits} else n // n"
     _write(programs, [{"problem_id": "n", "code": code} for code in (right, "def f(n): return n")])
     files = ["--problems", str(problems), "--programs", str(programs), "--out", str(out)]
     assert main([*files, "--set", "workers=1"]) == 0
