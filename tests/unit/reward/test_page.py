@@ -1,6 +1,6 @@
 """Blocks are found where Markdown shows them, and nothing is found that a page does not show.
 
-Compared with markdown-it-py, which is CommonMark's own test suite's equal.
+Compared with markdown-it-py, which passes the tests of CommonMark's specification.
 """
 
 import random
