@@ -45,7 +45,10 @@ STANDARD_LIBRARY_ONLY = (
     "reward.assertions",
     "reward.compare",
     "reward.extract",
+    "reward.hiding",
     "reward.jsontext",
+    "reward.marks",
+    "reward.page",
     "reward.sandbox",
     "reward.verdict",
 )
