@@ -21,6 +21,11 @@ def check_estimator(plan: RunPlan) -> Iterator[str]:
     verl looks it up in the first step.
     """
     name = str(plan.config.algorithm.adv_estimator)
+    if name == "gae" and not plan.has_critic:
+        yield (
+            "critic.enable=False: algorithm.adv_estimator=gae takes a critic's values. Fix: "
+            "critic.enable=null, or algorithm.adv_estimator=grpo"
+        )
     if name in ESTIMATORS:
         return
     meant = name.removeprefix("refined_")  # as it was once registered here

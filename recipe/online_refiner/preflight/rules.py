@@ -82,7 +82,13 @@ from recipe.online_refiner.preflight.score_rules import (
 from recipe.online_refiner.preflight.shapes import check_shapes
 from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
-from recipe.online_refiner.preflight.value_rules import check_clips, check_sampling, value_warnings
+from recipe.online_refiner.preflight.value_rules import (
+    check_clips,
+    check_engine_batches,
+    check_sampling,
+    check_warmup,
+    value_warnings,
+)
 
 Rule = Callable[[RunPlan], Iterator[str]]
 
@@ -159,7 +165,9 @@ RULES: tuple[Rule, ...] = (
     check_micro_batches,
     check_groups,
     check_sampling,
+    check_engine_batches,
     check_clips,
+    check_warmup,
     check_reward,
     check_score,
     check_group_metric,

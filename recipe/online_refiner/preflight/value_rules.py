@@ -17,6 +17,7 @@ HIGHEST_CLIP = 1.0
 HIGH_LEARNING_RATE = 1e-4
 REAL_PARAMETERS = 1e8
 """Published rates of reinforcement learning are 1e-7 to 1e-5 for models of this size and larger."""
+LEAST_BATCH = 2048
 LONG_RUN_H = 30 * 24
 DAY_H = 24
 
@@ -34,6 +35,39 @@ def check_sampling(plan: RunPlan) -> Iterator[str]:
         yield (
             f"{ROLLOUT}.val_kwargs.temperature=0 with do_sample=True: verl refuses it. Fix: "
             f"{ROLLOUT}.val_kwargs.do_sample=false, or {ROLLOUT}.val_kwargs.temperature=1.0"
+        )
+
+
+def check_engine_batches(plan: RunPlan) -> Iterator[str]:
+    """vLLM starts with a batch that holds a token of each sequence, and a whole one if uncut."""
+    rollout = plan.config.actor_rollout_ref.rollout
+    own = dict(plan.settings.refiner.rollout) if plan.has_refiner_servers else {}
+    sections = {ROLLOUT: dict(rollout)} | ({"refiner.rollout": dict(rollout) | own} if own else {})
+    for key, section in sections.items():
+        tokens, many = section["max_num_batched_tokens"], section["max_num_seqs"]
+        if section["name"] != "vllm":
+            continue
+        if tokens < many:
+            yield (
+                f"{key}.max_num_batched_tokens={tokens} is below {key}.max_num_seqs={many}: vLLM "
+                f"does not start. Fix: {key}.max_num_batched_tokens={max(many, LEAST_BATCH)}"
+            )
+        longest = rollout.max_model_len
+        if not section["enable_chunked_prefill"] and tokens < longest:
+            yield (
+                f"{key}.max_num_batched_tokens={tokens} with enable_chunked_prefill=False: a "
+                f"sequence has up to {longest} tokens. Fix: "
+                f"{key}.max_num_batched_tokens={max(many, longest)}"
+            )
+
+
+def check_warmup(plan: RunPlan) -> Iterator[str]:
+    """The actor is trained in some step; verl waits for the critic's warm-up also without one."""
+    warmup, steps = plan.config.trainer.critic_warmup, planned_steps(plan)
+    if steps is not None and warmup >= steps > 0:
+        yield (
+            f"trainer.critic_warmup={warmup}: the run has {steps} steps, in none of which the "
+            "actor would be trained. Fix: trainer.critic_warmup=0"
         )
 
 
@@ -113,6 +147,8 @@ def _rate_warnings(plan: RunPlan) -> Iterator[str]:
                 f"{key}.optim.lr_warmup_steps={warmup}: the run has {steps} steps, so the learning "
                 f"rate never reaches {key}.optim.lr={section.optim.lr}"
             )
+        if section.optim.lr == 0:
+            yield f"{key}.optim.lr=0: nothing is learnt"
         shape = shapes.policy if key == ACTOR else shapes.critic
         large = shape is not None and shape.parameters >= REAL_PARAMETERS
         if large and section.optim.lr > HIGH_LEARNING_RATE:

@@ -31,6 +31,8 @@ Epochs = Annotated[int, Field(ge=1, le=1000)]
 Temperature = Annotated[float, Field(ge=0, le=MOST_TEMPERATURE)]
 LearningRate = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Device = Literal["cuda", "cpu", "npu", "xpu"]
+Precision = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 TopK = Annotated[int, Field(ge=-1)]
 Entropy = Annotated[float, Field(ge=-10, le=10)]
 PenaltyFactor = Annotated[float, Field(ge=0, le=MOST_COEFFICIENT)]
@@ -107,7 +109,8 @@ _MODEL: dict[str, Any] = {
 }
 _ROLLOUT: dict[str, Any] = {
     "name": Text,
-    "dtype": Text,
+    "dtype": Precision,
+    "mode": Literal["async", "sync"],
     "n": Samples,
     "temperature": Temperature,
     "top_p": Share,
@@ -156,7 +159,8 @@ KINDS: dict[str, Any] = {
         "max_prompt_length": Tokens, "max_response_length": Tokens,
         "val_max_samples": Annotated[int, Field(ge=-1)],
         "train_max_samples": Annotated[int, Field(ge=-1)],
-        "filter_overlong_prompts": bool, "filter_overlong_prompts_workers": Workers | None,
+        "shuffle": bool, "filter_overlong_prompts": bool,
+        "filter_overlong_prompts_workers": Workers | None,
         "truncation": Literal["error", "left", "right", "middle"],
         "dataloader_num_workers": Annotated[int, Field(ge=0, le=1024)],
     }),
@@ -180,7 +184,7 @@ KINDS: dict[str, Any] = {
     }),
     **_below("actor_rollout_ref.rollout", _ROLLOUT), **_below("refiner.rollout", _ROLLOUT),
     **_below("critic", {
-        "enable": bool | None, "strategy": Text, "cliprange_value": NonNegative,
+        "enable": bool | None, "strategy": Text, "cliprange_value": Positive, "ppo_epochs": Epochs,
         "ppo_mini_batch_size": Prompts, "ppo_max_token_len_per_gpu": Tokens,
         "ppo_infer_max_token_len_per_gpu": Tokens | None,
         "ppo_micro_batch_size_per_gpu": Count | None, "loss_agg_mode": LossMode,
@@ -191,8 +195,9 @@ KINDS: dict[str, Any] = {
     **_below("algorithm", {
         "adv_estimator": Text, "gamma": Fraction, "lam": Fraction,
         "norm_adv_by_std_in_grpo": bool, "filter_groups.enable": bool,
-        "filter_groups.metric": Text | None, "filter_groups.max_num_gen_batches": int,
-        "filter_groups.max_inflight_gen_batches": int,
+        "filter_groups.metric": Text | None,
+        "filter_groups.max_num_gen_batches": int,
+        "filter_groups.max_inflight_gen_batches": Annotated[int, Field(le=1024)],
     }),
     **_below("reward", {
         "num_workers": Workers, "custom_reward_function.path": Text | None,
@@ -212,7 +217,8 @@ KINDS: dict[str, Any] = {
         **_below("reward_model.rollout", _ROLLOUT),
     }),
     **_below("trainer", {
-        "device": Text, "nnodes": Nodes, "n_gpus_per_node": NodeGpus, "logger": Names,
+        "device": Device, "val_only": bool, "critic_warmup": Natural,
+        "nnodes": Nodes, "n_gpus_per_node": NodeGpus, "logger": Names,
         "project_name": Text, "experiment_name": Text, "default_local_dir": Text,
         "val_before_train": bool, "test_freq": int, "save_freq": int,
         "max_actor_ckpt_to_keep": Count | None, "max_critic_ckpt_to_keep": Count | None,
@@ -221,7 +227,8 @@ KINDS: dict[str, Any] = {
         "use_v1": bool, "v1.trainer_mode": Text,
     }),
     **_below("machine", {
-        "gpu_memory_gib": Positive, "gpus_per_node": NodeGpus, "nodes": Nodes,
+        "gpu_memory_gib": Annotated[float, Field(gt=0, le=2048)],
+        "gpus_per_node": NodeGpus, "nodes": Nodes,
         "host_memory_gib": Positive | None, "gpu_bandwidth_gb_s": Positive | None,
     }),
     **_below("ray_kwargs.ray_init", {

@@ -134,6 +134,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("actor_rollout_ref.actor.clip_ratio_low=0.9",),
         "probabilities could fall further than they could rise",
     ),
+    "check_engine_batches": (
+        ("actor_rollout_ref.rollout.max_num_batched_tokens=8",),
+        "actor_rollout_ref.rollout.max_num_batched_tokens=8 is below",
+    ),
+    "check_warmup": (("trainer.critic_warmup=1000",), "the actor would be trained"),
     "check_reward": (
         ("reward.custom_reward_function.path=/nowhere/reward.py",),
         "no such module or file",
