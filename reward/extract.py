@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 
-from reward.page import Container, Cursor, Line, Page, enter
+from reward.containers import Container, Cursor, enter
+from reward.page import Line, Page
 
 # Any indentation, since responses are careless of it; an info string after backticks has none.
 # No two parts of it may match the same text: lines are hostile, and some are very long.

@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from reward.containers import RULE, Container, Cursor, enter, opening
 from reward.hiding import FOREVER, RawHtml, paragraph_hides
 
+_INTERRUPTING = (">", "-", "+", "*", "1.", "1)")
 _MAX_DEPTH = 10
 """Of containers in one another; deeper ones are text."""
 
-_MARKER = re.compile(r"([-+*]|\d{1,9}[.)])(?=[ \t]|$)")
-_RULE = re.compile(r"(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})")
 _UNDERLINE = re.compile(r"(?:=+|-+)[ \t]*")
 _HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 _OPENING = re.compile(r"(`{3,})[^`]*|(~{3,}).*")
@@ -37,97 +37,8 @@ _TYPE_6 = re.compile(
 _ATTRIBUTE = r"""\s+[A-Za-z_:][\w.:-]*(?:\s*=\s*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
 _TYPE_7 = re.compile(rf"(?:<[A-Za-z][\w-]*(?:{_ATTRIBUTE})*\s*/?>|</[A-Za-z][\w-]*\s*>)\s*")
 _BLANK = re.compile(r"\s*$")
-_BLANKS = re.compile(r"[ \t]*")
 _ORDINARY = re.compile(r" {0,3}[A-Za-z(\"']")
 """The start of a line that starts no block but a paragraph."""
-
-
-@dataclass(frozen=True)
-class Container:
-    """A quote, or an item of a list whose content starts `width` columns in."""
-
-    width: int = 0
-
-    @property
-    def is_quote(self) -> bool:
-        return self.width == 0
-
-
-class Cursor:
-    """A place in a line; tabs stop at every fourth column, and may be half taken."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = self.column = self.spare = 0
-
-    @property
-    def start(self) -> int:
-        """Where the next character is that is no blank."""
-        return _BLANKS.match(self.text, self.at).end()  # type: ignore[union-attr]
-
-    @property
-    def indent(self) -> int:
-        """Columns of blanks from here."""
-        start = self.start
-        columns = self.spare
-        if "\t" not in self.text[self.at : start]:
-            return columns + start - self.at
-        for character in self.text[self.at : start]:
-            columns += 1 if character == " " else 4 - (self.column + columns) % 4
-        return columns
-
-    @property
-    def rest(self) -> str:
-        """The text from here."""
-        return " " * self.spare + self.text[self.at :]
-
-    @property
-    def content(self) -> str:
-        """The text from here without the blanks in front."""
-        return self.text[self.start :]
-
-    @property
-    def blank(self) -> bool:
-        return self.start == len(self.text)
-
-    def skip(self, columns: int) -> None:
-        """Go on by so many columns of blanks, or as many as there are."""
-        while columns > 0:
-            if self.spare == 0:
-                character = self.text[self.at : self.at + 1]
-                if character not in (" ", "\t") or not character:
-                    return
-                self.at += 1
-                self.spare = 1 if character == " " else 4 - self.column % 4
-            taken = min(columns, self.spare)
-            self.spare, self.column, columns = (
-                self.spare - taken,
-                self.column + taken,
-                columns - taken,
-            )
-
-    def take(self, characters: int) -> None:
-        """Go on by so many characters that are no blanks, after the blanks."""
-        self.skip(self.indent)
-        self.at += characters
-        self.column += characters
-
-
-def enter(containers: list[Container], cursor: Cursor) -> int:
-    """Move the cursor into as many of the containers as the line goes on with; how many."""
-    for count, container in enumerate(containers):
-        if container.is_quote:
-            if not cursor.text.startswith(">", cursor.start) or cursor.indent > 3:
-                return count
-            cursor.take(1)
-            cursor.skip(1)
-        elif cursor.blank:
-            continue
-        elif cursor.indent >= container.width:
-            cursor.skip(container.width)
-        else:
-            return count
-    return len(containers)
 
 
 @dataclass
@@ -239,36 +150,19 @@ class Page:
             self._continue(line)
 
     def _new_containers(self, cursor: Cursor, matched: int, interrupts: bool) -> int:
+        """Enter the quotes and items that the line starts; how many.
+
+        What would go on with a paragraph interrupts it only as an item that has content and, if it
+        is numbered, is the first.
+        """
         new = 0
-        while cursor.indent <= 3 and matched + new < _MAX_DEPTH and not cursor.blank:
-            text = cursor.content
-            if text.startswith(">"):
-                container = Container()
-            elif (marker := _MARKER.match(text)) and not _RULE.fullmatch(text):
-                after = Cursor(cursor.text)
-                after.__dict__.update(cursor.__dict__)
-                after.take(len(marker[0]))
-                empty = after.blank
-                if (
-                    interrupts
-                    and not new
-                    and (empty or marker[0] not in ("-", "+", "*", "1.", "1)"))
-                ):
-                    return new
-                blanks = after.indent
-                width = cursor.indent + len(marker[0])
-                container = Container(width + (1 if empty or blanks > 4 else blanks))
-            else:
-                return new
+        while matched + new < _MAX_DEPTH and (opened := opening(cursor)):
+            empty, marker = opened.empty, opened.marker
+            if interrupts and not new and (empty or marker not in _INTERRUPTING):
+                break
             self._leave(matched + new)
-            if container.is_quote:
-                cursor.take(1)
-                cursor.skip(1)
-            else:
-                width = cursor.indent
-                cursor.take(len(marker[0]))
-                cursor.skip(container.width - width - len(marker[0]))
-            self._stack.append(container)
+            opened.enter(cursor)
+            self._stack.append(opened.container)
             new += 1
         return new
 
@@ -281,7 +175,7 @@ class Page:
             self._continue(line)
             self._end_leaf()
             return True
-        if _HEADING.match(text) or _RULE.fullmatch(text):
+        if _HEADING.match(text) or RULE.fullmatch(text):
             self._leave(depth)
             self._continue(line)
             self._end_leaf()

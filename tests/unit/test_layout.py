@@ -44,6 +44,7 @@ WITHOUT_VERL_OR_RAY = ("choices", "plan", "method", "refine", "resolve", "prefli
 STANDARD_LIBRARY_ONLY = (
     "reward.assertions",
     "reward.compare",
+    "reward.containers",
     "reward.extract",
     "reward.hiding",
     "reward.jsontext",
