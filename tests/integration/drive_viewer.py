@@ -11,6 +11,7 @@ run's file, for the page to notice: give it copies.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import subprocess
@@ -18,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from browse import Browser, Look, find_chromium
-
+browse = importlib.import_module("browse")
+Look = browse.Look
 WAIT_S = 120.0
 DESKTOP = Look(1280, 900, "light")
 LOOKS = (DESKTOP, Look(1280, 900, "dark"), Look(390, 844, "light"), Look(390, 844, "dark"))
@@ -34,10 +36,10 @@ FOUND = "Number(document.getElementById('count').textContent.match(/[0-9,]+/)[0]
 class Reader:
     """A browser on the viewer's pages, and what it checked."""
 
-    def __init__(self, browser: Browser, url: str, out: Path) -> None:
+    def __init__(self, browser: Any, url: str, out: Path) -> None:
         self.browser, self.url, self.out = browser, url, out
 
-    def open(self, address: str, look: Look = DESKTOP) -> None:
+    def open(self, address: str, look: Any = DESKTOP) -> None:
         self.browser.open(self.url + address, look)
 
     def value(self, expression: str) -> Any:
@@ -82,7 +84,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--grow", action="store_true")
     options = parser.parse_args()
-    program = find_chromium()
+    program = browse.find_chromium()
     if program is None:
         print("no Chromium is installed", file=sys.stderr)
         return 1
@@ -95,7 +97,7 @@ def main() -> int:
                 assert server.stdout
                 found = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
                 assert found
-                with Browser(program, Path(scratch) / "profile") as browser:
+                with browse.Browser(program, Path(scratch) / "profile") as browser:
                     read(Reader(browser, found.group(), options.out), options.grow, options.runs)
             finally:
                 server.terminate()
@@ -112,7 +114,7 @@ def read(reader: Reader, grow: bool, runs: list[Path]) -> None:
     timed("first page, index whole", lambda: reader.open("/"))
     assert reader.value(ROWS) > 0
     for step in (orders, filters, slider, search, keys_and_links, side_by_side):
-        timed(step.__name__.replace("_", " "), lambda step=step: step(reader))
+        timed(step.__name__.replace("_", " "), partial(step, reader))
     reader.open("/")
     timed("list in four looks", lambda: reader.picture("list"))
     reader.browser.do("document.querySelector('a.open').click()")
