@@ -1,10 +1,10 @@
 """What the refiner is asked, and how its output is read back.
 
 A template is a YAML file with `name`, `version`, `system` (or null), `user`, and optionally
-`answer_open` and `answer_close`. `user` holds `{problem}` and `{answer}`, and `{before}` if
-responses are refined block by block (the part of the refinement written already), and `{feedback}`
-if the refiner is told what the judge said. They are replaced literally, in one pass, since
-problems and programs hold braces of their own. The built-in
+`answer_open` and `answer_close`, and `task`, the kind of problem that it is for. `user` holds
+`{problem}` and `{answer}`, and `{before}` if responses are refined block by block (the part of the
+refinement written already), and `{feedback}` if the refiner is told what the judge said. They are
+replaced literally, in one pass, since problems and programs hold braces of their own. The built-in
 templates are our reconstructions from the method's description ("repeat what is right, change only
 what is wrong"): the wording of arXiv 2603.18088, appendix A.3, was not available.
 
@@ -30,12 +30,16 @@ PLACEHOLDERS = ("{problem}", "{answer}")
 BEFORE, FEEDBACK = "{before}", "{feedback}"
 """Placeholders of templates for `refiner.block_tokens` and for `refiner.feedback`."""
 _PLACEHOLDER = re.compile("|".join(map(re.escape, (*PLACEHOLDERS, BEFORE, FEEDBACK))))
-_KEYS = ("name", "version", "system", "user", "answer_open", "answer_close")
+_KEYS = ("name", "version", "system", "user", "answer_open", "answer_close", "task")
 
 
 @dataclass(frozen=True)
 class RefineTemplate:
-    """A refinement prompt; `answer_open` and `answer_close` mark the answer within `user`."""
+    """A refinement prompt; `answer_open` and `answer_close` mark the answer within `user`.
+
+    `task` is what the reward that it is for says of itself (`code`, `mathematics`, `dialogue`);
+    empty for any.
+    """
 
     name: str
     version: int
@@ -43,6 +47,7 @@ class RefineTemplate:
     user: str
     answer_open: str = ""
     answer_close: str = ""
+    task: str = ""
 
     def __post_init__(self) -> None:
         missing = [p for p in PLACEHOLDERS if p not in self.user]
@@ -167,7 +172,7 @@ def _parse(text: str, origin: str) -> RefineTemplate:
 
 
 def _from_fields(fields: dict[str, Any], origin: str) -> RefineTemplate:
-    texts = {k: fields.get(k) for k in ("name", "system", "user", "answer_open", "answer_close")}
+    texts = {key: fields.get(key) for key in _KEYS if key != "version"}
     for key, value in texts.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(f"refiner template {origin}: `{key}` must be text, got {value!r}")
@@ -183,6 +188,7 @@ def _from_fields(fields: dict[str, Any], origin: str) -> RefineTemplate:
         user=fields["user"],
         answer_open=fields.get("answer_open") or "",
         answer_close=fields.get("answer_close") or "",
+        task=fields.get("task") or "",
     )
 
 

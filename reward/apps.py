@@ -49,6 +49,9 @@ TRAITS = RewardTraits(
     tells_verdict=True,
     failing_test_setting="show_failing_test",
     asks_reward_model=False,
+    task="code",
+    numbers=("passed", "total", "seconds", "level", "judge_failed", "solved"),
+    best_score=lambda settings: float(settings.get("accepted", JudgeConfig.accepted)),
     inspect=inspect_judge,
     row_fault=row_fault,
 )

@@ -2,19 +2,27 @@
 
 A test program in HumanEval's form defines `check`; others hold assertions at the top, functions of
 pytest, or cases of unittest (BigCodeBench). What none of these would run tests nothing, and accepts
-every program.
+every program; so does a test that is skipped, or may fail.
 """
 
 import ast
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
+from reward import marks
 from reward.jsontext import any_length
+from reward.marks import Definition, Function, last_name
 
 _PREFIX = "test"
 _ASSERTING = ("assert", "fail", "raises")
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+class _Root(NamedTuple):
+    """What is run by itself, and the marks that its class or module gives it."""
+
+    node: ast.stmt
+    marks: list[ast.expr]
 
 
 def parsed(source: str) -> ast.Module:
@@ -43,53 +51,83 @@ def fault(test: str) -> str:
         tree = parsed(test)
     except SyntaxError as error:
         return f"the test does not compile: {error}"
-    defined = {node.name: node for node in tree.body if isinstance(node, _Definition)}
+    fixtures = marks.fixtures(tree) if marks.imports_pytest(tree) else {}
+    defined = fixtures | {node.name: node for node in tree.body if isinstance(node, Definition)}
     roots = list(_roots(tree, defined))
-    if not any(map(_asserts, _reached(roots, defined))):
+    reached = list(_reached((root.node for root in roots), defined))
+    if not any(map(_asserts, reached)):
         return "the test asserts nothing that would be run"
-    for root in roots:
-        if isinstance(root, _Function) and root.name != "check" and (names := _fixtures(root)):
-            return f"{root.name} wants the fixtures {', '.join(names)}, which only pytest has"
+    if name := marks.looks_elsewhere(tree):
+        return f"{name} asks for what stays in the program's own process"
+    asking = [root for root in roots if getattr(root.node, "name", "") != "check"]
+    asking += [_Root(node, []) for node in reached if node in fixtures.values()]
+    for node, given in asking:
+        if isinstance(node, Function):
+            names = set(marks.wanted(node, given)) - fixtures.keys()
+            names -= marks.HARMLESS_FIXTURES if marks.imports_pytest(tree) else set()
+            if names:
+                missing = ", ".join(sorted(names))
+                return f"{node.name} wants the fixtures {missing}, which are not there"
     return ""
 
 
-def _roots(tree: ast.Module, defined: dict[str, _Definition]) -> Iterator[ast.stmt]:
-    """What is run: statements at the top, and `check`, or else test functions and test classes."""
-    yield from (node for node in tree.body if not isinstance(node, _Definition))
-    if isinstance(defined.get("check"), _Function):
-        yield defined["check"]
+def _roots(tree: ast.Module, defined: dict[str, Definition]) -> Iterator[_Root]:
+    """What is run: statements at the top, and `check`, or else test functions and test classes.
+
+    Tests that are skipped or may fail are left out.
+    """
+    yield from (_Root(node, []) for node in tree.body if not isinstance(node, Definition))
+    if isinstance(defined.get("check"), Function):
+        yield _Root(defined["check"], [])
         return
+    of_all = marks.of_module(tree)
     for name, node in defined.items():
+        if marks.never_fails([*of_all, *node.decorator_list]):
+            continue
         if isinstance(node, ast.ClassDef):
             if _is_case(node, defined):
-                yield from (n for n in node.body if _is_method(n))
+                given = [*of_all, *node.decorator_list]
+                yield from (_Root(n, given) for n in _body(node, defined) if _is_method(n))
         elif name.startswith(_PREFIX):
-            yield node
+            yield _Root(node, of_all)
 
 
-def _is_case(node: ast.ClassDef, defined: dict[str, _Definition]) -> bool:
-    """Whether a class is one of unittest's cases, itself or by a base, or is named as pytest's."""
+def _body(node: ast.ClassDef, defined: dict[str, Definition]) -> Iterator[ast.stmt]:
+    """What a class holds, with what it inherits from others of the test program."""
+    yield from node.body
+    others = {name: one for name, one in defined.items() if one is not node}
     for base in node.bases:
-        name = _last_name(base)
-        known = defined.get(name)
-        if name.endswith("TestCase") or (
-            isinstance(known, ast.ClassDef) and known is not node and _is_case(known, defined)
+        if isinstance(known := others.get(last_name(base)), ast.ClassDef):
+            yield from _body(known, others)
+
+
+def _is_case(node: ast.ClassDef, defined: dict[str, Definition]) -> bool:
+    """Whether a class is one of unittest's cases, itself or by a base, or is named as pytest's."""
+    others = {name: one for name, one in defined.items() if one is not node}
+    for base in node.bases:
+        known = others.get(last_name(base))
+        if last_name(base).endswith("TestCase") or (
+            isinstance(known, ast.ClassDef) and _is_case(known, others)
         ):
             return True
     return node.name.startswith("Test")
 
 
 def _is_method(node: ast.stmt) -> bool:
-    return isinstance(node, _Function) and node.name.startswith(_PREFIX)
+    return (
+        isinstance(node, Function)
+        and node.name.startswith(_PREFIX)
+        and not marks.never_fails(node.decorator_list)
+    )
 
 
-def _reached(roots: Iterable[ast.stmt], defined: dict[str, _Definition]) -> Iterator[ast.stmt]:
+def _reached(roots: Iterable[ast.stmt], defined: dict[str, Definition]) -> Iterator[ast.stmt]:
     """The roots, and the definitions that they use by name, and those that these use."""
     queue, seen = list(roots), set[str]()
     while queue:
         node = queue.pop()
         yield node
-        names = {_last_name(part) for part in ast.walk(node)}
+        names = {_name(part) for part in ast.walk(node)}
         fresh = (names & defined.keys()) - seen
         seen |= fresh
         queue += [defined[name] for name in fresh]
@@ -103,21 +141,10 @@ def _is_assertion(node: ast.AST) -> bool:
     if isinstance(node, ast.Assert):
         return not (isinstance(node.test, ast.Constant) and node.test.value)
     if isinstance(node, ast.Call):
-        return _last_name(node.func).lower().lstrip("_").startswith(_ASSERTING)
+        return last_name(node.func).lower().lstrip("_").startswith(_ASSERTING)
     return isinstance(node, ast.Raise)
 
 
-def _fixtures(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Parameters that nothing gives a value: no default, and no mark that might."""
-    given = len(node.args.defaults)
-    required = [one.arg for one in (*node.args.posonlyargs, *node.args.args)]
-    required = required[: len(required) - given] if given else required
-    marked = any("parametrize" in ast.dump(one) for one in node.decorator_list)
-    patched = any("patch" in ast.dump(one) for one in node.decorator_list)
-    return [] if marked or patched else [name for name in required if name != "self"]
-
-
-def _last_name(node: ast.AST) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    return node.attr if isinstance(node, ast.Attribute) else ""
+def _name(node: ast.AST) -> str:
+    """The name that a part of a program uses; a parameter's is that of a fixture."""
+    return node.arg if isinstance(node, ast.arg) else last_name(node)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from reward.comparison import WALL_EXTRA_S, WALL_FACTOR, Comparison
 from reward.config import JudgeConfig
 from reward.problem import Problem, program_source
+from reward.sandbox import suite
 from reward.sandbox.client import ZygoteClient
 from reward.sandbox.results import RunResult
 from reward.sandbox.wire import End, Kind, Limits, Request
@@ -21,6 +22,10 @@ from reward.verdict import TestOutcome, Verdict
 FAST_FROM = 5
 """With fewer tests a fast path would save little."""
 
+PYTEST_START_S = 2.0
+"""Of CPU time, for a test program that pytest runs; a tenth of it is usually enough."""
+
+_PYTEST_WORDS = (suite.NAME, *sorted(suite.SET_UP))
 _GROUP = 32
 _SHRINK = 4.0
 _OUTPUT_SLACK_BYTES = 65536
@@ -186,7 +191,9 @@ class Attempt:
     def _limits(self, group: list[int]) -> Limits:
         cpu_s = self.config.timeout_s / (_SHRINK if self.time_outs else 1.0)
         if self.problem.kind == Kind.CHECK:
-            cpu_s *= max(1, self.problem.tests[0].given.count(b"assert"))
+            test = self.problem.tests[0].given
+            cpu_s *= max(1, test.count(b"assert"))
+            cpu_s += PYTEST_START_S * any(word.encode() in test for word in _PYTEST_WORDS)
         left_s = max(0.1, self.deadline_s - time.monotonic())
         cpu_s = min(cpu_s, left_s)
         longest = max(self.problem.tests[i].expected_bytes for i in group)

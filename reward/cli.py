@@ -17,25 +17,31 @@ from tqdm import tqdm
 
 from reward import jsontext
 from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
-from reward.extract import Extract, extract
+from reward.extract import Extract
 from reward.judge import Judge
 from reward.problem import MalformedProblem, Problem, parse_problem
 from reward.quality import without_examples
 from reward.sandbox.client import SandboxError
+from reward.submission import NoSubmission, program_in
 from reward.verdict import JudgeResult, Verdict
 
 UNREADABLE = "unreadable"
 
 _ID = re.compile(rb'"(?:problem_id|task_id)"\s*:\s*("[^"\\]{1,200}"|\d{1,20})')
+_SHOWN = 10
 _AHEAD = 8  # programs submitted but not yet written, per worker
 _HELP = """\
 problems: one JSON object per line, in APPS form (problem_id, input_output) or in HumanEval form
           (task_id or problem_id, prompt, entry_point, test); .gz is read too; `question` is used by
           --set drop_prompt_examples=true
-programs: one per line: problem_id and code, or problem_id and solution, an answer to extract from
+programs: one per line: problem_id and code, or problem_id and response, of which the program is
+          extracted (solution is another name of it)
 out:      one line per program, in the same order: problem_id, verdict, passed, total, score, level,
           seconds, detail
+exit:     0; 1 if nothing could be judged; 3 if all was judged but lines that are no records
 """
+FAULTY_LINES = 3
+"""The exit status if lines of a file are no records."""
 
 
 class InputError(ValueError):
@@ -43,12 +49,13 @@ class InputError(ValueError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge a file of programs; the exit status is 0 if every program has a line."""
+    """Judge a file of programs; the exit status is 0 if every line of both files was a record."""
     options = _parser().parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))
-        problems, quarantine = read_problems(options.problems, config)
-        programs = list(records(options.programs))
+        faulty: list[str] = []
+        problems, quarantine = read_problems(options.problems, config, faulty)
+        programs = [record for _, record in records(options.programs, faulty)]
         with Judge(config) as judge, open(options.out, "w") as out:
             counts = _judge_all(judge, problems, quarantine, programs, out)
         if options.quarantine:
@@ -57,33 +64,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, JudgeConfigError, SandboxError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _summary(counts, quarantine)
-    return 0
+    _summary(counts, quarantine, faulty)
+    return FAULTY_LINES if faulty else 0
 
 
-def read_problems(path: Path, config: JudgeConfig) -> tuple[dict[str, Problem], dict[str, str]]:
-    """The problems of a file by id, and why others of it cannot be judged."""
+def read_problems(
+    path: Path, config: JudgeConfig, faulty: list[str] | None = None
+) -> tuple[dict[str, Problem], dict[str, str]]:
+    """The problems of a file by id, and why others of it cannot be judged.
+
+    Lines that are no records, or name no problem or one that has been named, are added to `faulty`.
+    """
     problems: dict[str, Problem] = {}
     quarantine: dict[str, str] = {}
-    for number, record in enumerate(records(path), start=1):
-        problem_id = identity(record) or (f"line {number}" if UNREADABLE in record else "")
+    faulty = [] if faulty is None else faulty
+    for number, record in records(path, faulty):
+        problem_id = identity(record)
         if not problem_id:
-            raise InputError(f"{path}:{number}: no problem_id")
-        if problem_id in problems or problem_id in quarantine:
-            raise InputError(f"{path}:{number}: problem_id {problem_id} occurs twice")
+            problem_id = f"line {number}"
+            if UNREADABLE not in record:
+                record = _faulty(record, f"{path}:{number}: no problem_id", faulty)
+        elif problem_id in problems or problem_id in quarantine:
+            problems.pop(problem_id, None)
+            record = _faulty(record, f"{path}:{number}: problem_id {problem_id} again", faulty)
         if UNREADABLE in record:
             quarantine[problem_id] = record[UNREADABLE]
             continue
         try:
-            problem = parse_problem(record)
+            problems[problem_id] = _problem(record, config)
         except MalformedProblem as error:
             quarantine[problem_id] = str(error)
-            continue
-        if config.drop_prompt_examples:
-            question = str(record.get("question", ""))
-            problem = without_examples(problem, question, config.min_tests)
-        problems[problem_id] = problem
     return problems, quarantine
+
+
+def _problem(record: Mapping[str, Any], config: JudgeConfig) -> Problem:
+    problem = parse_problem(record)
+    if not config.drop_prompt_examples:
+        return problem
+    return without_examples(problem, str(record.get("question", "")), config.min_tests)
 
 
 def _judge_all(
@@ -129,12 +147,11 @@ def _submit(
         return _refused(f"malformed problem: {quarantine[problem_id]}")
     if problem_id not in problems:
         return _refused(f"no problem with problem_id {problem_id!r}")
-    if isinstance(program.get("code"), str):
-        return judge.submit(problems[problem_id], program["code"])
-    if isinstance(program.get("solution"), str):
-        code = extract(program["solution"], Extract(judge.config.extract))
-        return judge.submit(problems[problem_id], code)
-    return _refused("the program has neither `code` nor `solution`")
+    try:
+        code = program_in(program, Extract(judge.config.extract))
+    except NoSubmission as error:
+        return _refused(str(error))
+    return judge.submit(problems[problem_id], code)
 
 
 def _refused(reason: str) -> "Future[JudgeResult]":
@@ -161,52 +178,58 @@ def identity(record: Mapping[str, Any]) -> str:
     return str(record.get("problem_id", record.get("task_id", "")))
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of JSON lines.
+def records(path: Path, faulty: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a file of JSON lines, with the numbers of their lines.
 
-    A line that is JSON but cannot be read, nested too deeply or with too long a number, becomes a
-    record with UNREADABLE in place of its content.
+    A line that cannot be read becomes a record with UNREADABLE, the reason, in place of its
+    content. If it is no JSON object at all, the reason is added to `faulty`; if it is nested too
+    deeply or has too long a number, that is only told.
     """
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _record(line, f"{path}:{number}")
+                    yield number, _record(line, f"{path}:{number}", faulty)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: a damaged gzip file: {error}") from error
 
 
-def _record(line: bytes, place: str) -> dict[str, Any]:
+def _record(line: bytes, place: str, faulty: list[str]) -> dict[str, Any]:
+    match = _ID.search(line)
+    known = {"problem_id": match[1].decode("utf-8", "replace").strip('"') if match else ""}
     try:
         record = jsontext.loads(line)
     except RecursionError:
-        return _unreadable(line, "nested too deeply")
+        return known | {UNREADABLE: "nested too deeply"}
     except jsontext.UnreadableNumber as error:
-        return _unreadable(line, str(error))
+        return known | {UNREADABLE: str(error)}
     except UnicodeDecodeError as error:
-        raise InputError(f"{place}: not UTF-8: {error}") from error
+        return _faulty(known, f"{place}: not UTF-8: {error}", faulty)
     except ValueError as error:
-        raise InputError(f"{place}: not JSON: {error}") from error
+        return _faulty(known, f"{place}: not JSON: {error}", faulty)
     if not isinstance(record, dict):
-        raise InputError(f"{place}: not a JSON object")
+        return _faulty({}, f"{place}: not a JSON object", faulty)
     return record
 
 
-def _unreadable(line: bytes, reason: str) -> dict[str, Any]:
-    """A record with what can be made out of its identity."""
-    match = _ID.search(line)
-    found = match[1].decode("utf-8", "replace").strip('"') if match else ""
-    return {"problem_id": found, UNREADABLE: reason}
+def _faulty(record: Mapping[str, Any], reason: str, faulty: list[str]) -> dict[str, Any]:
+    """What is left of a line that is at fault, which is noted."""
+    faulty.append(reason)
+    return {"problem_id": identity(record), UNREADABLE: reason}
 
 
-def _summary(counts: Counter[str], quarantine: Mapping[str, str]) -> None:
+def _summary(counts: Counter[str], quarantine: Mapping[str, str], faulty: Sequence[str]) -> None:
     shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     print(f"{counts.total()} programs: {shown or 'none'}", file=sys.stderr)
     if quarantine:
         print(f"{len(quarantine)} problems are malformed and were not judged:", file=sys.stderr)
-    for problem_id, reason in list(quarantine.items())[:10]:
+    for problem_id, reason in list(quarantine.items())[:_SHOWN]:
         print(f"  {problem_id}: {reason}", file=sys.stderr)
+    if faulty:
+        print(f"{len(faulty)} lines are no records and were not judged:", file=sys.stderr)
+    for reason in faulty[:_SHOWN]:
+        print(f"  {reason}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

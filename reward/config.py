@@ -47,7 +47,8 @@ class JudgeConfig:
         workers: programs judged at once; 0 means one per available core.
         retries: new attempts after a failure of the judge itself.
         recycle_after: programs after which a zygote is replaced.
-        packages: third-party packages that programs may import, comma-separated.
+        packages: third-party packages and single modules that programs may import,
+            comma-separated.
         show_failing_test: let `compute_score` return the first failing test, expected output
             included, for a refiner that may see it (`refiner.feedback: failing_test`).
         pool: where `compute_score` judges: process (here), ray (actors shared by all processes of a

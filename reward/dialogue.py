@@ -68,7 +68,12 @@ def row_fault(row: Mapping[str, Any]) -> str:
 
 
 TRAITS = RewardTraits(
-    asks_reward_model=True, asks_classifier=True, inspect=inspect_settings, row_fault=row_fault
+    asks_reward_model=True,
+    asks_classifier=True,
+    task="dialogue",
+    numbers=("raw_score", "degenerate", "judge_failed"),
+    inspect=inspect_settings,
+    row_fault=row_fault,
 )
 
 

@@ -1,23 +1,16 @@
 """From a model's response to the one program it shows."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 
-# Any indentation, since responses put blocks into lists; an info string after backticks has none.
+from reward.containers import Container, Cursor, enter
+from reward.page import Line, Page
+
+# Any indentation, since responses are careless of it; an info string after backticks has none.
 # No two parts of it may match the same text: lines are hostile, and some are very long.
 _FENCE = re.compile(r"([ \t]*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
 _LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
-# What starts HTML of which a page shows nothing, in lists and quotes too, and what ends it.
-_HIDDEN_ENDS = {
-    "<!--": "-->", "<?": "?>", "<![cdata[": "]]>", "<!": ">", "<script": "</script>",
-    "<style": "</style>", "<title": "</title>", "<template": "</template>",
-    "<textarea": "</textarea>", "<dialog": "</dialog>",
-}  # fmt: skip
-_HIDING = re.compile(
-    r"[ \t]*(?:(?:[-*+>]|\d{1,9}[.)])[ \t]*)*(" + "|".join(map(re.escape, _HIDDEN_ENDS)) + ")",
-    re.IGNORECASE,
-)
 _LINE_END = re.compile(r"\r\n?|\n")
 _DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 
@@ -75,8 +68,9 @@ def python_blocks(response: str) -> list[str]:
     """The contents of all closed blocks of Python that a reader sees, in order.
 
     A block opens with a line of three or more backticks or tildes, however indented, followed by
-    python, py or one of these with a version (any case). It closes with at least as many of the
-    same at the end of a line: alone, or after code. One that never closes is no block, since the
+    python, py or one of these with a version (any case), at the top or in a list or a quote. It
+    closes with at least as many of the same at the end of a line, alone or after code; or with the
+    quote; or with the list, if no such line follows. One that never closes is no block, since the
     response was cut off. What stands in an HTML comment, or in another element of which a page
     shows nothing by itself, is not found. If no block is declared as Python, those that declare no
     language count.
@@ -89,20 +83,15 @@ def python_blocks(response: str) -> list[str]:
 
 def _blocks(response: str) -> list["_Block"]:
     """All closed blocks that a reader sees, of whatever language."""
-    blocks: list[_Block] = []
-    block: _Block | None = None
-    hidden_until = ""
-    for line in _LINE_END.split(response):
-        if hidden_until:
-            hidden_until = "" if hidden_until in line.lower() else hidden_until
-        elif block is None:
-            block = _opened(line)
-            hidden_until = _hides(line)
-        elif block.closes(line):
-            blocks.append(block)
-            block = None
-        else:
-            block.add(line)
+    lines = Page(_LINE_END.split(response)).lines
+    blocks, at = [], 0
+    while at < len(lines):
+        block = _opened(lines[at])
+        at += 1
+        if block is not None:
+            at = block.read(lines, at)
+            if block.closed and not block.hidden:
+                blocks.append(block)
     return blocks
 
 
@@ -119,10 +108,58 @@ class _Block:
     fence: str
     indent: int
     language: _Language
-    lines: list[str]
+    containers: list[Container]
+    lines: list[str] = field(default_factory=list)
+    closed: bool = False
+    hidden: bool = False
 
-    def closes(self, line: str) -> bool:
-        """Whether the block ends here; code before the fence in its line is the block's last."""
+    def read(self, lines: list[Line], start: int) -> int:
+        """Read the block that goes on with line `start`; the number of the line after it.
+
+        Responses do not always indent the code of a block in a list. Such code belongs to the
+        block if a closing fence comes next; else the block has ended with the list.
+        """
+        outside = -1  # the first line that Markdown does not count to the list
+        for number in range(start, len(lines)):
+            line = lines[number]
+            rest, missing = self._of_this(line.text)
+            if any(container.is_quote for container in missing):
+                self.closed = True
+                return number
+            outside = number if missing and outside < 0 else outside
+            if missing and rest.strip() and not "".join(self.lines).strip():
+                self._start_outside(rest, missing)
+                missing = []
+            less = sum(container.width for container in missing)
+            if self.closes(rest, less):
+                self.hidden |= line.hidden
+                return number + 1
+            if outside >= 0 and _opened(line):
+                break
+            self.add(rest, less)
+            self.hidden |= line.hidden
+        if outside < 0:
+            return len(lines)
+        self.closed = True
+        del self.lines[outside - start :]
+        self.hidden = any(line.hidden for line in lines[start:outside])
+        return outside
+
+    def _start_outside(self, rest: str, missing: list[Container]) -> None:
+        """All of the code is less indented than its list, and taken as it stands."""
+        del self.containers[len(self.containers) - len(missing) :]
+        self.indent = len(rest) - len(rest.lstrip(" \t"))
+
+    def _of_this(self, text: str) -> tuple[str, list[Container]]:
+        """What the block's containers leave of a line, and those that it is not in."""
+        if not self.containers:
+            return text, self.containers
+        cursor = Cursor(text)
+        missing = self.containers[enter(self.containers, cursor) :]
+        return cursor.rest, missing
+
+    def closes(self, line: str, less: int) -> bool:
+        """End the block if it ends here; code before the fence in its line is the block's last."""
         text = line.rstrip()
         code = text.rstrip(self.fence[0])
         if len(text) - len(code) < len(self.fence):
@@ -130,24 +167,28 @@ class _Block:
         if code.strip():
             if self.language != _Language.PYTHON:
                 return False  # prose: a span of code, not the end of the block
-            self.add(code.rstrip())
+            self.add(code.rstrip(), less)
+        self.closed = True
         return True
 
-    def add(self, line: str) -> None:
-        """A line of the block, without the indentation of its opening fence."""
+    def add(self, line: str, less: int) -> None:
+        """A line of the block, without the indentation of its opening fence.
+
+        `less` columns of its list's are missing, so that those may be left, too.
+        """
         indent = len(line) - len(line.lstrip(" \t"))
-        self.lines.append(line[min(indent, self.indent) :])
+        self.lines.append(line[min(indent, self.indent + less) :])
 
     def text(self) -> str:
         return "".join(f"{line}\n" for line in self.lines)
 
 
-def _opened(line: str) -> _Block | None:
-    match = _FENCE.fullmatch(line.rstrip())
-    if match is None:
+def _opened(line: Line) -> _Block | None:
+    match = _FENCE.fullmatch(line.rest.rstrip())
+    if match is None or line.hidden:
         return None
     indent, fence, info = len(match[1]), match[2] or match[4], match[3] or match[5] or ""
-    return _Block(fence, indent, _language(info), [])
+    return _Block(fence, indent, _language(info), [*line.containers])
 
 
 def _language(info: str) -> _Language:
@@ -155,10 +196,3 @@ def _language(info: str) -> _Language:
     if not words:
         return _Language.NONE
     return _Language.PYTHON if _LANGUAGE.fullmatch(words[0]) else _Language.OTHER
-
-
-def _hides(line: str) -> str:
-    """What ends the hidden HTML that starts in this line and goes on after it; mostly nothing."""
-    match = _HIDING.match(line)
-    end = _HIDDEN_ENDS[match[1].lower()] if match else ""
-    return "" if match and end in line[match.end() :].lower() else end

@@ -15,12 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward.cli import InputError, identity, read_problems, records
+from reward.cli import UNREADABLE, InputError, identity, read_problems, records
 from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.extract import Extract, Shown, extract, shown
 from reward.judge import Judge
 from reward.problem import Problem
 from reward.sandbox.client import SandboxError
+from reward.submission import NoSubmission, response_in
 from reward.verdict import JudgeResult, Verdict
 
 RULES = tuple(how for how in Extract if how != Extract.BARE)
@@ -91,9 +92,14 @@ def read_responses(path: Path) -> Iterator[Response]:
     Raises:
         InputError: a line without problem_id or response; it says which.
     """
-    for number, record in enumerate(records(path), start=1):
-        text = record.get("response")
-        if not identity(record) or not isinstance(text, str):
+    for number, record in records(path, []):
+        if UNREADABLE in record:
+            raise InputError(f"{path}:{number}: {record[UNREADABLE]}")
+        try:
+            text = response_in(record)
+        except NoSubmission as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+        if not identity(record) or text is None:
             raise InputError(f"{path}:{number}: needs problem_id and, as text, response")
         yield Response(str(record.get("model", "model")), identity(record), text)
 

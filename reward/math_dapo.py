@@ -40,7 +40,14 @@ def row_fault(row: Mapping[str, Any]) -> str:
     return ""
 
 
-TRAITS = RewardTraits(tells_verdict=True, asks_reward_model=False, row_fault=row_fault)
+TRAITS = RewardTraits(
+    tells_verdict=True,
+    asks_reward_model=False,
+    task="mathematics",
+    numbers=("acc",),
+    best_score=lambda settings: 1.0,
+    row_fault=row_fault,
+)
 
 
 def compute_score(

@@ -15,6 +15,7 @@ from reward.extract import Extract, extract
 from reward.fusion import BadRequest
 from reward.judge import Judge
 from reward.problem import MalformedProblem, parse_problem
+from reward.submission import program_in
 from reward.verdict import JudgeResult
 
 MAX_BODY_BYTES = 64 << 20
@@ -121,13 +122,10 @@ class Service:
         return fusion.submit_answer(body, code, result)
 
     async def _judge(self, body: dict[str, Any]) -> dict[str, Any]:
-        record, code, response = body.get("problem"), body.get("code"), body.get("response")
+        record = body.get("problem")
         if not isinstance(record, dict):
             raise BadRequest("problem is missing: give a record in APPS or HumanEval form")
-        if isinstance(response, str):
-            code = extract(response, Extract(self.judge.config.extract))
-        elif not isinstance(code, str):
-            raise BadRequest("give the program as code, or as response")
+        code = program_in(body, Extract(self.judge.config.extract))
         problem = await asyncio.to_thread(parse_problem, record)
         result = await self.judge.judge_async(problem, code)
         self.verdicts.labels(str(result.verdict)).inc()

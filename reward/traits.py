@@ -59,6 +59,11 @@ class RewardTraits:
             cannot tell one.
         asks_reward_model: whether it scores by a served reward model; None if it does not say.
         asks_classifier: whether this reward model has to be a classifier with one label.
+        task: what it judges; a built-in refiner template of another task does not fit it. Empty if
+            it does not say.
+        numbers: the keys of its results that are numbers, beside `score`; none if it does not say.
+        best_score: the highest `score` under these settings; None if there is none, or it is not
+            known.
         row_fault: why a row, as a dict of its columns, cannot be scored; empty if it can.
         inspect: looks at the settings, and at this node, before a run starts.
     """
@@ -67,6 +72,9 @@ class RewardTraits:
     failing_test_setting: str = ""
     asks_reward_model: bool | None = None
     asks_classifier: bool = False
+    task: str = ""
+    numbers: tuple[str, ...] = ()
+    best_score: Callable[[Mapping[str, Any]], float] | None = None
     row_fault: Callable[[Mapping[str, Any]], str] | None = None
     inspect: Callable[[Mapping[str, Any]], Inspection] | None = None
 

@@ -101,15 +101,16 @@ def layers(graph: dict[str, set[str]]) -> dict[str, int]:
     return found
 
 
-def many_parameters(root: Path) -> int:
-    """Functions of the core with more than four parameters, `self` and `cls` left out."""
-    count = 0
+def many_parameters(root: Path) -> list[str]:
+    """Functions of the core with more than four parameters, `self` and `cls` left out, by name."""
+    found = []
     for path in modules(root).values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-                count += sum(one.arg not in ("self", "cls") for one in every) > MAX_PARAMETERS
-    return count
+                if sum(one.arg not in ("self", "cls") for one in every) > MAX_PARAMETERS:
+                    found.append(f"{path.stem}.{node.name}")
+    return found
 
 
 def pairs(root: Path) -> int:
@@ -139,7 +140,7 @@ def column(root: Path) -> dict[str, str]:
         "rooms": len(by_room),
         "arrows between rooms": sum(map(len, by_room.values())),
         "layers of rooms": _height(by_room),
-        "functions with more than four parameters": many_parameters(root),
+        "functions with more than four parameters": len(many_parameters(root)),
         "functions that take config and settings together": pairs(root),
     }
     numbers |= {f"lines of {folder}": lines(root, folder) for folder in PACKAGES}

@@ -44,7 +44,7 @@ SKIPPED_TESTS = ("tests/unit/recipe/online_refiner/test_experiments.py",)
 NOTE_CALL = "_note_call"
 """Name under which a module finds the function that notes its calls."""
 PATIENCE = 10.0
-"""Factor on what the tests of a mutation usually take, after which it counts as killed."""
+"""Factor on the second and what a test usually takes, after which its process is ended."""
 PLAIN = (bool, int, float, str, tuple, dict)
 """Constants of a module or class that are swapped."""
 
@@ -56,7 +56,8 @@ class MutationRun:
     """A plugin of pytest that runs mutations in place of the tests.
 
     Attributes:
-        survivors: after the run. total: mutations that were run.
+        survivors: after the run. total: mutations that were run. out_of_time: those that
+            were ended by the time that a test took.
     """
 
     def __init__(self, files: Sequence[Path], jobs: int) -> None:
@@ -67,6 +68,7 @@ class MutationRun:
         self._duration_s: dict[pytest.Item, float] = {}
         self.survivors: list[Mutation] = []
         self.total = 0
+        self.out_of_time = 0
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Called once, with the collected tests, in place of pytest's own loop."""
@@ -116,11 +118,10 @@ class MutationRun:
         process = os.fork()
         if process:
             return process
-        usual_s = sum(map(self._duration_s.__getitem__, chosen))
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE * (1.0 + usual_s))
+        limits_s = [PATIENCE * (1.0 + self._duration_s[item]) for item in chosen]
         try:
             swap(mutation.path, mutation.tree)
-            is_killed = any(map(fails, chosen, [*chosen[1:], None]))
+            is_killed = any(map(fails, chosen, [*chosen[1:], None], limits_s))
         except BaseException:
             is_killed = True
         os._exit(int(is_killed))
@@ -128,10 +129,13 @@ class MutationRun:
     def _wait(self, running: dict[int, Mutation]) -> None:
         process, status = os.wait()
         mutation = running.pop(process, None)  # a test may have left a process of its own
-        if mutation and status == 0:
-            self.survivors.append(mutation)
+        late = status == signal.SIGALRM
+        if mutation and (late or status == 0):
             where = f"{mutation.path.relative_to(REPO_ROOT)}:{mutation.line}"
-            self._terminal.write(f"{where} {mutation.function}: {mutation.what}\n")
+            end = " (out of time)" if late else ""
+            self._terminal.write(f"{where} {mutation.function}: {mutation.what}{end}\n")
+            self.out_of_time += late
+            self.survivors += [] if late else [mutation]
 
 
 def note_calls(path: Path, called: set[Function]) -> None:
@@ -143,8 +147,9 @@ def note_calls(path: Path, called: set[Function]) -> None:
     swap(path, tree)
 
 
-def fails(item: pytest.Item, following: pytest.Item | None) -> bool:
-    """Run one test."""
+def fails(item: pytest.Item, following: pytest.Item | None, limit_s: float) -> bool:
+    """Run one test, in a process of its own: the process ends if the test takes longer."""
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
     item.session._setupstate.teardown_exact(item)
     reports = runtestprotocol(item, log=False, nextitem=following)
     return any(report.failed for report in reports)
@@ -225,13 +230,15 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, default=90.0, metavar="PERCENT")
     arguments = parser.parse_args()
     os.chdir(REPO_ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads of torch's pool, and waits for them
     run = MutationRun(files_of(arguments.files), arguments.jobs)
     options = ["-q", "-p", "no:cacheprovider", "-o", "timeout=0", *TESTS]
     options += [f"--ignore={name}" for name in SKIPPED_TESTS]
     status = pytest.main(options, plugins=[run])
-    killed = run.total - len(run.survivors)
+    killed = run.total - len(run.survivors) - run.out_of_time
     percent = 100.0 * killed / max(run.total, 1)
     print(f"{killed} of {run.total} mutations were killed: {percent:.1f} %")
+    print(f"{run.out_of_time} were ended by the time that a test took, and do not count as killed")
     return int(status != pytest.ExitCode.OK or percent < arguments.at_least)
 
 

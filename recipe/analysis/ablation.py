@@ -11,6 +11,7 @@ from recipe.analysis.names import LABELS
 from recipe.analysis.panels import CROSS_ENTROPY, KL, REWARD, VALIDATION
 from recipe.analysis.runs import Run
 from recipe.analysis.sheets import Sheet
+from recipe.analysis.unread_keys import default_of
 
 PANELS = (REWARD, VALIDATION, KL, CROSS_ENTROPY)
 MOST_ABLATIONS = 6
@@ -85,7 +86,8 @@ def _ablation(key: str, members: Sequence[Run], runs: Sequence[Run]) -> Ablation
 
 
 def _value(run: Run, key: str) -> str:
-    return run.configuration.get(key, "absent")
+    """A version without the key did what later ones do by default."""
+    return run.configuration.get(key, default_of(key))
 
 
 def _order(value: str) -> tuple[bool, float, str]:

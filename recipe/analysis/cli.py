@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from recipe.analysis.records import Finding
+from recipe.analysis.records import Finding, in_lines
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def complain_of_no_run(findings: Iterable[Finding]) -> None:
     """Say on stderr what was found instead of runs."""
-    for finding in findings:
-        print(finding, file=sys.stderr)
+    for line in in_lines(findings):
+        print(line, file=sys.stderr)
     print("no runs to read; pass run folders, or a folder that holds some", file=sys.stderr)

@@ -2,25 +2,35 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import stdev
 
 from recipe.analysis.names import label_of
+from recipe.analysis.panels import MOST_SEEDS_FOR_MIN_MAX
 from recipe.analysis.summary import RunSummary
 
 DISAGREEMENT_TOLERANCE = 1e-4
 IMPROVEMENT_AT_WORK = 0.05
+BOUND_OF_A_RUN = "± at most one standard error of a run"
 
 
 def validations(summaries: Mapping[str, Sequence[RunSummary]]) -> list[str]:
     """The validations at the last common step with their standard error, and how far apart the same
     weights were before training.
+
+    The error is that of the mean over the runs if each arm has more than `MOST_SEEDS_FOR_MIN_MAX`,
+    else the largest that the number of problems leaves one run.
     """
+    values = {
+        arm: _logged(item.validation_end for item in found) for arm, found in summaries.items()
+    }
+    values = {arm: found for arm, found in values.items() if found}
+    over_runs = min(map(len, values.values()), default=0) > MOST_SEEDS_FOR_MIN_MAX
     ends = []
-    for arm, items in summaries.items():
-        values = _logged(item.validation_end for item in items)
-        errors = _logged(item.validation_error for item in items)
-        if values:
-            error = f" ± {max(errors):.2f}" if errors else ""
-            ends.append(f"{label_of(arm)} {signed_number(math.fsum(values) / len(values))}{error}")
+    for arm, found in values.items():
+        bounds = _logged(item.validation_error for item in summaries[arm])
+        errors = [stdev(found) / math.sqrt(len(found))] if over_runs else bounds
+        error = f" ± {max(errors):.2f}" if errors else ""
+        ends.append(f"{label_of(arm)} {signed_number(math.fsum(found) / len(found))}{error}")
     starts = _logged(item.validation_start for items in summaries.values() for item in items)
     words = ""
     if len(starts) > 1:
@@ -29,7 +39,8 @@ def validations(summaries: Mapping[str, Sequence[RunSummary]]) -> list[str]:
     if not ends:
         return [f"Validation on held-out problems: {words}."] if words else []
     steps = sorted({item.validation_step for items in summaries.values() for item in items} - {-1})
-    errors_named = " (± at most one standard error of a run)" if "±" in "".join(ends) else ""
+    whose = "± one standard error over the runs" if over_runs else BOUND_OF_A_RUN
+    errors_named = f" ({whose})" if "±" in "".join(ends) else ""
     tail = f"; {words}" if words else ""
     return [
         f"Validation on held-out problems at step {span(steps)}{errors_named}: "

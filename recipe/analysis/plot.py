@@ -6,13 +6,13 @@ from pathlib import Path
 
 from recipe.analysis.choice import choose_episode
 from recipe.analysis.cli import add_run_arguments, complain_of_no_run
-from recipe.analysis.configuration import unlike_arms
 from recipe.analysis.curves import write_curves
 from recipe.analysis.heatmap import write_heatmap
-from recipe.analysis.records import Finding
+from recipe.analysis.records import Finding, in_lines
 from recipe.analysis.runs import RunSet, group_by_arm, load_runs
 from recipe.analysis.summary import summarise
 from recipe.analysis.tables import arms_table, write_summary_csv
+from recipe.analysis.variants import unlike_arms
 from recipe.analysis.verdict import write_verdict
 
 NO_EPISODE = "no heat map: no accepted episode has CE on both copied and edited tokens"
@@ -60,7 +60,7 @@ def write_report(found: RunSet, out: Path) -> tuple[str, list[Path]]:
     else:
         paths += write_heatmap(choice, out)
     paths.append(write_summary_csv(summaries, out / "summary.csv"))
-    listed = [f"- {finding}" for finding in findings]
+    listed = [f"- {line}" for line in in_lines(findings)]
     markdown = out / "summary.md"
     sections = [table.to_markdown(), "\n".join(f"- {sentence}" for sentence in verdict.sentences)]
     if listed:

@@ -5,7 +5,7 @@ print.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ never occur there.
 """
 
 MAX_NUMBERS_LISTED = 5
+MAX_PATHS_LISTED = 3
 TAIL_BYTES = 4096
 """More than a line differs in from another: episodes begin with a step and an id of their own."""
 
@@ -33,6 +34,20 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.path or 'all runs'}: {self.message}"
+
+
+def in_lines(findings: Iterable[Finding]) -> list[str]:
+    """A line for each message, with the files that it is about, however many runs have it."""
+    paths: dict[str, list[Path | None]] = {}
+    for one in findings:
+        paths.setdefault(one.message, []).append(one.path)
+    return [f"{_name_paths(found)}: {message}" for message, found in paths.items()]
+
+
+def _name_paths(paths: Sequence[Path | None]) -> str:
+    listed = ", ".join(str(path or "all runs") for path in paths[:MAX_PATHS_LISTED])
+    more = len(paths) - MAX_PATHS_LISTED
+    return listed + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from recipe.analysis.benchmarks import benchmarks_table, named_folder
 from recipe.analysis.choice import Choice, caption, choose_episode
 from recipe.analysis.cli import add_run_arguments, complain_of_no_run
 from recipe.analysis.comparison import answer_sheet, comparison_sheet, dynamics_sheet
-from recipe.analysis.configuration import unlike_arms
 from recipe.analysis.cost import cost_sheet
 from recipe.analysis.derived import with_derived
 from recipe.analysis.examples import Example, choose_examples, write_examples_csv
@@ -34,12 +33,13 @@ from recipe.analysis.output import write_whole
 from recipe.analysis.overhead import cost_table
 from recipe.analysis.overview import runs_table, state_of, title_of
 from recipe.analysis.page import Page, SheetView, render, view_sheet
-from recipe.analysis.records import Finding
+from recipe.analysis.records import Finding, in_lines
 from recipe.analysis.runs import Loader, Run, RunSet, group_by_arm
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
 from recipe.analysis.start import start_sheet
 from recipe.analysis.summary import summarise
 from recipe.analysis.tables import Table, arms_table, write_summary_csv
+from recipe.analysis.variants import unlike_arms
 from recipe.analysis.verdict import write_verdict
 
 PAGE_NAME = "report.html"
@@ -148,7 +148,7 @@ def _compose(
         failures=failure_table(runs),
         runs=runs_table(runs),
         # Last: the figures above add to them.
-        findings=[str(finding) for finding in desk.findings],
+        findings=in_lines(desk.findings),
     )
 
 
@@ -201,8 +201,8 @@ def _show(
         complain_of_no_run(found.findings)
         return False
     paths, findings = write_report(found, out, pictures, refresh_s, evaluations)
-    for finding in findings:
-        print(finding, file=sys.stderr)
+    for line in in_lines(findings):
+        print(line, file=sys.stderr)
     print(f"{paths[0]} and {len(paths) - 1} files beside it", flush=True)
     return True
 

@@ -12,12 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from recipe.analysis.configuration import (
-    Configuration,
-    read_configuration,
-    unlike_findings,
-    with_variants,
-)
+from recipe.analysis.configuration import read_configuration
 from recipe.analysis.digest_reader import DigestReader
 from recipe.analysis.episodes import (
     Episode,
@@ -29,6 +24,8 @@ from recipe.analysis.names import ARM_ORDER, arm_key
 from recipe.analysis.printable import printable
 from recipe.analysis.reading import WORDS
 from recipe.analysis.records import Finding, read_object
+from recipe.analysis.unread_keys import Configuration
+from recipe.analysis.variants import unlike_findings, with_variants
 
 ALIKE = ("commit", "sandbox_level", "decoding")
 """Keys of run.json in which runs that are compared ought to agree."""
@@ -121,7 +118,12 @@ def load_run(path: Path, reader: DigestReader | None = None) -> Run:
     """Load one run folder, whatever state it is in."""
     info, info_findings = read_object(path / "run.json")
     steps, metrics, metric_findings = read_metrics(path / "metrics.jsonl")
-    episodes, episode_findings = (reader or DigestReader()).read(path / "episodes.jsonl")
+    # A run that asked no refiner may have no such file: nothing is missing.
+    asked = not metrics or any(name.startswith("refiner/") for name in metrics)
+    file = path / "episodes.jsonl"
+    episodes, episode_findings = (
+        (reader or DigestReader()).read(file) if asked or file.exists() else ((), ())
+    )
     configuration, configuration_findings = read_configuration(path, info)
     arm, setting, seed = _identify(path, info)
     total_steps = info.get("total_steps")
@@ -206,7 +208,7 @@ def compare_runs(runs: Sequence[Run]) -> tuple[Finding, ...]:
 
 def _facts(run: Run) -> dict[str, str]:
     """What ought to be the same in all runs: `ALIKE`, and the version of each package."""
-    facts = {key: str(run.info[key]) for key in ALIKE if key in run.info}
+    facts = {key: str(run.info[key]) for key in ALIKE if run.info.get(key) is not None}
     versions = run.info.get("versions")
     readings = {item.reading for item in run.episodes if item.reading}
     if readings:

@@ -132,7 +132,7 @@ class ArmStyle:
 
 def arm_styles(arms: Sequence[str], theme: Theme) -> dict[str, ArmStyle]:
     """Known arms keep their colour in every figure; others get theirs by alphabetical order within
-    the figure.
+    the figure, with another marker when the colours begin again.
     """
     others = sorted(arm for arm in arms if arm not in theme.arms)
     styles = {}
@@ -140,9 +140,9 @@ def arm_styles(arms: Sequence[str], theme: Theme) -> dict[str, ArmStyle]:
         if arm in theme.arms:
             styles[arm] = ArmStyle(label_of(arm), theme.arms[arm], MARKERS[arm])
         else:
-            index = others.index(arm)
-            colour = theme.other_arms[index % len(theme.other_arms)]
-            styles[arm] = ArmStyle(label_of(arm), colour, OTHER_MARKERS[index % len(OTHER_MARKERS)])
+            turn, index = divmod(others.index(arm), len(theme.other_arms))
+            marker = OTHER_MARKERS[(index + turn) % len(OTHER_MARKERS)]
+            styles[arm] = ArmStyle(label_of(arm), theme.other_arms[index], marker)
     return styles
 
 

@@ -1,8 +1,8 @@
 """What was seen, in plain words and no further than the data go.
 
-An arm that was expected to win and did not is reported like any other. A difference between arms is
-called an effect only if both have seeds and a test says so at a level that all comparisons of the
-report share (`significance`); of single runs only what was seen is said.
+An arm that was expected to win and did not is reported like any other. An arm is said to end above
+another only if both have seeds and tests say so at a level that all comparisons of the report share
+(`significance`); of single runs only what was seen is said.
 """
 
 import math
@@ -118,8 +118,8 @@ def _compare(
     claimed = claims([result.p_value for result in results])
     tested = sum(result.p_value is not None for result in results)
     effects = [
-        f"{first.label} {'above' if result.difference > 0 else 'below'} {second.label} by "
-        f"{abs(result.difference):.2f}"
+        f"runs of {first.label} end {'above' if result.difference > 0 else 'below'} runs of "
+        f"{second.label} (by {abs(result.difference):.2f} on average)"
         for (first, second), result, is_claim in zip(pairs, results, claimed, strict=True)
         if is_claim
     ]
@@ -130,11 +130,15 @@ def _compare(
     ]
     if effects:
         return f"At the {LEVEL_WORDS} over all comparisons: {'; '.join(effects)}.", details
-    return _no_effect(tested, pairs, ranked), details
+    smallest = min((result.p_value for result in results if result.p_value is not None), default=1)
+    return _no_effect(tested, smallest, pairs, ranked), details
 
 
 def _no_effect(
-    tested: int, pairs: Sequence[tuple[Standing, Standing]], ranked: Sequence[Standing]
+    tested: int,
+    smallest_p: float,
+    pairs: Sequence[tuple[Standing, Standing]],
+    ranked: Sequence[Standing],
 ) -> str:
     """Why nothing is claimed, and what it would take."""
     if len(ranked) == 1:
@@ -149,16 +153,21 @@ def _no_effect(
             f"than chance; it takes at least {needed} seeds of each arm."
         )
     fewest = min(min(len(first.ends), len(second.ends)) for first, second in pairs)
-    more = f" With {_count(len(pairs), 'comparison')} it takes at least {needed} seeds of each arm."
-    return f"No difference is shown at the {LEVEL_WORDS}." + (more if fewest < needed else "")
+    words = _count(len(pairs), "comparison")
+    shown = f"No difference in training reward is shown at the {LEVEL_WORDS}"
+    if fewest < needed:
+        return f"{shown}. With {words} it takes at least {needed} seeds of each arm."
+    shared = "" if len(pairs) == 1 else f", which {words} share"
+    return f"{shown}{shared}; the smallest p is {smallest_p:.2g}."
 
 
 def _describe(first: Standing, second: Standing, result: Comparison, is_claim: bool) -> str:
     word = "shown" if is_claim else "not shown"
     return (
         f"{first.label} minus {second.label}: {signed_number(result.difference)} "
-        f"({len(first.ends)} against {len(second.ends)} seeds, p = {result.p_value:.2g}, "
-        f"{word} at the {LEVEL_WORDS})."
+        f"({len(first.ends)} against {len(second.ends)} seeds, higher in "
+        f"{100 * result.above:.0f} % of their pairs, p = {result.p_value:.2g}, {word} at the "
+        f"{LEVEL_WORDS})."
     )
 
 

@@ -85,10 +85,8 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             # The test is for the refiner alone: logs and dumps would show the expected output.
             test = {FAILING_TEST_KEY: extras.pop(FAILING_TEST_KEY, "")}
             if not validate:
-                session = f"{kwargs['uid']}_{kwargs['session_id']}"
-                keys = [f"{session}_{index}" for index in range(len(outputs))]  # verl's
-                await self._settle(keys[-1], outputs[-1], extras, test, kwargs)
-                unjudged = keys if extras.get(JUDGE_FAILED_KEY) else []
+                await self._settle(outputs, extras, test, kwargs)
+                unjudged = _row_keys(outputs, kwargs) if extras.get(JUDGE_FAILED_KEY) else []
         await super()._agent_loop_postprocess(output, validate, **kwargs)
         if unjudged and filters_groups(self.config):
             # Not before the rows are stored; verl calls their group finished after this.
@@ -100,13 +98,13 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
 
     async def _settle(
         self,
-        key: str,
-        output: AgentLoopOutput,
+        outputs: Sequence[AgentLoopOutput],
         extras: dict[str, Any],
         test: dict[str, str],
         kwargs: dict[str, Any],
     ) -> None:
         """Tell the rollout's score, and have it refined before or after its row is stored."""
+        output = outputs[-1]
         try:
             score = settle_score(extras)
         except ScoreError:
@@ -119,6 +117,7 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         feedback = feedback_text(self._feedback, extras | test, score)
         refined = self._refine(output, score, feedback, kwargs)
         if self._late is not None:
+            key = _row_keys(outputs, kwargs)[-1]
             self._late.start(int(kwargs["global_steps"]), key, refined)
             return
         refinement = await refined
@@ -161,6 +160,12 @@ class _RefiningWorker(AgentLoopWorkerTQ.__ray_actor_class__):
             logger.exception("dynamic sampling has nothing to compare")
             return
         extras[metric] = refinable(value, accepted, session)
+
+
+def _row_keys(outputs: Sequence[AgentLoopOutput], kwargs: dict[str, Any]) -> list[str]:
+    """The keys under which verl stores the rows of one session."""
+    session = f"{kwargs['uid']}_{kwargs['session_id']}"
+    return [f"{session}_{index}" for index in range(len(outputs))]
 
 
 def refinable(value: float, accepted: bool, session: int) -> float:

@@ -146,14 +146,14 @@ JUDGE_FAILED_KEY = "judge_failed"
 FAILING_TEST_KEY = "failing_test"
 """The extra of a reward function that holds the first failing test, as text."""
 
+NUMBER_FIELD = "refine_number"
+"""Field of every row in an update with additions: the number from 1 by which the loss reports on
+the row; 0 on other rows. A scalar, which costs nothing to take apart."""
 WEIGHT_FIELD = "refine_weight"
 """Field of a row in the update, per response token: its weight in our term; 0 on policy rows."""
-NUMBER_FIELD = "refine_number"
-"""Field of a row in the update, per response token: the row's number from 1; 0 on other rows. None
-if rows have labels, whose field holds it."""
 LABEL_FIELD = "refine_label"
-"""Field of a row, per response token: the token of a' asked for in its state and the row's number,
-in one value (`queue.label_code`)."""
+"""Field of a row, per response token: the token of a' asked for in its state, in one value with its
+weight (`queue.label_code`). In the update it stands in the place of WEIGHT_FIELD."""
 NO_LABEL = -1
 LABEL_MARGIN = "refine_label_margin"
 """Model output, per token: log π(label) - log π(the row's own token), 0 without a label."""

@@ -30,6 +30,7 @@ from recipe.online_refiner.run.metrics_log import (
     RecordedTracking,
     drop_after,
 )
+from recipe.online_refiner.run.resumed_state import changed
 from recipe.online_refiner.run.save_request import is_save_requested, mark_saved
 from recipe.online_refiner.run.start_times import REFINER, TRAINER, StartClock, add_phases
 from recipe.online_refiner.servers.averaging_worker import AveragingWorker
@@ -169,15 +170,9 @@ class LifecycleTrainer(PPOTrainer):
             return
         before = json.loads(path.read_text(encoding="utf-8"))
         self.constraint.restore(before)
-        now = self._state()
-        for key in sorted(now):
-            if before.get(key) != now[key]:
-                logger.warning(
-                    "resuming with %s=%r; the checkpoint was trained with %r",
-                    key,
-                    now[key],
-                    before.get(key),
-                )
+        for one in changed(before, self._state()):
+            message = "resuming with %s=%r; the checkpoint was trained with %r"
+            logger.warning(message, one.key, one.now, one.before)
 
     def _state(self) -> dict[str, Any]:
         """All that the constraint depends on besides the step, which verl saves."""

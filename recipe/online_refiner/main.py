@@ -9,18 +9,16 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import hydra
 from hydra import errors as hydra_errors
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.report import preflight
 from recipe.online_refiner.preflight.reward_rules import inspect_reward
+from recipe.online_refiner.resolve.composing import EXIT_BAD_CONFIG, composed, refusal
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.run.folder import mark_finished, write_run_folder
 from recipe.online_refiner.run.start_times import DRIVER, StartClock, add_phases
 from recipe.online_refiner.settings import ConfigError
-
-EXIT_BAD_CONFIG = 2
 
 
 def train(config: DictConfig) -> None:
@@ -80,14 +78,14 @@ def prepared(launcher: object) -> AbstractContextManager[None]:
     return context
 
 
-@hydra.main(config_path="config", config_name="online_refiner", version_base=None)
+@composed
 def main(config: DictConfig) -> None:
     """Train as the composed config says; see the module."""
     try:
         with prepared(OmegaConf.select(config, "run.launcher")):
             train(config)
     except ConfigError as error:
-        print(f"The configuration cannot run:\n{error}", file=sys.stderr)
+        print(refusal(str(error).splitlines()), file=sys.stderr)
         sys.exit(EXIT_BAD_CONFIG)
 
 

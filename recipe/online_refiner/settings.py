@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import (
@@ -16,6 +16,8 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -35,6 +37,16 @@ from recipe.online_refiner.choices import (
 )
 from refiner_worker.engine import Decoding
 
+MOST_COEFFICIENT = 1e4
+MOST_TEMPERATURE = 10.0
+MOST_TOKENS = 1 << 24
+MOST_NODES = 4096
+MOST_NODE_GPUS = 128
+MOST_SEED = (1 << 32) - 1
+"""NumPy takes no larger one."""
+MOST_SECONDS = 1e7
+"""Bounds above which a value is a slip of the keyboard (ours)."""
+
 
 class ConfigError(ValueError):
     """The config cannot mean anything; the message names each key, its value and the fix."""
@@ -46,6 +58,17 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        kinds = {kind, *get_args(kind)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("a number")
+        if isinstance(value, int | float) and not isinstance(value, bool) and bool in kinds:
+            raise ValueError("true or false")
+        return value
 
 
 OwnSection = TypeVar("OwnSection", bound=Section)
@@ -60,8 +83,8 @@ class ConstraintSettings(Section):
 
     kind: str
     inject: Inject
-    lambda_: float = Field(alias="lambda", ge=0)
-    lambda_end: float = Field(ge=0)
+    lambda_: float = Field(alias="lambda", ge=0, le=MOST_COEFFICIENT)
+    lambda_end: float = Field(ge=0, le=MOST_COEFFICIENT)
     schedule: Schedule
     adaptive_target: float = Field(gt=0, le=1)
     filter: Filter
@@ -102,8 +125,8 @@ class ConstraintSettings(Section):
 class PoolSettings(Section):
     """The refiner's own GPUs, used with `refiner.placement=pool`."""
 
-    n_gpus_per_node: int = Field(ge=1)
-    nnodes: int = Field(ge=1)
+    n_gpus_per_node: int = Field(ge=1, le=MOST_NODE_GPUS)
+    nnodes: int = Field(ge=1, le=MOST_NODES)
 
 
 class AverageSettings(Section):
@@ -123,18 +146,18 @@ class RefinerSettings(Section):
     model_path: str | None
     ema: AverageSettings
     template: str
-    temperature: float = Field(ge=0)
+    temperature: float = Field(ge=0, le=MOST_TEMPERATURE)
     decoding: Decoding
     feedback: Feedback
-    block_tokens: int | None = Field(ge=1)
+    block_tokens: int | None = Field(ge=1, le=MOST_TOKENS)
     perfect_reward: float | None
-    max_prompt_length: int | None = Field(ge=1)
-    max_concurrency: int = Field(ge=1)
-    deadline_s: float = Field(gt=0)
-    step_deadline_s: float | None = Field(gt=0)
+    max_prompt_length: int | None = Field(ge=1, le=MOST_TOKENS)
+    max_concurrency: int = Field(ge=1, le=1_000_000)
+    deadline_s: float = Field(gt=0, le=MOST_SECONDS)
+    step_deadline_s: float | None = Field(gt=0, le=MOST_SECONDS)
     late_join: bool | None
     on_failure: Literal["continue", "stop"]
-    watch_every_s: float = Field(gt=0)
+    watch_every_s: float = Field(gt=0, le=MOST_SECONDS)
     rollout: dict[str, Any]
 
 
@@ -152,7 +175,7 @@ class RunSettings(Section):
     dir: str = Field(min_length=1)
     arm: str = Field(min_length=1)
     setting: str = Field(min_length=1)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=MOST_SEED)
     log_share: float = Field(ge=0, le=1)
     hardware: str | None
     launcher: str | None
@@ -213,7 +236,7 @@ def _message(fault: ErrorDetails, own: Mapping[str, type[Section]]) -> str:
         return f"{key}: unknown key. Fix: {_nearest(fault['loc'], own)}"
     if fault["type"] == "missing":
         return f"{key}: missing. Fix: set it, or leave its line in the config as it was"
-    reason = fault["msg"].removeprefix("Input should be ")
+    reason = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{key}={fault['input']!r} is refused. Fix: set it to {reason}"
 
 

@@ -32,6 +32,7 @@ from recipe.online_refiner.lifecycle import LifecycleTrainer
 from recipe.online_refiner.method.constraint import Additions, Step
 from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.method.self_fed import SelfFed
+from recipe.online_refiner.queue.label_fields import without_measured
 from recipe.online_refiner.queue.penalties import take_from_advantages, taken_from_rewards
 from recipe.online_refiner.queue.rollouts import (
     log_prob_metrics,
@@ -48,6 +49,7 @@ from recipe.online_refiner.refine.metrics import (
     refinement_metrics,
 )
 from recipe.online_refiner.resolve.chat import policy_chat
+from recipe.online_refiner.run.episode_log import Measured
 from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.measure import measure
 from recipe.online_refiner.update.mixed_actor import MixedActor
@@ -177,9 +179,11 @@ class OnlineRefinerTrainer(LateJoinTrainer, LifecycleTrainer):
         step = self._step
         self._reach(Stage.UPDATE, step, within="update_actor")
         additions = self.constraint.additions(step)
+        learnt = without_measured(batch)
         if additions is None:
-            return super()._update_actor(batch, metrics)
-        batch, cross_entropy = self._update_with(additions, batch, metrics)
+            super()._update_actor(learnt, metrics)
+            return batch
+        cross_entropy = self._update_with(additions, learnt, metrics)
         metrics.update(self.constraint.after_update(step, cross_entropy))
         if self.constraint.measures_in_update(step):
             self._observe_step(step, batch, metrics)
@@ -187,14 +191,16 @@ class OnlineRefinerTrainer(LateJoinTrainer, LifecycleTrainer):
 
     def _update_with(
         self, additions: Additions, batch: KVBatchMeta, metrics: dict[str, Any]
-    ) -> tuple[KVBatchMeta, list[torch.Tensor]]:
-        """verl's update with the additions, and their cross entropy in nats."""
+    ) -> list[torch.Tensor]:
+        """verl's update with the additions; returns their cross entropy in nats."""
         if additions.change_nothing:
-            return super()._update_actor(batch, metrics), []
+            super()._update_actor(batch, metrics)
+            return []
         micro_batch_size = self._micro_batch_size(self.config.actor_rollout_ref.actor, "ppo")
         mixed = MixedActor(self.actor_rollout_wg, additions, micro_batch_size)
         with self._in_place_of_the_actor(mixed):
-            return super()._update_actor(batch, metrics), mixed.cross_entropy
+            super()._update_actor(batch, metrics)
+        return mixed.cross_entropy
 
     def _pass_settings(self) -> tuple[float, int]:
         """Temperature of a pass that measures, and rows per forward pass and rank."""
@@ -238,6 +244,6 @@ class OnlineRefinerTrainer(LateJoinTrainer, LifecycleTrainer):
         columns = token_columns(batch, [one.key for one in wanted])
         for key, values in self._self_fed.columns.items():
             columns[key] |= values
-        measured = {one.key: one for one in step.accepted}
-        reading = self.constraint.conditioning
-        self._episode_log.append(step.number, wanted, measured, reading, columns)
+        refined = {one.key: one for one in step.accepted}
+        measured = Measured(self.constraint.conditioning, refined, columns)
+        self._episode_log.append(step.number, wanted, measured)

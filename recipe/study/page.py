@@ -77,8 +77,9 @@ def _markdown(results: Results, compared: Sequence[Compared]) -> str:
     if len(compared) > len(missing):
         sections.append(
             "Comparisons of the outcome at the last step, paired by seed; p is the larger one of "
-            "an exact sign-flip test and Student's; each family shares its level by Holm's "
-            "procedure. Intervals are Student's, of each comparison alone."
+            "an exact sign-flip test and Student's, which suppose that without an effect the "
+            "differences scatter alike on either side of zero; each family shares its level by "
+            "Holm's procedure. Intervals are Student's, of each comparison alone."
         )
         sections.append(comparison_table(compared, study.level).to_markdown())
     if missing:

@@ -1,16 +1,20 @@
 """Two arms over the seeds that both have: the mean of the paired differences, its interval and p.
 
 Runs of one seed share problems and their order, so what differs between seeds but not between arms
-drops out of the difference. As in `recipe.analysis.significance` the larger p of two tests counts:
-the permutation test over the signs of the differences is exact whatever their distribution if the
-arms are exchangeable within a pair, and Student's t-test also asks that the mean be resolved
-against the scatter. With n pairs no p is below 2 / 2^n, so fewer than six pairs can show nothing
-at the 5 % level.
+drops out of the difference. The larger p of two tests counts: the permutation test over the signs
+of the differences is exact whatever their distribution if the arms are exchangeable within a pair,
+and Student's t-test also asks that the mean be resolved against the scatter. With n pairs no p is
+below 2 / 2^n, so fewer than six pairs can show nothing at the 5 % level.
+
+Both suppose that without an effect the differences scatter alike on either side of zero. No test of
+a mean can do without supposing anything: an arm that collapses in one run of ten has the mean of a
+stable one a little below, and is mostly seen above it.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -87,6 +91,7 @@ def interval_half_width(values: Values, level: float = 0.05) -> float:
     return student_quantile(level, len(values) - 1) * standard_error(values)
 
 
+@cache
 def student_quantile(level: float, freedom: int) -> float:
     """The t beyond which `level` of Student's distribution lies on both sides, by bisection."""
     low, high = 0.0, 1.0

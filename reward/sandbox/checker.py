@@ -15,11 +15,12 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import types
 from collections import deque
 from typing import Any, NoReturn
 
-from reward.sandbox import codec, forms, runner, wire
+from reward.sandbox import codec, forms, runner, suite, wire
 from reward.sandbox.preamble import call_namespace
 from reward.sandbox.process import read_all
 from reward.sandbox.record import Record
@@ -90,10 +91,10 @@ def run_checker(content: int, entry: str, sock: socket.socket, output_fd: int) -
     try:
         line.receive()  # the program has been compiled and run to its end
         end, detail = _run_test(parts["prompt"], parts["test"], entry, line)
-    except CandidateDied:
-        end, detail = End.EXCEPTION, DIED
     except BaseException as error:  # an assertion, or the test code tripping over a wrong result
         end, detail = _failure(error, line)
+    if line.died:  # whatever the test made of it
+        end, detail = End.EXCEPTION, DIED
     os.write(output_fd, json.dumps([end, detail]).encode())
     os._exit(0)
 
@@ -107,12 +108,14 @@ def _run_test(prompt: str, test: str, entry: str, line: "Line") -> tuple[End, st
     for name in names - namespace.keys() - vars(builtins).keys() | {entry}:
         namespace[name] = Candidate(line, name)
     forms.silence_main(names)
-    exec(code, namespace)
+    _execute(code, namespace)
     check = namespace.get("check")
     if isinstance(check, types.FunctionType):
         if "check" in names_in(check.__code__):  # no test calls itself: the program's is meant
             namespace["check"] = Candidate(line, "check")
         check(namespace[entry])
+    elif suite.wanted(names):
+        suite.run(sys.modules[TEST_MODULE])
     else:
         forms.run(namespace)
     if line.calls == 0:
@@ -120,12 +123,24 @@ def _run_test(prompt: str, test: str, entry: str, line: "Line") -> tuple[End, st
     return End.OK, PASSED
 
 
+def _execute(code: types.CodeType, namespace: dict[str, Any]) -> None:
+    """Run a test program's statements; one that ends by exiting with success has just ended."""
+    try:
+        exec(code, namespace)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+
+
 def _failure(error: BaseException, line: "Line") -> tuple[End, str]:
     """What a test that ended by `error` says."""
     name = type(error).__name__
-    if any(error is raised for raised in line.raised):
+    blamed = error.__cause__ if isinstance(error, forms.NotATest) else error
+    if any(blamed is raised for raised in line.raised):
         return (End.MEMORY if isinstance(error, MemoryError) else End.EXCEPTION), name
-    if isinstance(error, ImportError | forms.NotATest):
+    if isinstance(error, ImportError) and error.name == suite.NAME:
+        return End.PROBLEM, suite.INSTALL
+    if isinstance(error, ImportError | forms.NotATest) or suite.is_refusal(error):
         return End.PROBLEM, f"the test cannot be run: {name}: {error}"[:200]
     return End.OK, name
 
@@ -153,6 +168,7 @@ class Line:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.calls = 0
+        self.died = False
         self.raised: list[BaseException] = []
         self.expects_stop = False
 
@@ -160,6 +176,7 @@ class Line:
         try:
             return wire.receive_frame(self.sock)
         except wire.ConnectionLost as error:
+            self.died = True
             raise CandidateDied from error
 
     def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +184,7 @@ class Line:
         try:
             wire.send_frame(self.sock, frame)
         except OSError as error:
+            self.died = True
             raise CandidateDied from error
         return self.receive()
 

@@ -33,6 +33,10 @@ _SLACK_S = 10.0
 _MESSAGE_BYTES = 4000
 
 
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
+"""What a test program that imports pytest needs, if it is installed beside the judge."""
+
+
 class SandboxError(RuntimeError):
     """The sandbox itself failed: a zygote died, did not answer, or could not be started."""
 
@@ -41,17 +45,25 @@ class IsolationError(SandboxError):
     """This machine does not give the isolation that was asked for."""
 
 
-def package_folders(names: Iterable[str]) -> dict[str, str]:
-    """Where the named third-party packages are installed; those that are not are left out."""
-    folders: dict[str, str] = {}
+def package_paths(names: Iterable[str]) -> dict[str, str]:
+    """Where the named third-party packages are installed; those that are not are left out.
+
+    A folder, or the file of a module that is a single one.
+    """
+    paths: dict[str, str] = {}
     for name in names:
         spec = importlib.util.find_spec(name)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            folders[name] = folder
+        if spec is None:
+            continue
+        for folder in spec.submodule_search_locations or []:
+            paths[name] = folder
             libraries = f"{folder}.libs"  # shared libraries that wheels carry beside the package
             if os.path.isdir(libraries):
-                folders[f"{name}.libs"] = libraries
-    return folders
+                paths[f"{name}.libs"] = libraries
+        # six, for one, calls itself a package without folders.
+        if not spec.submodule_search_locations and spec.has_location and spec.origin:
+            paths[name] = spec.origin
+    return paths
 
 
 class ZygoteClient:
@@ -71,12 +83,12 @@ class ZygoteClient:
         self.requests = 0
         self.broken = ""
         self.level = Level.NONE
-        folders = package_folders(packages)
-        hello = self._start(max_level, folders)
+        paths = package_paths(packages)
+        hello = self._start(max_level, paths)
         self.why_no_namespaces = hello.get("retry_without_namespaces", "")
         if self.why_no_namespaces:
             self.close()
-            hello = self._start(min(max_level, Level.LANDLOCK), folders)
+            hello = self._start(min(max_level, Level.LANDLOCK), paths)
         self.level = Level(hello["level"])
         if self.level < min_level:
             self.close()
@@ -86,9 +98,10 @@ class ZygoteClient:
                 "`python -m reward.selftest`; to accept less isolation, lower min_level."
             )
 
-    def _start(self, max_level: Level, folders: dict[str, str]) -> dict:
+    def _start(self, max_level: Level, paths: dict[str, str]) -> dict:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        options = json.dumps({"max_level": int(max_level), "packages": folders})
+        support = package_paths(PYTEST)
+        options = json.dumps({"max_level": int(max_level), "packages": paths, "support": support})
         self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
         with theirs:
             self._process = subprocess.Popen(

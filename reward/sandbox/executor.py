@@ -10,11 +10,13 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple, replace
 
 from reward.sandbox import checker, isolation, runner, scorer, threads, wire
+from reward.sandbox.packages import PackageFinder
 from reward.sandbox.process import (
     Files,
     Page,
@@ -34,10 +36,13 @@ _NOWHERE = 1  # the zygote's own standard output
 class Executor:
     """Answers requests, one at a time."""
 
-    def __init__(self, sock: socket.socket, walls: isolation.Walls, page: Page) -> None:
+    def __init__(
+        self, sock: socket.socket, walls: isolation.Walls, page: Page, support: PackageFinder
+    ) -> None:
         self.sock = sock
         self.walls = walls
         self.page = page
+        self.support = support  # finds what only test programs may import
         self.ready = os.pipe()
         os.set_blocking(self.ready[0], False)
 
@@ -98,16 +103,23 @@ class Executor:
             _, (test_fd,) = wire.receive_message(self.sock)
 
             def check() -> None:
+                sys.meta_path.append(self.support)
                 test_content, output, fd = close_but(test_fd, output_fd, ends[1].detach())
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
                 checker.run_checker(test_content, order.entry, sock, output)
 
-            test = self._fork(order.limits, _NOWHERE, check)
+            ruleset_fd = self.walls.checker_ruleset_fd
+            test = self._fork(order.limits, _NOWHERE, check, ruleset_fd)
             os.close(test_fd)
         return self._supervise([test, candidate], order.limits)
 
-    def _fork(self, limits: Limits, sink: int, body: Callable[[], None]) -> int:
-        """The process ID of a confined child that runs `body`, which never returns."""
+    def _fork(
+        self, limits: Limits, sink: int, body: Callable[[], None], ruleset_fd: int | None = None
+    ) -> int:
+        """The process ID of a confined child that runs `body`, which never returns.
+
+        Its ruleset is that for programs unless another is given.
+        """
         pid = os.fork()
         if pid:
             return pid
@@ -117,7 +129,8 @@ class Executor:
             os.close(self.page.fd)
             os.dup2(sink, 2)
             threads.clamp_stack_sizes(limits.memory_bytes)
-            isolation.confine(self.walls, limits, limits.cpu_s)
+            ruleset_fd = self.walls.ruleset_fd if ruleset_fd is None else ruleset_fd
+            isolation.confine(self.walls, limits, ruleset_fd)
             os.write(self.ready[1], b"i")
             os.close(self.ready[0])
             os.close(self.ready[1])

@@ -1,14 +1,15 @@
-"""The forms of a test program beside HumanEval's `check`: pytest functions and unittest cases.
+"""The forms of a test program beside HumanEval's `check`: test functions and unittest cases.
 
-Runs in the checker's process. pytest itself is not needed: functions are called one after another,
-once per set of parameters where they are marked with `parametrize`. unittest and asyncio are
+Runs in the checker's process. A test program that imports pytest is run by that (`suite`); others
+do not need it: their functions are called one after another. unittest, asyncio and pytest are
 imported only if a test uses them: each fork of a zygote that holds them would cost more.
 """
 
+import contextlib
+import importlib
 import inspect
-import itertools
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _PREFIX = "test"
@@ -19,11 +20,11 @@ class NotATest(Exception):
 
 
 def silence_main(names: Iterable[str]) -> None:
-    """Keep a test program that ends with `unittest.main()` from ending the process."""
-    if "unittest" in names:
-        import unittest
-
-        unittest.main = lambda *args, **kwargs: None  # type: ignore[assignment]
+    """Keep `unittest.main()` and `pytest.main()` in a test program from running it themselves."""
+    for name in {"unittest", "pytest"}.intersection(names):
+        with contextlib.suppress(ImportError):  # not installed: the test program says so itself
+            library: Any = importlib.import_module(name)
+            library.main = lambda *args, **kwargs: 0
 
 
 def run(namespace: dict[str, Any]) -> None:
@@ -42,45 +43,24 @@ def run(namespace: dict[str, Any]) -> None:
 
 
 def _run_function(name: str, function: Callable[..., Any]) -> None:
-    for arguments in _parameter_sets(function):
-        parameters = inspect.signature(function).parameters.values()
-        wanted = {one.name for one in parameters if one.default is inspect.Parameter.empty}
-        missing = wanted - arguments.keys()
-        if missing:
-            raise NotATest(f"{name} wants the fixtures {', '.join(sorted(missing))}")
-        outcome = function(**arguments)
-        if inspect.iscoroutine(outcome):
-            import asyncio
+    parameters = inspect.signature(function).parameters.values()
+    wanted = [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    if wanted:
+        raise NotATest(f"{name} wants the fixtures {', '.join(sorted(wanted))}")
+    outcome = function()
+    if inspect.iscoroutine(outcome):
+        import asyncio
 
-            asyncio.run(outcome)
-
-
-def _parameter_sets(function: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """What pytest's `parametrize` marks ask for: every combination of their sets."""
-    marks = [m for m in getattr(function, "pytestmark", []) if m.name == "parametrize"]
-    choices = [list(_parameters(*mark.args[:2])) for mark in marks]
-    for combination in itertools.product(*choices):
-        yield {name: value for part in combination for name, value in part.items()}
-
-
-def _parameters(names: Any, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    if isinstance(names, str):
-        names = [name.strip() for name in names.split(",")]
-    for row in rows:
-        values = getattr(row, "values", row)  # pytest.param
-        yield dict(zip(names, [values] if len(names) == 1 else values, strict=True))
+        asyncio.run(outcome)
 
 
 def _run_class(kind: type) -> None:
     if any(base.__module__ == "unittest.case" for base in kind.__mro__):
         _run_case(kind)
     elif kind.__name__.startswith("Test"):
-        for name, value in list(vars(kind).items()):
-            if name.startswith(_PREFIX) and isinstance(value, types.FunctionType):
-                instance = kind()
-                setup = getattr(instance, "setup_method", lambda: None)
-                setup()
-                _run_function(name, getattr(instance, name))
+        for name, _ in inspect.getmembers(kind, inspect.isfunction):
+            if name.startswith(_PREFIX):
+                _run_function(name, getattr(kind(), name))
 
 
 def _run_case(kind: Any) -> None:

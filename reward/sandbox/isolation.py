@@ -44,6 +44,7 @@ class Walls:
     level: Level
     seccomp_filter: seccomp.Filter | None
     ruleset_fd: int
+    checker_ruleset_fd: int
     base_memory_bytes: int
 
 
@@ -62,12 +63,15 @@ def enter_namespaces() -> None:
     check(LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /")
 
 
-def prepare(namespaced: bool, packages: dict[str, str], max_level: Level) -> Walls:
+def prepare(
+    namespaced: bool, packages: dict[str, str], support: dict[str, str], max_level: Level
+) -> Walls:
     """Drop this process's powers and build what `confine` installs.
 
     Args:
         namespaced: whether `enter_namespaces` succeeded.
-        packages: importable third-party packages, name -> folder.
+        packages: third-party packages that programs may import, name -> folder or file.
+        support: those that only test programs may import.
         max_level: go no higher, for tests and for comparing the levels.
     """
     die_with_parent()
@@ -75,29 +79,33 @@ def prepare(namespaced: bool, packages: dict[str, str], max_level: Level) -> Wal
     _drop_capabilities()
     hide_memory()
     adopt_orphans()
-    ruleset_fd, seccomp_filter, level = -1, None, Level.NONE
+    rulesets, seccomp_filter, level = (-1, -1), None, Level.NONE
     if max_level >= Level.SECCOMP and seccomp.supported():
         level = Level.SECCOMP
         if max_level >= Level.LANDLOCK and landlock.abi() > 0:
-            ruleset_fd = landlock.ruleset(readable_paths(packages), _WRITABLE_PATHS)
+            rulesets = _ruleset(packages), _ruleset(packages | support)
             level = Level.FULL if namespaced else Level.LANDLOCK
         program = seccomp.assemble(platform.machine(), read_only_files=level < Level.LANDLOCK)
         seccomp_filter = seccomp.Filter(program)
     _limit_everything(namespaced)
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[0])
-    return Walls(level, seccomp_filter, ruleset_fd, pages * resource.getpagesize())
+    return Walls(level, seccomp_filter, *rulesets, pages * resource.getpagesize())
 
 
-def confine(walls: Walls, limits: Limits, cpu_budget_s: float) -> None:
-    """Lock this process in, for good. Raises OSError if a wall does not come up."""
+def confine(walls: Walls, limits: Limits, ruleset_fd: int) -> None:
+    """Lock this process in, for good. Raises OSError if a wall does not come up.
+
+    `ruleset_fd` is one of the rulesets of `walls`.
+    """
     _limit(resource.RLIMIT_AS, walls.base_memory_bytes + limits.memory_bytes)
     _limit(resource.RLIMIT_FSIZE, limits.output_bytes)
-    seconds = int(cpu_budget_s) + 2
+    seconds = int(limits.cpu_s) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    if walls.ruleset_fd >= 0:
-        landlock.enter(walls.ruleset_fd)
+    if ruleset_fd >= 0:
+        landlock.enter(ruleset_fd)
         os.close(walls.ruleset_fd)
+        os.close(walls.checker_ruleset_fd)
     if walls.seccomp_filter:
         walls.seccomp_filter.install()
 
@@ -128,6 +136,10 @@ def readable_paths(packages: dict[str, str]) -> list[str]:
     names = ("stdlib", "platstdlib")
     own = {sysconfig.get_path(name) for name in names} | {f"{sys.base_exec_prefix}/lib"}
     return sorted({*_SYSTEM_PATHS, *own, *packages.values()})
+
+
+def _ruleset(packages: dict[str, str]) -> int:
+    return landlock.ruleset(readable_paths(packages), _WRITABLE_PATHS)
 
 
 def _limit_everything(namespaced: bool) -> None:

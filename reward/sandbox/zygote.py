@@ -22,12 +22,11 @@ import site
 import socket
 import sys
 import threading
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
 from typing import Any
 
 from reward.sandbox import isolation, wire
 from reward.sandbox.executor import Executor
+from reward.sandbox.packages import PackageFinder
 from reward.sandbox.process import Page
 from reward.sandbox.wire import Level, Order
 
@@ -89,15 +88,17 @@ def _serve(sock: socket.socket, options: dict[str, Any], namespaced: bool) -> No
     sys.set_int_max_str_digits(0)
     threading.stack_size(_THREAD_STACK_BYTES)
     site.setquit()
+    support = PackageFinder(options["support"])
     _import_packages(options["packages"])
     for name in _WARM:
         importlib.import_module(name)
     page = Page.create()
-    walls = isolation.prepare(namespaced, options["packages"], Level(options["max_level"]))
+    level = Level(options["max_level"])
+    walls = isolation.prepare(namespaced, options["packages"], options["support"], level)
     _forget_ourselves()
     gc.collect()
     gc.freeze()
-    executor = Executor(sock, walls, page)
+    executor = Executor(sock, walls, page, support)
     wire.send_message(sock, {"level": int(walls.level)})
     while True:
         try:
@@ -110,23 +111,9 @@ def _serve(sock: socket.socket, options: dict[str, Any], namespaced: bool) -> No
             os.close(content)
 
 
-class PackageFinder:
-    """Finds the allowed third-party packages, and nothing else beside them."""
-
-    def __init__(self, folders: dict[str, str]) -> None:
-        self.parents = {name: os.path.dirname(folder) for name, folder in folders.items()}
-
-    def find_spec(
-        self, name: str, path: Any = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if path is None and name in self.parents:
-            return PathFinder.find_spec(name, [self.parents[name]])
-        return None
-
-
-def _import_packages(folders: dict[str, str]) -> None:
-    sys.meta_path.append(PackageFinder(folders))
-    for name in folders:
+def _import_packages(paths: dict[str, str]) -> None:
+    sys.meta_path.append(PackageFinder(paths))
+    for name in paths:
         if importlib.util.find_spec(name) is not None:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)

@@ -56,7 +56,7 @@ from recipe.online_refiner.method.dynamic_sft import refined_rows
 from recipe.online_refiner.records import RefinedRollout, Refinement, Rollout
 from recipe.online_refiner.settings import ConstraintSettings
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, response_row
+from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 from refiner_worker.diff import token_diff
 
 Row = dict[str, torch.Tensor]
@@ -130,10 +130,7 @@ class Engine:
         return output
 
     def _batch(self, rows: Sequence[Row], **settings: Any) -> TensorDict:
-        fields = {
-            name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-            for name in rows[0]
-        }
+        fields = {name: _column([row[name] for row in rows]) for name in rows[0]}
         batch = TensorDict(fields, batch_size=len(rows))
         tu.assign_non_tensor(
             batch,
@@ -164,6 +161,13 @@ class Engine:
             yield seen
         finally:
             hook.remove()
+
+
+def _column(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A field of a batch, as verl's queue returns it."""
+    if values[0].dim() == 0:
+        return torch.stack(list(values))
+    return torch.nested.as_nested_tensor(list(values), layout=torch.jagged)
 
 
 def _worker_config(packed: bool) -> TrainingWorkerConfig:
@@ -249,7 +253,7 @@ def policy_rows(rows: Sequence[Rollout], weighted: bool) -> list[Row]:
         fields |= {name: torch.full(shape, -1.0) for name in FIELDS}
         if weighted:
             fields[WEIGHT_FIELD] = torch.zeros(shape)
-            fields[NUMBER_FIELD] = torch.zeros_like(fields["responses"])
+            fields[NUMBER_FIELD] = torch.tensor(0)
         made.append(fields)
     return made
 
@@ -279,8 +283,8 @@ def constraint_rows(
     """The rows that the differentiable term adds to the update."""
     responses = refined_rows(accepted, section, section.lambda_, count)
     return [
-        constraint_row(r.prompt_ids, r.response_ids, r.weights, number, FIELDS)
-        for number, r in enumerate(responses, start=1)
+        constraint_row(row, number, RowForm(FIELDS))
+        for number, row in enumerate(responses, start=1)
     ]
 
 

@@ -24,7 +24,7 @@ from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.choices import Conditioning, Tokens
 from recipe.online_refiner.method.accepted import accepted_rollouts, with_cross_entropy
 from recipe.online_refiner.records import Refinement, Rollout
-from recipe.online_refiner.run.episode_log import EpisodeLog
+from recipe.online_refiner.run.episode_log import EpisodeLog, Measured
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 PROMPT_TOKENS = 300
@@ -51,7 +51,7 @@ def main() -> None:
         for step in range(3):
             before = sizes(Path(folder))
             started_s = time.process_time()
-            log.append(step, rollouts, measured, Conditioning.TEACHER_FORCING, columns)
+            log.append(step, rollouts, Measured(Conditioning.TEACHER_FORCING, measured, columns))
             took_s = time.process_time() - started_s
         after = sizes(Path(folder))
     counts = {"episodes.jsonl": refined, "rollouts.jsonl": options.rollouts - refined}

@@ -38,14 +38,14 @@ from recipe.online_refiner.choices import (
     LABEL_FIELD,
     MEASURE,
     NO_LABEL,
-    WEIGHT_FIELD,
+    NUMBER_FIELD,
     Conditioning,
     Inject,
     Tokens,
 )
 from recipe.online_refiner.method.dynamic_sft import weighted_labels
 from recipe.online_refiner.method.labels import RowLabels, labels_of
-from recipe.online_refiner.queue.label_fields import label_values, weight_values
+from recipe.online_refiner.queue.label_fields import label_values, row_numbers
 from recipe.online_refiner.records import Rollout
 from recipe.online_refiner.update import loss
 from recipe.online_refiner.update.logit_layout import HOOK
@@ -112,13 +112,13 @@ def lay(made: Sequence[Row], rows: Sequence[Rollout], labels: Sequence[RowLabels
     """Give the policy's rows the fields that the loss reads labels from, as the trainer does."""
     keys, lengths = [row.key for row in rows], [len(row.response_ids) for row in rows]
     offsets = torch.tensor([0, *lengths]).cumsum(dim=0)
+    values = label_values(keys, offsets, labels).split(lengths)
+    numbers = row_numbers(keys, labels, first_number=1)
     weighted = any(one.weights is not None for one in labels)
-    values = {LABEL_FIELD: label_values(keys, offsets, labels, 1 if weighted else None)}
-    if weighted:
-        values[WEIGHT_FIELD] = weight_values(keys, offsets, labels)
-    for name, flat in values.items():
-        for fields, one in zip(made, flat.split(lengths), strict=True):
-            fields[name] = one
+    for fields, value, number in zip(made, values, numbers, strict=True):
+        fields[LABEL_FIELD] = value
+        if weighted:
+            fields[NUMBER_FIELD] = number
 
 
 def labelled(

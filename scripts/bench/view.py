@@ -4,7 +4,7 @@
 
 `RUN` is a run folder, for instance one that `scripts/bench/report.py --generate-only` wrote. Starts
 the viewer on an empty index, asks for the first page at once, follows the index until it holds the
-whole run, and then asks for each kind of page. Memory is the viewer's own, its peak included.
+whole run, and then asks for each kind of page, again and again. Memory is the viewer's own.
 """
 
 import argparse
@@ -28,6 +28,7 @@ PAGES = {
     "a word in none": "/?q=nosuchword",
 }
 POLL_S = 1.0
+ROUNDS = 20
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def main() -> None:
                 url = next(word for word in line.split() if word.startswith("http")).rstrip("/")
                 print(f"{'':32}{'wall (s)':>10}{'CPU (s)':>10}")
                 show("start", time.monotonic() - started, cpu_s(server.pid))
+                print(f"{'memory, started':32}{rss_mib(server.pid):10.0f} MiB")
                 measure(url, server.pid, Path(cache))
             finally:
                 server.terminate()
@@ -63,9 +65,17 @@ def measure(url: str, pid: int, cache: Path) -> None:
     whole = f"index of {state['episodes']:,} rollouts"
     show(whole, time.monotonic() - started, cpu_s(pid) - cpu_before_s)
     show("slowest first page meanwhile", worst[0])
+    memory = {"index made": rss_mib(pid)}
     for name, address in PAGES.items():
         timed(url + address, pid)
         show(name, *timed(url + address, pid))
+    memory["each page twice"] = rss_mib(pid)
+    for _ in range(ROUNDS):
+        for address in PAGES.values():
+            timed(url + address, pid)
+    memory[f"each page {ROUNDS} times more"] = rss_mib(pid)
+    for name, mib in memory.items():
+        print(f"{'memory, ' + name:32}{mib:10.0f} MiB")
     size = sum(path.stat().st_size for path in cache.glob("*.sqlite"))
     print(f"{'index on disk':32}{size / 2**20:10.0f} MiB")
     print(f"{'peak memory':32}{peak_mib(pid):10.0f} MiB")
@@ -93,8 +103,18 @@ def cpu_s(pid: int) -> float:
 
 def peak_mib(pid: int) -> float:
     """The most memory that a process has held."""
+    return status_mib(pid, "VmHWM")
+
+
+def rss_mib(pid: int) -> float:
+    """The memory that a process holds."""
+    return status_mib(pid, "VmRSS")
+
+
+def status_mib(pid: int, key: str) -> float:
+    """A number of a process's status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 if __name__ == "__main__":

@@ -1,25 +1,31 @@
 """Whatever value a key has, there is a sentence in place of a traceback.
 
 Every key of ours and of the configuration groups is set to null, numbers at the edge, and values of
-wrong types; every section above them is replaced.
+wrong types; every section above them is replaced. Each key meets all values in one configuration
+and two in another, and a sample goes through both commands themselves.
 """
 
 from __future__ import annotations
 
-import copy
+import random
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from config_copies import Original
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner import main as training
 from recipe.online_refiner.experiments import CONFIG
-from recipe.online_refiner.preflight.rules import faults_of, warnings_on
+from recipe.online_refiner.preflight import __main__ as preflight_command
+from recipe.online_refiner.preflight.report import preflight
 from recipe.online_refiner.resolve.key_faults import OWN_SECTIONS
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
@@ -68,63 +74,128 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+@dataclass(frozen=True)
+class Base:
+    """A configuration that runs on a machine that is large enough.
+
+    Attributes:
+        arguments: that compose it. config: what they compose to, handed out in copies.
+    """
+
+    arguments: tuple[str, ...]
+    config: Original
+
+
+GROUPS_OF_BASES = {
+    "fsdp2": ("hardware=gpu8x80_reward_model", "experiment=ppo_dialogue_dynamic"),
+    "megatron": ("hardware=nodes8x80", "experiment=large_dapo_7b"),
+    "cpu": ("hardware=cpu_debug", "experiment=quickstart_stress"),
+    # Mathematics, refined in blocks.
+    "long": ("hardware=gpu8x80_long", "experiment=dynamic_dapo_math_7b"),
+    "long_megatron": ("hardware=nodes2x8x80_long", "experiment=dynamic_dapo_math_32b_sft",
+                      "strategy=megatron_long"),
+}  # fmt: skip
+"""With GPUs, a critic, a reward model, DAPO's keys and long responses, under each strategy."""
+
+
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, DictConfig]]:
-    """A configuration under each strategy, with GPUs, a critic, a reward model and DAPO's keys."""
-    groups = {
-        "fsdp2": ("hardware=gpu8x80_reward_model", "experiment=ppo_dialogue_dynamic"),
-        "megatron": ("hardware=nodes8x80", "experiment=large_dapo_7b"),
-        "cpu": ("hardware=cpu_debug", "experiment=quickstart_stress"),
-    }
-    rows = str(tmp_path_factory.mktemp("data") / "rows.parquet")
-    pq.write_table(pa.Table.from_pylist([ROW] * 600), rows)
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+    """A configuration of each."""
+    folder = tmp_path_factory.mktemp("data")
+    sum_of_two = ROW | {"reward_model": {"style": "rule", "ground_truth": "2"}}
+    rows = {"code": ROW, "math": sum_of_two}
+    for name, row in rows.items():
+        pq.write_table(pa.Table.from_pylist([row] * 600), folder / f"{name}.parquet")
     made = {}
     with initialize_config_dir(str(CONFIG), version_base=None):
-        for name, overrides in groups.items():
-            config = compose("online_refiner", list(overrides))
-            config.data.train_files = config.data.val_files = rows
-            config.actor_rollout_ref.model.path = str(ensure_checkpoint())
-            config.critic.model.path = str(ensure_checkpoint())
-            if config.reward.reward_model.enable:
-                config.reward.reward_model.model_path = str(ensure_checkpoint())
-            made[name] = config
-    yield made
+        for name, groups in GROUPS_OF_BASES.items():
+            data = folder / ("math.parquet" if name.startswith("long") else "code.parquet")
+            models = ["actor_rollout_ref.model.path", "critic.model.path"]
+            models += ["reward.reward_model.model_path"] if name == "fsdp2" else []
+            arguments = (
+                *groups,
+                *(f"data.{key}={data}" for key in ("train_files", "val_files")),
+                *(f"{key}={ensure_checkpoint()}" for key in models),
+            )
+            made[name] = Base(arguments, Original(compose("online_refiner", list(arguments))))
+    return made
 
 
 def try_value(config: DictConfig, key: str, value: Any) -> list[str]:
     """The sentences on the config with this value; anything but a sentence is raised."""
     OmegaConf.update(config, key, value, force_add=True, merge=False)
     try:
-        plan = resolve(config)
+        report = preflight(resolve(config))
     except ConfigError as error:
         return str(error).splitlines()
-    return [*faults_of(plan), *warnings_on(plan)]
+    assert report.text()
+    return [*report.faults, *report.warnings]
 
 
-def base_with(bases: dict[str, DictConfig], key: str) -> DictConfig:
-    """The first configuration that has the key."""
+def bases_with(bases: dict[str, Base], key: str) -> list[Base]:
+    """The configurations that have the key."""
     section, _, last = key.rpartition(".")
+    found = []
     for base in bases.values():
-        holder = OmegaConf.select(base, section) if section else base
+        config = base.config.copy()
+        holder = OmegaConf.select(config, section) if section else config
         if isinstance(holder, DictConfig) and last in holder:
-            return base
-    raise AssertionError(f"no configuration here has {key}")
+            found.append(base)
+    assert found, f"no configuration here has {key}"
+    return found
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_no_value_of_a_key_ends_in_a_traceback(bases: dict[str, DictConfig], key: str) -> None:
-    config = copy.deepcopy(base_with(bases, key))
-    for value in VALUES:
-        for sentence in try_value(config, key, value):
+def test_no_value_of_a_key_ends_in_a_traceback(bases: dict[str, Base], key: str) -> None:
+    first, *others = bases_with(bases, key)
+    chance = random.Random(key)
+    tried = [(first, value) for value in VALUES]
+    if others:
+        other = chance.choice(others)
+        tried += [(other, value) for value in chance.sample(VALUES, 2)]
+    for base, value in tried:
+        for sentence in try_value(base.config.copy(), key, value):
             assert sentence.strip()
 
 
 @pytest.mark.parametrize("section", sections_of(KEYS))
-def test_nothing_in_place_of_a_section_does(bases: dict[str, DictConfig], section: str) -> None:
-    config = copy.deepcopy(base_with(bases, section))
+def test_nothing_in_place_of_a_section_does(bases: dict[str, Base], section: str) -> None:
+    base = random.Random(section).choice(bases_with(bases, section))
     for value in (None, "no-such-value"):
-        for sentence in try_value(config, section, value):
+        for sentence in try_value(base.config.copy(), section, value):
             assert sentence.strip()
+
+
+SAMPLE = random.Random(16).sample([(key, value) for key in KEYS for value in VALUES], 40)
+COMMANDS = {"training": training, "preflight": preflight_command}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("key", "value"), SAMPLE)
+def test_the_commands_end_in_sentences_too(
+    bases: dict[str, Base],
+    command: str,
+    key: str,
+    value: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All but the training itself, and what replaces the process on a CPU, are as they are."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr("verl.trainer.main_ppo.run_ppo", lambda *_, **__: None)
+    base = random.Random(key).choice(bases_with(bases, key))
+    typed = {None: "null"}.get(value, value) if not isinstance(value, list) else "[]"
+    own = [f"run.dir={tmp_path}", "run.launcher=null"]
+    arguments = [one for one in own if not one.startswith(f"{key}=")]
+    monkeypatch.setattr("sys.argv", ["command", *base.arguments, *arguments, f"++{key}={typed}"])
+    try:
+        COMMANDS[command].main()
+    except SystemExit as ended:
+        assert ended.code == 2
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert printed.out or "The configuration cannot run:\n- " in printed.err
 
 
 def test_there_are_many_keys() -> None:

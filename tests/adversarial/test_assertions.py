@@ -123,7 +123,7 @@ def test_helpers_of_the_prompt_are_the_tests_own(one_worker: Judge, prompt: str)
         "def check(candidate):\n    for n in []:\n        assert candidate(n) == n\n",
         "def check(candidate):\n    if len('x') > 1:\n        assert candidate(2) == 4\n",
         "def check(candidate):\n    assert 2 + 2 == 4\n",
-        "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('no')\n"
+        "import unittest\nclass T(unittest.TestCase):\n    @unittest.skipIf(1 + 1, 'no')\n"
         "    def test_1(self):\n        self.assertEqual(f(2), 4)\n",
         "import no_such_module\nassert f(2) == 4\n",
     ],
@@ -158,6 +158,16 @@ def test_what_a_candidate_raises_is_never_the_tests_fault(one_worker: Judge, for
     verdict = one_worker.judge(_problem(LATE_CALLS[form]), code).verdict
     assert verdict == Verdict.RUNTIME_ERROR
     assert one_worker.judge(_problem(LATE_CALLS[form]), RIGHT).verdict == Verdict.ACCEPTED
+
+
+def test_a_candidate_that_ends_itself_fails_though_the_test_catches_all(one_worker: Judge) -> None:
+    test = "def check(candidate):\n    try:\n        candidate(1)\n    except:\n        pass\n"
+    test += "    else:\n        assert False\n"
+    for end in ("import os; os._exit(0)", "import os; os.abort()"):
+        result = one_worker.judge(_problem(test), f"def f(n):\n    {end}\n")
+        assert result.verdict == Verdict.RUNTIME_ERROR
+    raising = one_worker.judge(_problem(test), "def f(n): raise ValueError")
+    assert raising.verdict == Verdict.ACCEPTED
 
 
 def test_a_candidate_that_sleeps_or_spins_between_calls_runs_out_of_time(one_worker: Judge) -> None:

@@ -61,11 +61,12 @@ class MemoryQueue:
             if all(name in row for row in rows)
         ]
         data = list_of_dict_to_tensordict([{name: row[name] for name in names} for row in rows])
-        # verl's queue returns tensors of one dimension jagged, of equal length or not.
+        # verl's queue returns tensors of one dimension jagged, of equal length or not, and stacks
+        # scalars.
         jagged = {
             name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
             for name in names
-            if isinstance(rows[0][name], torch.Tensor)
+            if isinstance(rows[0][name], torch.Tensor) and rows[0][name].dim() > 0
         }
         return data.update(jagged)
 

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
-from recipe.online_refiner.choices import LABEL_MARGIN, TARGET_IDS_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.choices import LABEL_MARGIN, NUMBER_FIELD, TARGET_IDS_FIELD
 
 MARGIN = -0.5
 
@@ -60,7 +60,7 @@ class WorkerGroup:
         metrics: dict[str, Any] = {"loss": 1.0, "mfu": 0.5}
         rows = self._queue.partitions[str(batch.partition_id)]
         self.update_fields = set.intersection(*(set(rows[key]) for key in batch.keys))
-        if WEIGHT_FIELD in self.update_fields:  # as the loss decides
+        if NUMBER_FIELD in self.update_fields:  # as the loss decides
             metrics["refine_ce"] = self._reported
         if TARGET_IDS_FIELD in self.update_fields:
             metrics["refine_kl"] = self._diverged

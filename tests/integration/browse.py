@@ -18,8 +18,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from select import select
 from typing import Any
 
+SILENCE_S = 120.0
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless",
@@ -80,7 +82,7 @@ class Browser:
 
     def __init__(self, program: str, profile: Path) -> None:
         self._commands = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        self._number = 0
+        self._number = self._loads = 0
         self._session: str | None = None
 
     def __enter__(self) -> Browser:
@@ -123,13 +125,18 @@ class Browser:
                 return answer["result"]
 
     def _receive(self) -> dict[str, Any]:
+        """The next answer or event; pages that have loaded are counted, whoever waits for what."""
         while b"\0" not in self._buffer:
+            if not select([self._in], [], [], SILENCE_S)[0]:
+                raise RuntimeError(f"Chromium said nothing for {SILENCE_S:.0f} s")
             chunk = os.read(self._in, 1 << 20)
             if not chunk:
                 raise RuntimeError("Chromium closed its pipe")
             self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
-        return json.loads(message)
+        content: dict[str, Any] = json.loads(message)
+        self._loads += content.get("method") == "Page.loadEventFired"
+        return content
 
     def open(self, page: Path | str, look: Look) -> None:
         """Load a file or an address and wait until it is laid out."""
@@ -143,28 +150,30 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": look.scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
         address = page if isinstance(page, str) else page.resolve().as_uri()
+        before = self._loads
         self.send("Page.navigate", url=address)
-        self.wait_for_load()
+        self._wait_for_load(before)
 
-    def wait_for_load(self) -> None:
-        """Wait until the page that is on its way is laid out."""
-        while self._receive().get("method") != "Page.loadEventFired":
-            pass
+    def _wait_for_load(self, before: int) -> None:
+        """Wait until one page more is laid out; it may be so before the command is answered."""
+        while self._loads == before:
+            self._receive()
 
     def press(self, key: str, loads: bool = False) -> None:
         """Press and release a key; wait for the page that it leads to where `loads`."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "ArrowLeft": 37}.get(key, 0)
-        event = {"key": key, "windowsVirtualKeyCode": code}
+        event, before = {"key": key, "windowsVirtualKeyCode": code}, self._loads
         self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **event)
         if loads:
-            self.wait_for_load()
+            self._wait_for_load(before)
 
     def do(self, script: str) -> None:
         """Run a script that leads to another page, and wait for it."""
+        before = self._loads
         self.send("Runtime.evaluate", expression=script)
-        self.wait_for_load()
+        self._wait_for_load(before)
 
     def value(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""

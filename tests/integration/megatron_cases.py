@@ -32,10 +32,16 @@ from verl.utils.profiler import DistProfiler
 from verl.workers.config import FSDPActorConfig, McoreEngineConfig
 from verl.workers.engine_workers import TrainingWorker
 
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.rows import (
+    RowForm,
+    constraint_row,
+    interleaved,
+    response_row,
+)
 from recipe.online_refiner.update.target_logits import target_sums
 
 VOCABULARY = 16
@@ -211,20 +217,25 @@ def rows_of(ranks: int) -> list[Row]:
         row["advantages"] = torch.randn(shape, generator=generator)
         row["old_log_probs"] = -3.0 * torch.rand(shape, generator=generator)
         row["refine_weight"] = torch.zeros(shape)
-        row["refine_number"] = torch.zeros_like(row["responses"])
+        row["refine_number"] = torch.tensor(0)
         policy.append(row)
     for index in range(EXTRA_ROWS):
         weights = torch.rand(4 + index, generator=generator)
-        extra.append(constraint_row(tokens(3), tokens(4 + index), weights, index + 1, FIELDS))
+        added = ExtraRow(tokens(3), tokens(4 + index), weights)
+        extra.append(constraint_row(added, index + 1, RowForm(FIELDS)))
     order = interleaved(range(POLICY_ROWS), range(POLICY_ROWS, POLICY_ROWS + EXTRA_ROWS), ranks, 1)
     return [(policy + extra)[index] for index in order]
 
 
+def column(values: list[torch.Tensor]) -> torch.Tensor:
+    """A field of a batch as verl's queue returns it: scalars stacked, all else jagged."""
+    if values[0].dim() == 0:
+        return torch.stack(values)
+    return torch.nested.as_nested_tensor(values, layout=torch.jagged)
+
+
 def batch_of(rows: Sequence[Row], **settings: Any) -> TensorDict:
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
+    fields = {name: column([row[name] for row in rows]) for name in rows[0]}
     batch = TensorDict(fields, batch_size=len(rows))
     tu.assign_non_tensor(batch, **settings)
     return batch

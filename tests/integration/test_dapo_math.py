@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from penalised import check_return_to_go
 
 from recipe.cpu.experiments import SMALL, SMALL_MATH
 from recipe.cpu.math_model import ensure_math_model
@@ -76,6 +77,8 @@ def test_the_filter_compares_verls_scores_before_the_length_penalty(run: Any) ->
 
 
 def test_accepted_refinements_cost_advantage(run: Any) -> None:
+    records = [*run.records("episodes.jsonl"), *run.records("rollouts.jsonl")]
+    check_return_to_go(records, lambda_=0.01)
     for data in run.metrics().values():
         assert data["constraint/improvement_ratio"] > 0
         assert data["constraint/kept_total"] > 0

@@ -1,5 +1,6 @@
 """A stock vLLM server answers as vLLM in this process does, whatever its generation_config says."""
 
+import gzip
 import json
 import os
 import signal
@@ -196,6 +197,40 @@ def test_the_servers_own_defaults_would_give_other_responses(server: str, model:
     assert different
     with pytest.raises(urllib.error.HTTPError, match="400"):
         complete(server, body | {"stop": ["a", "b", "c", "d", "e"]})
+
+
+def test_real_problems_get_the_same_responses_from_the_server(
+    server: str, model: Path, shared_data: Path, repo_root: Path, tmp_path: Path
+) -> None:
+    """Every fourth problem of the real sets; scripts/compare_endpoint.py compares all of them."""
+    sources = {"humaneval": "humaneval/HumanEval.jsonl.gz", "mbpp": "mbpp/mbpp_sanitized.jsonl"}
+    counts = {}
+    for name, source in sources.items():
+        content = (shared_data / source).read_bytes()
+        content = gzip.decompress(content) if source.endswith(".gz") else content
+        chosen = content.splitlines(keepends=True)[::4]
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(chosen))
+        counts[name] = len(chosen)
+    options = {key.replace("-", "_"): value for key, value in ENGINE.items()}
+    done = subprocess.run(
+        [
+            *(sys.executable, str(repo_root / "scripts" / "compare_endpoint.py")),
+            *("--benchmark", *(f"{name}={tmp_path / name}.jsonl" for name in sources)),
+            *("--endpoint", server, "--served", "tiny", "--model", str(model)),
+            *("--max-tokens", str(MAX_TOKENS), "--out", str(tmp_path / "out")),
+            *("--engine", *(f"{key}={value}" for key, value in options.items())),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    table = {row[0]: row[1:] for line in done.stdout.splitlines() if len(row := line.split()) == 5}
+    for name, count in counts.items():
+        for protocol in PROTOCOLS:
+            problems, equal, texts, first = table[f"{name}.{protocol}"]
+            assert (problems, equal, first) == (str(count), str(count), "none")
+            assert int(texts) > 1
 
 
 def complete(url: str, body: dict[str, Any]) -> str:

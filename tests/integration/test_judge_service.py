@@ -210,7 +210,7 @@ def test_judge_gives_the_librarys_result(judge: Judge) -> None:
         ("submit", {"completion": "x"}, "provided_data"),
         ("submit", {"completion": "x", "config": {"provided_data": {"test": [1]}}}, "input.stdin"),
         ("judge", {"code": "1"}, "problem is missing"),
-        ("judge", {"problem": {"input_output": CASES}}, "as code, or as response"),
+        ("judge", {"problem": {"input_output": CASES}}, "give the program as `code`"),
         ("judge", {"problem": {"input_output": "{}"}, "code": "1"}, "must be lists"),
     ],
 )

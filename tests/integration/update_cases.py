@@ -45,12 +45,18 @@ from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import fenced
 from recipe.cpu.micro_tasks import Split, Style
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.method.maths import Reduce, expert_weights, sft_weights
 from recipe.online_refiner.queue.label_code import coded, labels_plus_one
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, interleaved, response_row
+from recipe.online_refiner.update.rows import (
+    RowForm,
+    constraint_row,
+    interleaved,
+    response_row,
+)
 from recipe.online_refiner.update.target_logits import target_fields, target_sums
 from refiner_worker.top_tokens import TopTokens
 
@@ -204,7 +210,7 @@ def policy_row(pair: Pair, seed: int, model: torch.nn.Module, term: bool) -> Row
     row["old_log_probs"] = log_probs + 0.1 * torch.randn(log_probs.shape, generator=generator)
     row["advantages"] = torch.randn(log_probs.shape, generator=generator) * float(term)
     row["refine_weight"] = torch.zeros_like(log_probs)
-    row["refine_number"] = torch.zeros_like(row["responses"])
+    row["refine_number"] = torch.tensor(0)
     return row
 
 
@@ -212,10 +218,10 @@ def labelled(row: Row, pair: Pair, seed: int, lambda_: float, rows: int) -> Row:
     """The policy's row with labels, by which its number is its seed's."""
     labels, weights = labels_of(pair, seed)
     fields = {
-        "refine_label": coded(labels, (labels >= 0) * (seed + 1)),
-        "refine_weight": weights * lambda_ / rows,
+        "refine_label": coded(labels, weights * lambda_ / rows),
+        "refine_number": torch.tensor(seed + 1),
     }
-    return {name: value for name, value in row.items() if name != "refine_number"} | fields
+    return {name: value for name, value in row.items() if name != "refine_weight"} | fields
 
 
 def targets_of(pair: Pair, number: int) -> TopTokens | None:
@@ -234,9 +240,8 @@ def extra_row(pair: Pair, number: int, case: Case, rows: int) -> Row:
     assert case.lambda_ is not None
     weights = sft_weights(torch.ones(1, len(pair[1])), case.lambda_, rows, Reduce.MEAN)[0]
     targets = targets_of(pair, number) if case.distilled else None
-    return constraint_row(
-        *pair, weights, number, FIELDS, targets=targets, with_targets=case.distilled
-    )
+    form = RowForm(FIELDS, with_targets=case.distilled)
+    return constraint_row(ExtraRow(*pair, weights, targets), number, form)
 
 
 def demonstrations(case: Case, given: Sequence[Pair]) -> list[Row]:
@@ -247,7 +252,7 @@ def demonstrations(case: Case, given: Sequence[Pair]) -> list[Row]:
     real = case.demonstrations
     weights[:real] = expert_weights(mask[:real], MU, case.mini_batches)
     return [
-        constraint_row(*pair, row[: len(pair[1])], (i < real) * (i + 1), FIELDS)
+        constraint_row(ExtraRow(*pair, row[: len(pair[1])]), (i < real) * (i + 1), RowForm(FIELDS))
         for i, (pair, row) in enumerate(zip(chosen, weights, strict=True))
     ]
 
@@ -275,12 +280,16 @@ def rows_of(case: Case, ranks: int, model: torch.nn.Module) -> list[Row]:
     return [(policy + extra)[index] for index in order]
 
 
+def column(values: list[torch.Tensor]) -> torch.Tensor:
+    """A field of a batch as verl's queue returns it: scalars stacked, all else jagged."""
+    if values[0].dim() == 0:
+        return torch.stack(values)
+    return torch.nested.as_nested_tensor(values, layout=torch.jagged)
+
+
 def batch_of(rows: Sequence[Row], case: Case, mini_batch_size: int) -> TensorDict:
     """This rank's rows as the trainer sends them."""
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
+    fields = {name: column([row[name] for row in rows]) for name in rows[0]}
     batch = TensorDict(fields, batch_size=len(rows))
     settings = {
         "global_batch_size": POLICY_ROWS // case.mini_batches,

@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from house_table import GROUPS, arrows, imported_names, layers, room_of, rooms
+from house_table import (
+    GROUPS,
+    arrows,
+    imported_names,
+    layers,
+    many_parameters,
+    room_of,
+    rooms,
+)
 
 from recipe.online_refiner.method.registry import CONSTRAINTS
 
@@ -36,13 +44,18 @@ WITHOUT_VERL_OR_RAY = ("choices", "plan", "method", "refine", "resolve", "prefli
 STANDARD_LIBRARY_ONLY = (
     "reward.assertions",
     "reward.compare",
+    "reward.containers",
     "reward.extract",
+    "reward.hiding",
     "reward.jsontext",
+    "reward.marks",
+    "reward.page",
     "reward.sandbox",
     "reward.verdict",
 )
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 VERL_FACING = {
     "recipe.acceptance.decode",
     "recipe.cpu",
@@ -173,6 +186,51 @@ def test_the_page_on_the_architecture_lists_the_rooms_and_arrows_that_there_are(
         for names, imports in ((cells[0], cells[2].strip()) for cells in rows)
     }
     assert listed == ARROWS
+
+
+def page_on_the_architecture(start: str, end: str) -> str:
+    """A part of ARCHITECTURE.md between two strings."""
+    page = (REPO_ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    return page.partition(start)[2].partition(end)[0]
+
+
+def test_the_page_on_the_architecture_has_a_row_for_every_package() -> None:
+    table = page_on_the_architecture("\nPackages:", "\n### ")
+    listed = re.findall(r"^\| \[(\S+)\]\(\1\) \|", table, re.MULTILINE)
+    below_recipe = {
+        f"recipe/{path.parent.name}" for path in (REPO_ROOT / "recipe").glob("*/__init__.py")
+    }
+    assert len(listed) == len(set(listed))
+    assert set(listed) == below_recipe | set(PACKAGES) - {"recipe"}
+
+
+def test_every_method_that_the_page_on_the_architecture_names_is_its_classs_own() -> None:
+    classes = {
+        node.name: {one.name for one in node.body if isinstance(one, FUNCTIONS)}
+        for folder in PACKAGES
+        for path in (REPO_ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    step = page_on_the_architecture("## Where is the step?", "## Which process")
+    named = re.findall(r"`(_?[A-Z]\w*)\.(\w+)`", step)
+    assert {name for name, _ in named} >= {"OnlineRefinerTrainer", "MixedActor", "EpisodeLog"}
+    ours = [(name, method) for name, method in named if name != "PPOTrainer"]
+    assert [one for one in ours if one[1] not in classes.get(one[0], ())] == []
+
+
+def test_every_config_group_has_a_place_where_it_is_added() -> None:
+    config = REPO_ROOT / CORE.replace(".", "/") / "config"
+    groups = {path.name for path in config.iterdir() if path.is_dir()}
+    rows = page_on_the_architecture("## Where do I add", "## Start of a run").splitlines()
+    (row,) = [line for line in rows if line.startswith("| an experiment")]
+    assert groups <= set(re.findall(r"`(\w+)[`:]", row)) | {"experiment"}
+
+
+def test_the_functions_with_many_parameters_are_those_that_the_page_gives_a_reason_for() -> None:
+    table = page_on_the_architecture("| more than four parameters |", "\n\n")
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`([\w.]+)`", "".join(cells))) == sorted(many_parameters(REPO_ROOT))
 
 
 def test_what_decides_needs_neither_verl_nor_ray() -> None:

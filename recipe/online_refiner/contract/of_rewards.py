@@ -106,6 +106,9 @@ def _of_result(result: Any, traits: RewardTraits) -> Iterator[str]:
             f"with {traits.failing_test_setting}=True every result has a text `failing_test`, "
             "empty if no test fails"
         )
+    for key in traits.numbers:
+        if not isinstance(result.get(key), int | float):
+            yield f"TRAITS say that results have the number {key}, and one has {result.get(key)!r}"
     for key, value in result.items():
         if not isinstance(value, str | int | float):
             yield f"{key}={value!r}: verl logs plain numbers and texts alone"

@@ -22,11 +22,11 @@ TOTAL_STEPS = 10
 
 def small_step() -> Step:
     """Two groups of two: an improvement, a verbatim refinement, a perfect rollout, an unjudged."""
-    better = _refinement("refined", -0.3, 1.0, (5, 8, 7), (1, 0, 1))
+    better = _refinement("refined", -0.3, 1.0, ((5, 1), (8, 0), (7, 1)))
     better = replace(better, top_tokens=_top_tokens())
-    same = _refinement("verbatim", -0.3, -0.3, (5, 6), (1, 1))
-    perfect = _refinement("skipped_perfect", 1.0, None, (), ())
-    unjudged = _refinement("unjudged", 0.0, None, (), ())
+    same = _refinement("verbatim", -0.3, -0.3, ((5, 1), (6, 1)))
+    perfect = _refinement("skipped_perfect", 1.0, None)
+    unjudged = _refinement("unjudged", 0.0, None)
     rollouts = [
         _rollout("a_0_0", (5, 6, 7, 2), -0.3, better),
         _rollout("a_1_0", (5, 6), -0.3, same),
@@ -47,7 +47,7 @@ def without_refinements() -> Step:
 
 
 def of_one_token() -> Step:
-    return _of([_rollout("c_0_0", (2,), -1.0, _refinement("refined", -1.0, 1.0, (5,), (0,)))])
+    return _of([_rollout("c_0_0", (2,), -1.0, _refinement("refined", -1.0, 1.0, ((5, 0),)))])
 
 
 def _of(rollouts: Sequence[Rollout]) -> Step:
@@ -94,9 +94,9 @@ def _refinement(
     outcome: str,
     reward: float,
     refined_reward: float | None,
-    token_ids: tuple[int, ...],
-    copied: tuple[int, ...],
+    tokens: Sequence[tuple[int, int]] = (),
 ) -> Refinement:
+    """A refinement of these tokens, each with whether it is copied."""
     return Refinement(
         outcome=outcome,
         reward=reward,
@@ -104,7 +104,7 @@ def _refinement(
         finished_at_s=1.0,
         refined_reward=refined_reward,
         accepted=refined_reward is not None and refined_reward > reward,
-        token_ids=token_ids,
-        copied=copied,
-        sources=tuple((index, index + 1) for index in range(len(token_ids))),
+        token_ids=tuple(token for token, _ in tokens),
+        copied=tuple(is_copied for _, is_copied in tokens),
+        sources=tuple((index, index + 1) for index in range(len(tokens))),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 
@@ -20,25 +21,34 @@ def accepted_rollouts(
 
     Self-fed, the mask leaves out the tokens that no state of the rollout is asked for.
     """
-    found = []
-    for rollout in rollouts:
-        refinement = rollout.refinement
-        if refinement is not None and refinement.accepted:
-            flags = token_mask(list(refinement.copied), refinement.divergence, tokens)
-            states = None
-            if conditioning is Conditioning.SELF_FEEDING:
-                asked = _asked(flags, refinement, len(rollout.response_ids), tokens)
-                flags = [int(state >= 0) for state in asked]
-                states = torch.tensor(asked, dtype=torch.int64)
-            mask = torch.tensor(flags, dtype=torch.float32)
-            found.append(RefinedRollout(rollout, refinement, mask, states=states))
-    return found
+    found = [
+        (rollout, rollout.refinement)
+        for rollout in rollouts
+        if rollout.refinement is not None and rollout.refinement.accepted
+    ]
+    flags = [token_mask(list(one.copied), one.divergence, tokens) for _, one in found]
+    lengths = [len(row) for row in flags]
+    mask = torch.tensor([*chain.from_iterable(flags)], dtype=torch.float32)
+    if conditioning is not Conditioning.SELF_FEEDING:
+        return _refined(found, mask.split(lengths), [None] * len(found))
+    given = (
+        states_of(one.copied, one.sources, len(rollout.response_ids), tokens)
+        for rollout, one in found
+    )
+    states = torch.tensor([*chain.from_iterable(given)], dtype=torch.int64)
+    states = states.where(mask > 0, NO_STATE)
+    return _refined(found, (states >= 0).float().split(lengths), states.split(lengths))
 
 
-def _asked(flags: list[int], refinement: Refinement, steps: int, tokens: Tokens) -> list[int]:
-    """The states of the tokens in the mask, NO_STATE for the others."""
-    states = states_of(refinement.copied, refinement.sources, steps, tokens)
-    return [state if flag else NO_STATE for state, flag in zip(states, flags, strict=True)]
+def _refined(
+    found: Sequence[tuple[Rollout, Refinement]],
+    masks: Sequence[torch.Tensor],
+    states: Sequence[torch.Tensor | None],
+) -> list[RefinedRollout]:
+    return [
+        RefinedRollout(rollout, refinement, mask, states=of_row)
+        for (rollout, refinement), mask, of_row in zip(found, masks, states, strict=True)
+    ]
 
 
 def with_cross_entropy(

@@ -21,7 +21,7 @@ def let_refinements_keep_groups(config: DictConfig, settings: Settings) -> None:
     """
     if not (settings.constraint.keep_refined_groups and filters_groups(config)):
         return
-    metric = str(config.algorithm.filter_groups.metric)
-    if not metric.startswith(REFINABLE):
+    metric = config.algorithm.filter_groups.metric
+    if metric is not None and not metric.startswith(REFINABLE):
         with open_dict(config):
             config.algorithm.filter_groups.metric = REFINABLE + metric

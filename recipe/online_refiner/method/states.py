@@ -6,8 +6,7 @@ the last token of a, so there is no term beyond min(T, U) for the U tokens of a'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 
 from recipe.online_refiner.choices import Tokens
 
@@ -26,9 +25,10 @@ def states_of(copied: Sequence[int], sources: Sources, steps: int, which: Tokens
         copied, sources: of the diff from a to a', see `refiner_worker.diff.TokenDiff`.
         steps: T, the tokens of a.
     """
-    by_position = list(range(len(copied)))
-    states = _aligned(copied, sources) if which is Tokens.ALIGNED else by_position
-    return [state if state < steps else NO_STATE for state in states]
+    if which is not Tokens.ALIGNED:
+        inside = min(len(copied), steps)
+        return [*range(inside), *[NO_STATE] * (len(copied) - inside)]
+    return [state if state < steps else NO_STATE for state in _aligned(copied, sources)]
 
 
 def _aligned(copied: Sequence[int], sources: Sources) -> list[int]:
@@ -38,29 +38,35 @@ def _aligned(copied: Sequence[int], sources: Sources) -> list[int]:
     the hunk while it lasts; the first token of an insertion the state that it is inserted at, where
     it takes the place of the copied token.
     """
+    starts = [start for start, _ in sources]
     states: list[int] = []
     after = 0  # the step of a after the last copied token
-    for is_copied, run in groupby(copied):
-        index, length = len(states), len(list(run))
-        if is_copied:
-            states += [start for start, _ in sources[index : index + length]]
-            after = sources[index + length - 1][1]
+    taken = NO_STATE  # the last state of the hunk before
+    for first, end in _runs(copied):
+        if copied[first]:
+            states += starts[first:end]
+            if starts[first] == taken:
+                states[first] = NO_STATE
+            after = sources[end - 1][1]
         else:
             # Replaced is what lies between the neighbours. If nothing does, the run was inserted,
             # and the state before its right neighbour is open to it. The diff gives an insertion
             # the token before it, and at the start the first one, whose state is the one open.
-            inserted = sources[index][0] < after
-            open_states = 1 if inserted else sources[index][1] - after
-            inside = min(open_states, length)
-            states += [*range(after, after + inside), *[NO_STATE] * (length - inside)]
-    return _without_repetition(states)
+            inserted = starts[first] < after
+            open_states = 1 if inserted else sources[first][1] - after
+            inside = min(open_states, end - first)
+            states += [*range(after, after + inside), *[NO_STATE] * (end - first - inside)]
+            taken = after + inside - 1
+    return states
 
 
-def _without_repetition(states: Sequence[int]) -> list[int]:
-    """The first token asked for in a state stays: an insertion stands before what it precedes."""
-    seen: set[int] = set()
-    kept = []
-    for state in states:
-        kept.append(NO_STATE if state in seen else state)
-        seen.add(state)
-    return kept
+def _runs(flags: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of equal neighbours among flags of 0 and 1."""
+    start, length = 0, len(flags)
+    while start < length:
+        try:
+            end = flags.index(1 - flags[start], start)
+        except ValueError:
+            end = length
+        yield start, end
+        start = end

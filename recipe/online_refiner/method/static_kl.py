@@ -9,13 +9,13 @@ from pydantic import Field
 
 from recipe.online_refiner.method.constraint import Constraint
 from recipe.online_refiner.plan import Needs
-from recipe.online_refiner.settings import Section, Settings
+from recipe.online_refiner.settings import MOST_COEFFICIENT, Section, Settings
 
 
 class StaticKlSettings(Section):
     """The section `constraint.static_kl`: the coefficient, in the loss or in the reward."""
 
-    coef: float = Field(ge=0)
+    coef: float = Field(ge=0, le=MOST_COEFFICIENT)
     where: Literal["loss", "reward"]
 
 

@@ -7,24 +7,16 @@ what will run. Exit status 0, or 2 with a sentence per fault: key, value and fix
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
-import hydra
 from omegaconf import DictConfig
 
 from recipe.online_refiner.preflight.report import preflight
+from recipe.online_refiner.resolve.composing import EXIT_BAD_CONFIG, composed, refusal
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
-EXIT_BAD_CONFIG = 2
 
-
-def refusal(faults: Iterable[str]) -> str:
-    """What is printed if a run cannot start."""
-    return "\n".join(["The configuration cannot run:", *(f"- {fault}" for fault in faults)])
-
-
-@hydra.main(config_path="../config", config_name="online_refiner", version_base=None)
+@composed
 def main(config: DictConfig) -> None:
     """Print what will run; exit with 2 and the faults if it cannot."""
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.choices import ESTIMATORS
 from recipe.online_refiner.method.groups import filters_groups
@@ -20,6 +21,11 @@ def check_estimator(plan: RunPlan) -> Iterator[str]:
     verl looks it up in the first step.
     """
     name = str(plan.config.algorithm.adv_estimator)
+    if name == "gae" and not plan.has_critic:
+        yield (
+            "critic.enable=False: algorithm.adv_estimator=gae takes a critic's values. Fix: "
+            "critic.enable=null, or algorithm.adv_estimator=grpo"
+        )
     if name in ESTIMATORS:
         return
     meant = name.removeprefix("refined_")  # as it was once registered here
@@ -32,26 +38,54 @@ def check_estimator(plan: RunPlan) -> Iterator[str]:
 
 def check_mini_batches(plan: RunPlan) -> Iterator[str]:
     """verl asserts, at the first update, that a mini-batch's rows can be shared out evenly."""
-    sections = {"actor_rollout_ref.actor": plan.config.actor_rollout_ref.actor}
-    if plan.has_critic:
-        sections["critic"] = plan.config.critic
-    for key, section in sections.items():
+    batch, n = plan.config.data.train_batch_size, plan.config.actor_rollout_ref.rollout.n
+    fix = sizes_that_fit(plan, batch)
+    for key, section in _updated(plan).items():
         if plan.trainer_gpus % split_of(plan, key):
             continue  # `check_splits` says so
-        ranks = plan.trainer_gpus // split_of(plan, key)
-        rows = section.ppo_mini_batch_size * plan.config.actor_rollout_ref.rollout.n
-        if rows % ranks:
+        ranks, mini = plan.trainer_gpus // split_of(plan, key), section.ppo_mini_batch_size
+        if mini * n % ranks:
             yield (
-                f"{key}.ppo_mini_batch_size={section.ppo_mini_batch_size}: {rows} rows cannot be "
-                f"shared out evenly among {ranks} ranks. Fix: a multiple of {ranks}, or "
-                "trainer.n_gpus_per_node that divides it"
+                f"{key}.ppo_mini_batch_size={mini}: {mini * n} rows cannot be shared out evenly "
+                f"among {ranks} ranks. Fix: {fix}"
             )
-        if plan.config.data.train_batch_size % section.ppo_mini_batch_size:
+        if batch % mini:
+            padded = "no mini-batch would be full" if batch < mini else "padding rows would fill it"
             yield (
-                f"data.train_batch_size={plan.config.data.train_batch_size} is no multiple of "
-                f"{key}.ppo_mini_batch_size={section.ppo_mini_batch_size}: verl would fill each "
-                "batch up with padding rows. Fix: make it one"
+                f"data.train_batch_size={batch} is no multiple of {key}.ppo_mini_batch_size={mini}"
+                f": {padded}. Fix: {fix}"
             )
+
+
+def _updated(plan: RunPlan) -> dict[str, DictConfig]:
+    """The sections of the models that are updated."""
+    found = {"actor_rollout_ref.actor": plan.config.actor_rollout_ref.actor}
+    return found | ({"critic": plan.config.critic} if plan.has_critic else {})
+
+
+def sizes_that_fit(plan: RunPlan, batch: int) -> str:
+    """Keys and values close to those that are set: whole mini-batches, even shares of each.
+
+    Args:
+        batch: the largest; a smaller one is taken if it cannot be shared out among the ranks.
+    """
+    n = plan.config.actor_rollout_ref.rollout.n
+    steps = {key: _even(plan.trainer_gpus // split_of(plan, key), n) for key in _updated(plan)}
+    whole = math.lcm(*steps.values())
+    fitting = max(whole, batch - batch % whole)
+    sizes = {"data.train_batch_size": fitting}
+    for key, section in _updated(plan).items():
+        divisors = (size for size in range(steps[key], fitting + 1, steps[key])
+                    if fitting % size == 0)  # fmt: skip
+        asked = section.ppo_mini_batch_size
+        sizes[f"{key}.ppo_mini_batch_size"] = min(divisors, key=lambda size: abs(size - asked))
+    return " ".join(f"{key}={size}" for key, size in sizes.items()
+                    if size != OmegaConf.select(plan.config, key))  # fmt: skip
+
+
+def _even(ranks: int, n: int) -> int:
+    """The smallest number of prompts whose n rollouts each can be shared out among the ranks."""
+    return max(1, ranks // math.gcd(ranks, n))
 
 
 def check_micro_batches(plan: RunPlan) -> Iterator[str]:

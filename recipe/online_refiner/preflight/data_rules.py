@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recipe.online_refiner.plan import RunPlan, paths_of
+from recipe.online_refiner.preflight.batch_rules import sizes_that_fit
 from recipe.online_refiner.preflight.files_read import table
 
 COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
@@ -41,14 +42,8 @@ def _check_parquet(key: str, path: str) -> Iterator[str]:
 
 
 def check_batch(plan: RunPlan) -> Iterator[str]:
-    """A batch holds a mini-batch, and the data hold a batch."""
+    """The data hold a batch."""
     batch = plan.config.data.train_batch_size
-    mini_batch = plan.config.actor_rollout_ref.actor.ppo_mini_batch_size
-    if batch < mini_batch:
-        yield (
-            f"data.train_batch_size={batch} is below actor_rollout_ref.actor.ppo_mini_batch_size="
-            f"{mini_batch}: no mini-batch would be full. Fix: lower the mini-batch"
-        )
     rows = sum(table(path).rows for path in paths_of(plan.config.data.train_files))
     asked = plan.config.data.get("train_max_samples", -1)
     if 0 < asked < batch <= rows:
@@ -59,7 +54,7 @@ def check_batch(plan: RunPlan) -> Iterator[str]:
     if 0 < rows < batch:
         yield (
             f"data.train_batch_size={batch} is above the {rows} rows of data.train_files: no step "
-            f"would run. Fix: data.train_batch_size={rows} or less"
+            f"would run. Fix: {sizes_that_fit(plan, rows)}"
         )
 
 

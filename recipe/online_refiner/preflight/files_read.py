@@ -19,6 +19,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.memory import ModelShape
 from recipe.online_refiner.resolve.chat import tokenizer_at, tokenizer_path
+from recipe.online_refiner.resolve.hub import unread_name
 
 Stamp = tuple[tuple[int, int], ...]
 REASON_CHARACTERS = 120
@@ -76,7 +77,7 @@ def _model_config(folder: str, stamp: Stamp) -> PretrainedConfig | str:
     try:
         return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _reason(error)
+        return unread_name(folder) or _reason(error)
 
 
 def model_shape(path: str | None) -> ModelShape | str:
@@ -106,7 +107,7 @@ def _tokenizer(
     try:
         return tokenizer_at(folder, chat_template)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _reason(error)
+        return unread_name(folder) or _reason(error)
 
 
 def read_policy_tokenizer(plan: RunPlan) -> PreTrainedTokenizerBase | str:

@@ -179,7 +179,10 @@ def _offload_fix(plan: RunPlan) -> str:
     if not plan.is_megatron:
         engine = actor.fsdp_config
         waits = engine.param_offload and engine.optimizer_offload
-        return "strategy=megatron_tp8" if waits else "strategy=fsdp2_offload"
+        if not waits:
+            return "strategy=fsdp2_offload"
+        whole = plan.config.trainer.n_gpus_per_node % 8 == 0
+        return "strategy=megatron_tp8" if whole else "GPUs with more memory"
     if actor.megatron.param_offload and actor.megatron.optimizer_offload:
         return "a larger actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
     return (

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from recipe.online_refiner.choices import ACTOR_POOL, REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.shapes import read_shapes
 from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 from refiner_worker.engine import REPLICA_SPLITS, replica_gpus
 
@@ -110,17 +111,8 @@ def _check_reward_pool(plan: RunPlan) -> Iterator[str]:
 
 def check_splits(plan: RunPlan) -> Iterator[str]:
     """Copies of a model divide the GPUs of their pool."""
-    gpus, split = plan.trainer_gpus, split_of(plan)
-    if gpus % split:
-        key = (
-            "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
-            if plan.is_megatron
-            else "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
-        )
-        yield (
-            f"{key}: {split} GPUs share one copy of the actor, which does not divide the "
-            f"trainer's {gpus}. Fix: a divisor of {gpus}, or trainer.nnodes={split}"
-        )
+    gpus = plan.trainer_gpus
+    yield from _check_copies(plan, split_of(plan))
     yield from _check_ulysses(plan)
     yield from check_replica(
         "actor_rollout_ref.rollout", plan.config.actor_rollout_ref.rollout, gpus, "the trainer"
@@ -132,6 +124,34 @@ def check_splits(plan: RunPlan) -> Iterator[str]:
         yield from check_replica("refiner.rollout", rollout, pool, "the refiner's pool")
 
 
+def _check_copies(plan: RunPlan, split: int) -> Iterator[str]:
+    """Whole copies of the actor train; a smaller cut is offered that its heads allow."""
+    if plan.trainer_gpus % split == 0:
+        return
+    key, shape = _split_key(plan), read_shapes(plan)[0].policy
+    cut = int(OmegaConf.select(plan.config, key))
+    fits = [
+        parts
+        for parts in range(1, cut)
+        if plan.trainer_gpus % (split // cut * parts) == 0
+        and (shape is None or shape.heads % parts == 0)
+    ]
+    fix = f"{key}={fits[-1]}" if fits else "fewer parts"
+    yield (
+        f"{key}={cut}: {split} GPUs share one copy of the actor, which does not divide the "
+        f"trainer's {plan.trainer_gpus}. Fix: {fix}, or another number of GPUs"
+    )
+
+
+def _split_key(plan: RunPlan) -> str:
+    """The key by which a copy of the actor is split first."""
+    actor = "actor_rollout_ref.actor"
+    if plan.is_megatron:
+        return f"{actor}.megatron.tensor_model_parallel_size"
+    own = OmegaConf.select(plan.config, f"{actor}.{ULYSSES}") or 1
+    return f"{actor}.{ULYSSES}" if own > 1 else f"{actor}.fsdp_config.{ULYSSES}"
+
+
 def _check_ulysses(plan: RunPlan) -> Iterator[str]:
     """Rows are shared out among GPUs only if they are packed, and the critic's by its engine."""
     if plan.is_megatron:
@@ -139,7 +159,7 @@ def _check_ulysses(plan: RunPlan) -> Iterator[str]:
     model = plan.config.actor_rollout_ref.model
     if sequence_split(plan) > 1 and not model.use_remove_padding:
         yield (
-            f"actor_rollout_ref.actor.{ULYSSES}={sequence_split(plan)}: rows are shared among GPUs "
+            f"{_split_key(plan)}={sequence_split(plan)}: rows are shared among GPUs "
             "only if they are packed. Fix: actor_rollout_ref.model.use_remove_padding=True"
         )
     critic = plan.config.critic

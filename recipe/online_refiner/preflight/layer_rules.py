@@ -6,10 +6,12 @@ The engines find out when the model is built, on the GPUs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.online_refiner.choices import REFINER_POOL, REWARD_POOL
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.files_read import model_shape
 from recipe.online_refiner.preflight.gpu_rules import ULYSSES
@@ -28,32 +30,49 @@ UNEVEN_PIPELINE = (
 TENSOR, PIPELINE = "tensor_model_parallel_size", "pipeline_model_parallel_size"
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Something that is cut by attention heads.
+
+    Attributes:
+        key, path: of the number of parts and of the model. parts: how many there are.
+        gpus: that the parts have to divide.
+    """
+
+    key: str
+    path: str
+    parts: int
+    gpus: int
+
+
 def check_heads(plan: RunPlan) -> Iterator[str]:
     """Each cut of a model leaves whole attention heads, and an equal part of the wide layer."""
-    for key, path, size in _cuts(plan):
-        shape = model_shape(path)
+    for cut in _cuts(plan):
+        shape = model_shape(cut.path)
         if isinstance(shape, ModelShape):
-            yield from _head_faults(key, path, shape, size)
+            yield from _head_faults(cut, shape)
 
 
-def _cuts(plan: RunPlan) -> Iterator[tuple[str, str, int]]:
-    """The key, the model and the number of parts of everything that is cut by heads."""
-    config, policy = plan.config, plan.config.actor_rollout_ref.model.path
+def _cuts(plan: RunPlan) -> Iterator[Cut]:
+    """Everything that is cut by heads."""
+    config, policy, gpus = plan.config, plan.config.actor_rollout_ref.model.path, plan.trainer_gpus
     roles = {"actor_rollout_ref.actor": policy}
     if plan.has_critic:
         roles["critic"] = config.critic.model.path
     for key, path in roles.items():
         section = OmegaConf.select(config, key)
-        yield from ((f"{key}.{name}", path, size) for name, size in _trained_cuts(section))
+        yield from (Cut(f"{key}.{name}", path, parts, gpus)
+                    for name, parts in _trained_cuts(section))  # fmt: skip
     rollout = config.actor_rollout_ref.rollout
-    yield f"actor_rollout_ref.rollout.{TENSOR}", policy, rollout[TENSOR]
+    yield Cut(f"actor_rollout_ref.rollout.{TENSOR}", policy, rollout[TENSOR], gpus)
     if plan.has_refiner_servers:
-        own = refiner_rollout(plan, *REPLICA_SPLITS)
-        yield f"refiner.rollout.{TENSOR}", plan.settings.refiner.model_path or policy, own[TENSOR]
+        own, path = refiner_rollout(plan, *REPLICA_SPLITS), plan.settings.refiner.model_path
+        pool = plan.pools.get(REFINER_POOL, gpus)
+        yield Cut(f"refiner.rollout.{TENSOR}", path or policy, own[TENSOR], pool)
     reward_model = config.reward.reward_model
     if reward_model.enable and reward_model.model_path:
-        cut = reward_model.rollout[TENSOR]
-        yield f"reward.reward_model.rollout.{TENSOR}", reward_model.model_path, cut
+        parts, pool = reward_model.rollout[TENSOR], plan.pools.get(REWARD_POOL, gpus)
+        yield Cut(f"reward.reward_model.rollout.{TENSOR}", reward_model.model_path, parts, pool)
 
 
 def _trained_cuts(section: DictConfig) -> Iterator[tuple[str, int]]:
@@ -66,24 +85,23 @@ def _trained_cuts(section: DictConfig) -> Iterator[tuple[str, int]]:
     yield f"{name}.{ULYSSES}", (section.get(name) or {}).get(ULYSSES) or 1
 
 
-def _head_faults(key: str, path: str, shape: ModelShape, size: int) -> Iterator[str]:
-    heads, key_heads = shape.heads, shape.key_heads
-    fits = [n for n in range(1, heads + 1) if _divides(n, shape, wide=TENSOR in key)]
-    fix = f"Fix: {key}={max(n for n in fits if n <= size)}, of {', '.join(map(str, fits))}"
+def _head_faults(cut: Cut, shape: ModelShape) -> Iterator[str]:
+    heads, key_heads, size = shape.heads, shape.key_heads, cut.parts
+    wide = TENSOR in cut.key
+    fits = [n for n in range(1, heads + 1) if cut.gpus % n == 0 and _divides(n, shape, wide)]
+    fix = f"Fix: {cut.key}={max(n for n in fits if n <= size)}, of {', '.join(map(str, fits))}"
+    named = f"{cut.key}={size}: {cut.path!r} has"
     if heads % size:
-        yield (
-            f"{key}={size}: {path!r} has {heads} attention heads, which {size} does not divide. "
-            f"{fix}"
-        )
+        yield f"{named} {heads} attention heads, which {size} does not divide. {fix}"
     elif key_heads % size and size % key_heads:
         yield (
-            f"{key}={size}: {path!r} has {key_heads} key heads, of which {size} is neither a "
-            f"divisor nor a multiple. {fix}"
+            f"{named} {key_heads} key heads, of which {size} is neither a divisor nor a multiple. "
+            f"{fix}"
         )
-    elif TENSOR in key and shape.intermediate % size:
+    elif wide and shape.intermediate % size:
         yield (
-            f"{key}={size}: {path!r} has an intermediate size of {shape.intermediate}, which "
-            f"{size} does not divide. {fix}"
+            f"{named} an intermediate size of {shape.intermediate}, which {size} does not divide. "
+            f"{fix}"
         )
 
 

@@ -86,7 +86,7 @@ def check_node_memory(plan: RunPlan) -> Iterator[str]:
 
 def _less_on_host(plan: RunPlan) -> str:
     if plan.is_megatron:
-        return "more nodes, or actor_rollout_ref.actor.megatron.optimizer_offload=False"
+        return "more nodes, or less offloading (actor_rollout_ref.actor.megatron.optimizer_offload)"
     return "more nodes, or strategy=fsdp2"
 
 

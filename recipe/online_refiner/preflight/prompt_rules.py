@@ -48,7 +48,7 @@ def check_prompts(plan: RunPlan) -> Iterator[str]:
     if isinstance(tokenizer, str):
         yield (
             f"{model}: its tokenizer could not be read ({tokenizer}). Fix: check the name, or "
-            "download it first"
+            "download it where there is a network (hf download NAME) and give the folder"
         )
         return
     if tokenizer.chat_template is None:
@@ -177,7 +177,7 @@ def check_refiner_context(plan: RunPlan) -> Iterator[str]:
         fix = f"refiner.max_prompt_length={room} or less; longer ones go unrefined"
     else:
         fix = (
-            "shorter data.max_response_length, refiner.block_tokens=512 with a template that has "
+            "shorter data.max_response_length, refiner.block_tokens with a template that has "
             "{before} and shorter refiner.max_prompt_length, or a refiner.model_path with a "
             "longer context"
         )

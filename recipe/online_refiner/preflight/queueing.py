@@ -185,27 +185,58 @@ def _refinements(plan: RunPlan, shape: ModelShape, share: ServerShare) -> Load:
 
 
 def check_deadline(plan: RunPlan) -> Iterator[str]:
-    """The mean refinement is there before its deadline, by the estimate."""
-    found, deadline_s = expected_waiting(plan), plan.settings.refiner.deadline_s
-    if found is not None and deadline_s < found.mean_s:
+    """The mean refinement is there before its deadline, and the step's, by the estimate."""
+    found, refiner = expected_waiting(plan), plan.settings.refiner
+    if found is None:
+        return
+    dropped = f"so that about half would be dropped. Fix: {{}}, or more room for it ({_room(plan)})"
+    if refiner.deadline_s < found.mean_s:
         yield (
-            f"refiner.deadline_s={deadline_s:g}: by the estimate refinements wait "
+            f"refiner.deadline_s={refiner.deadline_s:g}: by the estimate refinements wait "
             f"{found.mean_s:.0f} s on average and {found.last_s:.0f} s at the end of the rollouts, "
-            f"so that about half would be dropped. Fix: refiner.deadline_s={_rounded(found.last_s)}"
-            ", or more room for the refiner (refiner.rollout.gpu_memory_utilization, "
-            "refiner.placement=pool)"
+            + dropped.format(f"refiner.deadline_s={_rounded(found.last_s)}")
+        )
+    if refiner.step_deadline_s is not None and refiner.step_deadline_s < _mean_end_s(plan, found):
+        yield (
+            f"refiner.step_deadline_s={refiner.step_deadline_s:g}: by the estimate a step's mean "
+            f"refinement ends {_mean_end_s(plan, found):.0f} s after its first verdict, "
+            + dropped.format("refiner.step_deadline_s=null")
         )
 
 
 def deadline_warnings(plan: RunPlan) -> Iterator[str]:
     """The last refinements of a step may be dropped."""
-    found, deadline_s = expected_waiting(plan), plan.settings.refiner.deadline_s
-    if found is not None and found.mean_s <= deadline_s < found.last_s:
-        yield (
-            f"refiner.deadline_s={deadline_s:g}: by the estimate the last refinements of a step "
-            f"wait {found.last_s:.0f} s, and some would be dropped. "
-            f"refiner.deadline_s={_rounded(found.last_s)} waits for them"
-        )
+    found, refiner = expected_waiting(plan), plan.settings.refiner
+    if found is None:
+        return
+    ends_s = _rollouts_s(plan) + found.last_s
+    for key, limit_s, mean_s, last_s in (
+        ("deadline_s", refiner.deadline_s, found.mean_s, found.last_s),
+        ("step_deadline_s", refiner.step_deadline_s, _mean_end_s(plan, found), ends_s),
+    ):
+        if limit_s is not None and mean_s <= limit_s < last_s:
+            yield (
+                f"refiner.{key}={limit_s:g}: by the estimate the last refinements of a step take "
+                f"{last_s:.0f} s, and some would be dropped. refiner.{key}={_rounded(last_s)} "
+                "waits for them"
+            )
+
+
+def _mean_end_s(plan: RunPlan, found: Waiting) -> float:
+    """When a step's mean refinement is there, from its first verdict on."""
+    return _rollouts_s(plan) / 2 + found.mean_s
+
+
+def _rollouts_s(plan: RunPlan) -> float:
+    """From a step's first verdict to its last."""
+    given = loads(plan)
+    return 0.0 if given is None else given.rollouts.all_s(given.bandwidth)
+
+
+def _room(plan: RunPlan) -> str:
+    """What would make refinements faster: their share of the GPUs, or GPUs of their own."""
+    share = "refiner.rollout.gpu_memory_utilization"
+    return f"refiner.pool.nnodes, {share}" if plan.has_own_pool else f"{share}, refiner.placement"
 
 
 def _rounded(seconds: float) -> int:

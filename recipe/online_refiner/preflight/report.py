@@ -91,7 +91,9 @@ def roles(plan: RunPlan, shapes: Shapes, level: int | None) -> list[Row]:
         where = REWARD_POOL if REWARD_POOL in of else ACTOR_POOL
         missing = OmegaConf.is_missing(reward_model.rollout, "name")
         served = _servers("?" if missing else reward_model.rollout.name, reward_model.rollout)
-        rows.append(("reward model", reward_model.model_path, where, f"{of[where]} {unit}", served))
+        rows.append(
+            ("reward model", str(reward_model.model_path), where, f"{of[where]} {unit}", served)
+        )
     if level is not None:
         rows.append(("judge", "", "", "every node's CPUs", f"isolation level {level} here"))
     return rows

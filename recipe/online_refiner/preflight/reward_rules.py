@@ -52,6 +52,11 @@ def check_reward_model(plan: RunPlan) -> Iterator[str]:
             f"refiner.perfect_reward={plan.settings.refiner.perfect_reward}: a learned reward has "
             "no maximum at which refining could be spared. Fix: refiner.perfect_reward=null"
         )
+    if section.model_path is None:
+        yield (
+            "reward.reward_model.model_path=None: no reward model is named. Fix: give its folder "
+            "or hub id"
+        )
     if OmegaConf.is_missing(section.rollout, "name"):
         yield (
             "reward.reward_model.rollout.name=???: no engine serves the reward model. Fix: "

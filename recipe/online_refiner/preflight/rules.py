@@ -73,10 +73,22 @@ from recipe.online_refiner.preflight.reward_rules import (
     check_reward_model,
     check_reward_servers,
 )
-from recipe.online_refiner.preflight.score_rules import check_score, score_warnings
+from recipe.online_refiner.preflight.score_rules import (
+    check_group_metric,
+    check_perfect_reward,
+    check_score,
+    score_warnings,
+)
 from recipe.online_refiner.preflight.shapes import check_shapes
 from recipe.online_refiner.preflight.template_rules import check_template, check_template_budget
 from recipe.online_refiner.preflight.turn_rules import turn_warnings
+from recipe.online_refiner.preflight.value_rules import (
+    check_clips,
+    check_engine_batches,
+    check_sampling,
+    check_warmup,
+    value_warnings,
+)
 
 Rule = Callable[[RunPlan], Iterator[str]]
 
@@ -152,8 +164,14 @@ RULES: tuple[Rule, ...] = (
     check_mini_batches,
     check_micro_batches,
     check_groups,
+    check_sampling,
+    check_engine_batches,
+    check_clips,
+    check_warmup,
     check_reward,
     check_score,
+    check_group_metric,
+    check_perfect_reward,
     check_reward_model,
     check_reward_manager,
     check_reward_servers,
@@ -183,6 +201,7 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     yield from constraint_class(plan.config).warnings(plan)
     yield from turn_warnings(plan)
     yield from score_warnings(plan)
+    yield from value_warnings(plan)
     yield from group_warnings(plan)
     yield from deadline_warnings(plan)
     yield from log_warnings(plan)

@@ -1,11 +1,19 @@
-"""Rules on the score: that each rollout has a reward before shaping by the time it is finished."""
+"""Rules on the score, the reward before shaping: that a finished rollout has one, and its range."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
+from recipe.online_refiner.choices import REFINABLE
+from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.plan import RunPlan
-from recipe.online_refiner.scores import SCORE_KEY
+from recipe.online_refiner.preflight.reward_rules import reward_settings
+from recipe.online_refiner.scores import PLAIN_SCORE_KEY, SCORE_KEY
+from reward.traits import traits_of
+
+SHAPED_KEY = "reward"
+"""verl's name for the reward that is trained on, any length penalty included."""
 
 
 def check_score(plan: RunPlan) -> Iterator[str]:
@@ -28,8 +36,59 @@ def check_score(plan: RunPlan) -> Iterator[str]:
         )
 
 
+def check_group_metric(plan: RunPlan) -> Iterator[str]:
+    """Dynamic sampling compares a number that there is; verl looks it up with the first groups."""
+    if not filters_groups(plan.config):
+        return
+    metric = plan.config.algorithm.filter_groups.metric
+    named, score = f"algorithm.filter_groups.metric={metric!r}", f"metric={SCORE_KEY}"
+    if metric is None:
+        yield f"{named}: no number is compared. Fix: algorithm.filter_groups.{score}"
+        return
+    path = plan.config.reward.custom_reward_function.path
+    known = traits_of(path).numbers or ((PLAIN_SCORE_KEY,) if path is None else ())
+    choices = (SCORE_KEY, SHAPED_KEY, *known)
+    if known and metric.removeprefix(REFINABLE) not in choices:
+        near = difflib.get_close_matches(metric.removeprefix(REFINABLE), choices, n=1)
+        yield (
+            f"{named}: {path} gives no such number. Fix: algorithm.filter_groups.metric="
+            f"{near[0] if near else SCORE_KEY}, or one of {', '.join(choices)}"
+        )
+
+
+def check_perfect_reward(plan: RunPlan) -> Iterator[str]:
+    """What could still be better is refined."""
+    perfect, best = plan.settings.refiner.perfect_reward, best_score(plan)
+    if plan.refines and perfect is not None and best is not None and perfect < best:
+        yield (
+            f"refiner.perfect_reward={perfect:g}: the reward goes up to {best:g}, and rollouts "
+            f"with less would not be refined. Fix: refiner.perfect_reward={best:g}"
+        )
+
+
+def best_score(plan: RunPlan) -> float | None:
+    """The highest score that the reward function says it gives; None if it does not say."""
+    best = traits_of(plan.config.reward.custom_reward_function.path).best_score
+    try:
+        return None if best is None else best(reward_settings(plan))
+    except (TypeError, ValueError):
+        return None  # a setting of a wrong type, which `check_reward` refuses
+
+
 def score_warnings(plan: RunPlan) -> Iterator[str]:
-    """What only the first rollout will show."""
+    """What only the first rollout will show, and rewards that no rollout has."""
+    perfect, best = plan.settings.refiner.perfect_reward, best_score(plan)
+    if plan.refines and perfect is not None:
+        if best is not None and perfect > best:
+            yield (
+                f"refiner.perfect_reward={perfect:g}: the reward goes up to {best:g} only, so that "
+                f"rollouts are refined that cannot be better. refiner.perfect_reward={best:g}"
+            )
+        elif best is None and perfect < 0:
+            yield (
+                f"refiner.perfect_reward={perfect:g}: rollouts with this reward or a higher one "
+                "are not refined, so it must be the highest that there is; null refines all"
+            )
     manager = plan.config.reward.reward_manager
     if manager.source != "register":
         yield (

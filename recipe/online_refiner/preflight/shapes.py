@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.files_read import model_shape
 from recipe.online_refiner.preflight.memory import GIB, ModelShape, Sharding
+from recipe.online_refiner.resolve.hub import looks_local
 
 SIZED = ("fsdp", "fsdp2", "megatron")
 """Strategies that the formulas are for."""
@@ -42,11 +43,17 @@ def read_shapes(plan: RunPlan) -> tuple[Shapes, list[str]]:
     found = {key: one for key, one in read.items() if isinstance(one, ModelShape)}
     unread = [
         f"{key}={paths[key]!r}: its config.json could not be read ({why}). Fix: check the name, or "
-        "download the model first and give its folder"
+        f"{_remedy(str(paths[key]))}"
         for key, why in read.items()
         if isinstance(why, str)
     ]
     return Shapes(*(found.get(key) for key in _SHAPE_KEYS)), unread
+
+
+def _remedy(name: str) -> str:
+    if looks_local(name):
+        return "give the path of a Hugging Face model folder"
+    return f"download it where there is a network (hf download {name}) and give the folder"
 
 
 def check_shapes(plan: RunPlan) -> Iterator[str]:

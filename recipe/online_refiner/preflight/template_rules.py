@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from recipe.online_refiner.choices import Feedback
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.prompt_rules import chat_of
-from refiner_worker.prompts import BEFORE, FEEDBACK, RefineTemplate, load_template, render
+from refiner_worker.prompts import (
+    BEFORE,
+    FEEDBACK,
+    RefineTemplate,
+    builtin_templates,
+    load_template,
+    render,
+)
 from reward.traits import traits_of
 
 
@@ -20,6 +27,7 @@ def check_template(plan: RunPlan) -> Iterator[str]:
         return
     if plan.refines:
         yield from _check_use(plan, template)
+        yield from _check_task(plan, template)
         yield from _check_feedback(plan)
 
 
@@ -31,7 +39,7 @@ def _check_use(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
     if told and not template.takes(FEEDBACK):
         yield (
             f"refiner.feedback={refiner.feedback}: {named} has no {FEEDBACK}, so the refiner would "
-            "not be told. Fix: refiner.template=code-feedback-v1, or a file of your own with it"
+            f"not be told. Fix: {_fitting(plan)}"
         )
     if template.takes(FEEDBACK) and not told:
         yield (
@@ -42,14 +50,40 @@ def _check_use(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
     if blocks and not template.takes(BEFORE):
         yield (
             f"refiner.block_tokens={refiner.block_tokens}: {named} has no {BEFORE}, so a block "
-            "would be refined without what precedes it. Fix: refiner.template=code-blocks-v1 or "
-            "math-blocks-v1, or a file of your own with it"
+            f"would be refined without what precedes it. Fix: {_fitting(plan)}"
         )
     if template.takes(BEFORE) and not blocks:
         yield (
             f"{named} has {BEFORE}, which would stand empty with refiner.block_tokens=null. "
             "Fix: refiner.block_tokens=512, or another template"
         )
+
+
+def _check_task(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
+    """A template that speaks of programs is not shown a proof, nor the other way round."""
+    path, refiner = plan.config.reward.custom_reward_function.path, plan.settings.refiner
+    judged = traits_of(path).task
+    if not (template.task and judged and template.task != judged):
+        return
+    yield (
+        f"refiner.template={refiner.template!r} is for {template.task}, and "
+        f"reward.custom_reward_function.path={path!r} judges {judged}. Fix: {_fitting(plan)}"
+    )
+
+
+def _fitting(plan: RunPlan) -> str:
+    """Built-in templates for the task that show what there is to show."""
+    refiner = plan.settings.refiner
+    task = traits_of(plan.config.reward.custom_reward_function.path).task
+    fitting = [
+        one.name
+        for one in map(load_template, builtin_templates())
+        if one.task and task in ("", one.task)
+        and one.takes(BEFORE) == (refiner.block_tokens is not None)
+        and one.takes(FEEDBACK) == (refiner.feedback is not Feedback.NONE)
+    ]  # fmt: skip
+    built_in = [f"refiner.template={' or '.join(fitting)}"] if fitting else []
+    return ", or ".join([*built_in, "a template file of your own"])
 
 
 def _check_feedback(plan: RunPlan) -> Iterator[str]:

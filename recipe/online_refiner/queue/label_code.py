@@ -1,7 +1,8 @@
-"""A label and its row's number as one value per token.
+"""A label and its weight as one value per token.
 
-Every field of a row costs a batch the same, however little it holds: verl takes each apart row by
-row for mini-batches and micro-batches. So the two share one: number · 2^32 + label + 1.
+Every field with a value per token costs a batch the same, however little it holds: verl takes each
+apart row by row for mini-batches and micro-batches. So the two share one, of 64 bits: the weight's
+float32 above label + 1.
 """
 
 import torch
@@ -11,9 +12,12 @@ from recipe.online_refiner.choices import NO_LABEL
 BITS = 32
 
 
-def coded(labels: torch.Tensor, numbers: torch.Tensor | int = 0) -> torch.Tensor:
-    """Labels, NO_LABEL included, with the numbers that the loss reports on them by."""
-    return labels - NO_LABEL + (numbers << BITS)
+def coded(labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Labels, NO_LABEL included, with their weights in the loss; 0 if they are only measured."""
+    plus_one = labels - NO_LABEL
+    if weights is None:
+        return plus_one
+    return plus_one | (weights.float().view(torch.int32).long() << BITS)
 
 
 def labels_plus_one(values: torch.Tensor) -> torch.Tensor:
@@ -21,6 +25,6 @@ def labels_plus_one(values: torch.Tensor) -> torch.Tensor:
     return values & ((1 << BITS) - 1)
 
 
-def numbers(values: torch.Tensor) -> torch.Tensor:
-    """The numbers; 0 if the loss does not report on the token."""
-    return values >> BITS
+def weights(values: torch.Tensor) -> torch.Tensor:
+    """The weights, in float32 as they were given."""
+    return (values >> BITS).int().view(torch.float32)

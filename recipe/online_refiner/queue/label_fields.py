@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import transfer_queue as tq
@@ -20,11 +21,14 @@ from recipe.online_refiner.choices import (
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.queue.label_code import coded
 
+MEASURED_FIELDS = frozenset({LABEL_FIELD, LABEL_MARGIN})
+"""What a pass that measures leaves on the rows of a batch."""
+
 
 def put_labels(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> None:
     """Store the labels; every row gets the field, since the queue returns none that one lacks."""
-    offsets = _offsets(batch)
-    _put(batch, offsets, {LABEL_FIELD: label_values(batch.keys, offsets, labels)})
+    offsets, asked = _offsets(batch), [RowLabels(one.key, one.token_ids) for one in labels]
+    _put(batch, {LABEL_FIELD: _jagged(label_values(batch.keys, offsets, asked), offsets)})
 
 
 def put_policy_fields(
@@ -32,50 +36,64 @@ def put_policy_fields(
     labels: Sequence[RowLabels],
     first_number: int,
     others: Mapping[str, torch.Tensor],
-) -> None:
+) -> list[str]:
     """Store what the loss reads of the policy's rows: weights and numbers, 0 without a label.
 
     Args:
         labels: weighted. first_number: by which the loss reports on the first of them.
         others: further fields, the same for every row.
+
+    Returns:
+        The fields' names.
     """
     offsets = _offsets(batch)
-    values = {
-        WEIGHT_FIELD: weight_values(batch.keys, offsets, labels),
-        LABEL_FIELD if labels else NUMBER_FIELD: label_values(
-            batch.keys, offsets, labels, first_number
-        ),
+    weights = label_values(batch.keys, offsets, labels) if labels else torch.zeros(int(offsets[-1]))
+    fields = {
+        NUMBER_FIELD: row_numbers(batch.keys, labels, first_number),
+        LABEL_FIELD if labels else WEIGHT_FIELD: _jagged(weights, offsets),
     }
-    _put(batch, offsets, values, others)
+    for name, value in others.items():
+        fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
+    _put(batch, fields)
+    return list(fields)
+
+
+def without_measured(batch: KVBatchMeta) -> KVBatchMeta:
+    """The batch without what a pass that measures has left on it: an update reads all fields."""
+    if batch.fields is None:
+        return batch
+    return replace(batch, fields=[one for one in batch.fields if one not in MEASURED_FIELDS])
 
 
 def label_values(
-    keys: Sequence[str],
-    offsets: torch.Tensor,
-    labels: Sequence[RowLabels],
-    first_number: int | None = None,
+    keys: Sequence[str], offsets: torch.Tensor, labels: Sequence[RowLabels]
 ) -> torch.Tensor:
-    """Labels and numbers of the response tokens of all rows, coded; 0 without a label. Flat.
+    """Labels and weights of the response tokens of all rows, coded; 0 without a label. Flat.
 
     Args:
         keys: of the rows. offsets: where their responses begin, and the end.
-        first_number: by which the loss reports on the first of them; None for no report.
     """
-    ids = {one.key: one.token_ids for one in labels}
-    values = _flat(keys, offsets, ids, torch.int64, NO_LABEL)
-    if first_number is None:
-        return coded(values)
-    numbers = {one.key: number for number, one in enumerate(labels, start=first_number)}
-    of_row = torch.tensor([numbers.get(key, 0) for key in keys])
-    return coded(values, of_row.repeat_interleave(offsets.diff()) * (values != NO_LABEL))
+    places, rows = offsets.tolist(), {key: row for row, key in enumerate(keys)}
+    flat = torch.zeros(places[-1], dtype=torch.int64)
+    if not labels:
+        return flat
+    weights = [one.weights for one in labels if one.weights is not None]
+    values = coded(
+        torch.cat([one.token_ids for one in labels]), torch.cat(weights) if weights else None
+    )
+    lengths = [len(one.token_ids) for one in labels]
+    for one, of_row in zip(labels, values.split(lengths), strict=True):
+        row = rows[one.key]
+        flat[places[row] : places[row + 1]] = of_row
+    return flat
 
 
-def weight_values(
-    keys: Sequence[str], offsets: torch.Tensor, labels: Sequence[RowLabels]
+def row_numbers(
+    keys: Sequence[str], labels: Sequence[RowLabels], first_number: int
 ) -> torch.Tensor:
-    """The labels' weights on the response tokens of all rows, 0 elsewhere. Flat."""
-    weights = {one.key: one.weights for one in labels if one.weights is not None}
-    return _flat(keys, offsets, weights, torch.float32, 0)
+    """The number by which the loss reports on each row, 0 on rows without labels. Shape (rows,)."""
+    numbers = {one.key: number for number, one in enumerate(labels, start=first_number)}
+    return torch.tensor([numbers.get(key, 0) for key in keys])
 
 
 def measured_on(batch: KVBatchMeta, labels: Sequence[RowLabels]) -> list[torch.Tensor]:
@@ -104,35 +122,14 @@ def _offsets(batch: KVBatchMeta) -> torch.Tensor:
     return offsets
 
 
-def _flat(
-    keys: Sequence[str],
-    offsets: torch.Tensor,
-    values: Mapping[str, torch.Tensor],
-    dtype: torch.dtype,
-    fill: int,
-) -> torch.Tensor:
-    """Values per response token by row, `fill` on the other rows."""
-    places = offsets.tolist()
-    flat = torch.full((places[-1],), fill, dtype=dtype)
-    for row, key in enumerate(keys):
-        if key in values:
-            flat[places[row] : places[row + 1]] = values[key]
-    return flat
+def _jagged(flat: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Flat values of the response tokens by row."""
+    return torch.nested.nested_tensor_from_jagged(flat, offsets)
 
 
-def _put(
-    batch: KVBatchMeta,
-    offsets: torch.Tensor,
-    values: Mapping[str, torch.Tensor],
-    others: Mapping[str, torch.Tensor] | None = None,
-) -> None:
-    """Store flat values of the response tokens, and fields that are the same for every row."""
-    nested = torch.nested.nested_tensor_from_jagged
-    fields = {name: nested(flat, offsets) for name, flat in values.items()}
-    for name, value in (others or {}).items():
-        fields[name] = torch.nested.as_nested_tensor([value] * len(batch), layout=torch.jagged)
+def _put(batch: KVBatchMeta, fields: Mapping[str, torch.Tensor]) -> None:
     tq.kv_batch_put(
         keys=batch.keys,
         partition_id=batch.partition_id,
-        fields=TensorDict(fields, batch_size=len(batch)),
+        fields=TensorDict(dict(fields), batch_size=len(batch)),
     )

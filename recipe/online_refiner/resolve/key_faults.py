@@ -6,7 +6,8 @@ wrong type, or out of range, is refused here, so that the rules of `preflight/` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from recipe.online_refiner.resolve.verl_keys import KINDS
 
 MAY_BE_NULL = ("machine", "ray_kwargs.ray_init.runtime_env", "data.apply_chat_template_kwargs")
 """Sections that may be null, which is as if they were not there."""
+MACHINE_NEEDS = ("gpu_memory_gib", "gpus_per_node", "nodes")
 OWN_SECTIONS = ("constraint", "refiner", "monitor", "run")
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _ADAPTERS = {key: TypeAdapter(kind, config=_STRICT) for key, kind in KINDS.items()}
@@ -34,6 +36,25 @@ def key_faults(config: DictConfig) -> Iterator[str]:
             yield from _value_fault(holder, last, key)
     for name, value in sections.broken.items():
         yield f"{name}={value!r}: it is a section of keys. Fix: set the keys below it"
+    machine, device = sections.holder("machine"), OmegaConf.select(config, "trainer.device")
+    if machine is not None:
+        yield from _machine_faults(machine, () if device == "cpu" else MACHINE_NEEDS)
+
+
+def _machine_faults(machine: DictConfig, needed: Iterable[str]) -> Iterator[str]:
+    """Nothing but the preflight reads the section `machine`: no other key, and what it needs."""
+    known = [key.removeprefix("machine.") for key in KINDS if key.startswith("machine.")]
+    for name in machine:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            yield (
+                f"machine.{name}={machine[name]!r}: unknown key. Fix: {meant}The keys here are "
+                f"{', '.join(known)}"
+            )
+    for name in needed:
+        if name not in machine:
+            yield f"machine.{name}: missing. Fix: +machine.{name}=NUMBER, or machine=null"
 
 
 class _Sections:

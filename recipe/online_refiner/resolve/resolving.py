@@ -17,6 +17,7 @@ from recipe.online_refiner.method.groups import let_refinements_keep_groups
 from recipe.online_refiner.method.registry import constraint_class, own_sections
 from recipe.online_refiner.plan import Needs, RunPlan, longest_sequence
 from recipe.online_refiner.resolve.budgets import refine_limits
+from recipe.online_refiner.resolve.hub import go_offline_without_hub
 from recipe.online_refiner.resolve.key_faults import key_faults, strategy_faults
 from recipe.online_refiner.resolve.refiner_engine import decoding_choice, engine_name
 from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING
@@ -48,6 +49,7 @@ def resolve(config: DictConfig) -> RunPlan:
 
 def _resolved(config: DictConfig) -> RunPlan:
     _name_own_constraint(config)
+    go_offline_without_hub(config)
     constraint = constraint_class(config)
     settings = read_settings(config, own_sections(constraint))
     needs = constraint.needs(settings)

@@ -9,14 +9,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from recipe.online_refiner.settings import (
+    MOST_COEFFICIENT,
+    MOST_NODE_GPUS,
+    MOST_NODES,
+    MOST_TEMPERATURE,
+    MOST_TOKENS,
+)
+
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+# Bounded above where a slip of the keyboard would start processes or reserve memory (ours).
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+Samples = Annotated[int, Field(ge=1, le=4096)]
+Workers = Annotated[int, Field(ge=1, le=1024)]
+Parts = Annotated[int, Field(ge=1, le=MOST_NODES)]
+Nodes = Annotated[int, Field(ge=1, le=MOST_NODES)]
+NodeGpus = Annotated[int, Field(ge=1, le=MOST_NODE_GPUS)]
+Prompts = Annotated[int, Field(ge=1, le=1 << 24)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Temperature = Annotated[float, Field(ge=0, le=MOST_TEMPERATURE)]
+LearningRate = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Device = Literal["cuda", "cpu", "npu", "xpu"]
+Precision = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
+TopK = Annotated[int, Field(ge=-1)]
+Entropy = Annotated[float, Field(ge=-10, le=10)]
+PenaltyFactor = Annotated[float, Field(ge=0, le=MOST_COEFFICIENT)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
-Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 LossMode = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean",
     "seq-mean-token-sum-norm",
@@ -41,15 +66,15 @@ Paths = Annotated[Any, AfterValidator(_paths)]
 Names = Annotated[Any, AfterValidator(_names)]
 
 _OPTIMIZER: dict[str, Any] = {
-    "lr": NonNegative,
+    "lr": LearningRate,
     "lr_warmup_steps": int | None,
     "lr_warmup_steps_ratio": Fraction,
     "lr_scheduler_type": Literal["constant", "cosine"],
     "lr_decay_style": Literal["constant", "linear", "cosine", "inverse_square_root"],
-    "min_lr": NonNegative,
+    "min_lr": LearningRate,
     "min_lr_ratio": Fraction | None,
-    "betas": Pair,
-    "weight_decay": NonNegative,
+    "betas": Betas,
+    "weight_decay": Annotated[float, Field(ge=0, le=10)],
     "clip_grad": NonNegative,
 }
 _FSDP: dict[str, Any] = {
@@ -57,13 +82,13 @@ _FSDP: dict[str, Any] = {
     "param_offload": bool,
     "optimizer_offload": bool,
     "use_torch_compile": bool,
-    "ulysses_sequence_parallel_size": Count,
+    "ulysses_sequence_parallel_size": Parts,
     "mixed_precision": dict[str, str] | None,
 }
 _MEGATRON: dict[str, Any] = {
-    "tensor_model_parallel_size": Count,
-    "pipeline_model_parallel_size": Count,
-    "context_parallel_size": Count,
+    "tensor_model_parallel_size": Parts,
+    "pipeline_model_parallel_size": Parts,
+    "context_parallel_size": Parts,
     "virtual_pipeline_model_parallel_size": Count | None,
     "sequence_parallel": bool,
     "use_mbridge": bool,
@@ -84,33 +109,37 @@ _MODEL: dict[str, Any] = {
 }
 _ROLLOUT: dict[str, Any] = {
     "name": Text,
-    "dtype": Text,
-    "n": Count,
-    "temperature": NonNegative,
+    "dtype": Precision,
+    "mode": Literal["async", "sync"],
+    "n": Samples,
+    "temperature": Temperature,
+    "top_p": Share,
+    "top_k": TopK,
     "calculate_log_probs": bool,
     "enforce_eager": bool,
     "enable_chunked_prefill": bool,
     "enable_sleep_mode": bool,
     "free_cache_engine": bool,
     "gpu_memory_utilization": Share,
-    "max_model_len": Count | None,
-    "max_num_batched_tokens": Count,
-    "max_num_seqs": Count,
-    "prompt_length": Count,
-    "response_length": Count,
-    "tensor_model_parallel_size": Count,
-    "data_parallel_size": Count,
-    "pipeline_model_parallel_size": Count,
-    "log_prob_max_token_len_per_gpu": Count,
+    "max_model_len": Tokens | None,
+    "max_num_batched_tokens": Tokens,
+    "max_num_seqs": Annotated[int, Field(ge=1, le=1_000_000)],
+    "prompt_length": Tokens,
+    "response_length": Tokens,
+    "tensor_model_parallel_size": Parts,
+    "data_parallel_size": Parts,
+    "pipeline_model_parallel_size": Parts,
+    "log_prob_max_token_len_per_gpu": Tokens,
     "log_prob_use_dynamic_bsz": bool,
     "multi_turn.enable": bool,
     "val_kwargs.do_sample": bool,
-    "val_kwargs.n": Count,
-    "val_kwargs.temperature": NonNegative,
-    "val_kwargs.top_p": Fraction,
+    "val_kwargs.n": Samples,
+    "val_kwargs.temperature": Temperature,
+    "val_kwargs.top_p": Share,
+    "val_kwargs.top_k": TopK,
     "agent.agent_loop_manager_class": Text,
-    "agent.num_workers": Count,
-    "checkpoint_engine.update_weights_bucket_megabytes": Count,
+    "agent.num_workers": Workers,
+    "checkpoint_engine.update_weights_bucket_megabytes": Annotated[int, Field(ge=1, le=1 << 17)],
     "engine_kwargs": dict[str, Any] | None,
     "engine_kwargs.vllm": dict[str, Any] | None,
     "engine_kwargs.vllm.block_size": Count | None,
@@ -126,13 +155,14 @@ def _below(section: str, kinds: dict[str, Any]) -> dict[str, Any]:
 KINDS: dict[str, Any] = {
     **_below("data", {
         "train_files": Paths, "val_files": Paths, "seed": int | None,
-        "train_batch_size": Count, "gen_batch_size": Count | None,
-        "max_prompt_length": Count, "max_response_length": Count,
+        "train_batch_size": Prompts, "gen_batch_size": Prompts | None,
+        "max_prompt_length": Tokens, "max_response_length": Tokens,
         "val_max_samples": Annotated[int, Field(ge=-1)],
         "train_max_samples": Annotated[int, Field(ge=-1)],
-        "filter_overlong_prompts": bool, "filter_overlong_prompts_workers": Count | None,
+        "shuffle": bool, "filter_overlong_prompts": bool,
+        "filter_overlong_prompts_workers": Workers | None,
         "truncation": Literal["error", "left", "right", "middle"],
-        "dataloader_num_workers": Natural,
+        "dataloader_num_workers": Annotated[int, Field(ge=0, le=1024)],
     }),
     **_below("actor_rollout_ref.model", {
         **_MODEL, "custom_chat_template": Text | None, "lora_rank": Natural, "lora.rank": Natural,
@@ -140,52 +170,55 @@ KINDS: dict[str, Any] = {
     **_below("actor_rollout_ref.actor", {
         "strategy": Text, "shuffle": bool, "data_loader_seed": int,
         "use_dynamic_bsz": bool, "use_torch_compile": bool, "use_kl_loss": bool,
-        "ppo_mini_batch_size": Count, "ppo_epochs": Count, "ppo_max_token_len_per_gpu": Count,
+        "ppo_mini_batch_size": Prompts, "ppo_epochs": Epochs, "ppo_max_token_len_per_gpu": Tokens,
         "ppo_micro_batch_size": Count | None, "ppo_micro_batch_size_per_gpu": Count | None,
         "clip_ratio": NonNegative, "clip_ratio_low": NonNegative, "clip_ratio_high": NonNegative,
-        "clip_ratio_c": Annotated[float, Field(gt=1)], "entropy_coeff": float,
-        "loss_agg_mode": LossMode, "ulysses_sequence_parallel_size": Count,
+        "clip_ratio_c": Annotated[float, Field(gt=1)], "entropy_coeff": Entropy,
+        "loss_agg_mode": LossMode, "ulysses_sequence_parallel_size": Parts,
         **_below("optim", _OPTIMIZER), **_below("fsdp_config", _FSDP),
         **_below("megatron", _MEGATRON),
     }),
     **_below("actor_rollout_ref.ref", {
-        "use_torch_compile": bool, "log_prob_max_token_len_per_gpu": Count,
+        "use_torch_compile": bool, "log_prob_max_token_len_per_gpu": Tokens,
         **_below("fsdp_config", _FSDP), **_below("megatron", _MEGATRON),
     }),
     **_below("actor_rollout_ref.rollout", _ROLLOUT), **_below("refiner.rollout", _ROLLOUT),
     **_below("critic", {
-        "enable": bool | None, "strategy": Text, "cliprange_value": NonNegative,
-        "ppo_mini_batch_size": Count, "ppo_max_token_len_per_gpu": Count,
-        "ppo_infer_max_token_len_per_gpu": Count | None,
+        "enable": bool | None, "strategy": Text, "cliprange_value": Positive, "ppo_epochs": Epochs,
+        "ppo_mini_batch_size": Prompts, "ppo_max_token_len_per_gpu": Tokens,
+        "ppo_infer_max_token_len_per_gpu": Tokens | None,
         "ppo_micro_batch_size_per_gpu": Count | None, "loss_agg_mode": LossMode,
-        "ulysses_sequence_parallel_size": Count,
+        "ulysses_sequence_parallel_size": Parts,
         **_below("model", _MODEL), **_below("optim", _OPTIMIZER), **_below("fsdp", _FSDP),
         **_below("megatron", _MEGATRON),
     }),
     **_below("algorithm", {
         "adv_estimator": Text, "gamma": Fraction, "lam": Fraction,
         "norm_adv_by_std_in_grpo": bool, "filter_groups.enable": bool,
-        "filter_groups.metric": Text | None, "filter_groups.max_num_gen_batches": int,
-        "filter_groups.max_inflight_gen_batches": int,
+        "filter_groups.metric": Text | None,
+        "filter_groups.max_num_gen_batches": int,
+        "filter_groups.max_inflight_gen_batches": Annotated[int, Field(le=1024)],
     }),
     **_below("reward", {
-        "num_workers": Count, "custom_reward_function.path": Text | None,
+        "num_workers": Workers, "custom_reward_function.path": Text | None,
         "custom_reward_function.name": Text,
         "custom_reward_function.reward_kwargs": dict[str, Any] | None,
         "reward_manager.name": Text, "reward_kwargs": dict[str, Any],
-        "reward_kwargs.max_resp_len": Count,
+        "reward_kwargs.max_resp_len": Tokens,
         "reward_kwargs.overlong_buffer_cfg": dict[str, Any] | None,
         "reward_kwargs.overlong_buffer_cfg.enable": bool,
-        "reward_kwargs.overlong_buffer_cfg.len": Count | None,
-        "reward_kwargs.overlong_buffer_cfg.penalty_factor": NonNegative,
+        "reward_kwargs.overlong_buffer_cfg.len": Tokens | None,
+        "reward_kwargs.overlong_buffer_cfg.penalty_factor": PenaltyFactor,
         "reward_kwargs.overlong_buffer_cfg.log": bool,
         "reward_model.enable": bool, "reward_model.enable_resource_pool": bool,
-        "reward_model.model_path": Text | None, "reward_model.nnodes": Natural,
-        "reward_model.n_gpus_per_node": Natural,
+        "reward_model.model_path": Text | None,
+        "reward_model.nnodes": Annotated[int, Field(ge=0, le=MOST_NODES)],
+        "reward_model.n_gpus_per_node": Annotated[int, Field(ge=0, le=MOST_NODE_GPUS)],
         **_below("reward_model.rollout", _ROLLOUT),
     }),
     **_below("trainer", {
-        "device": Text, "nnodes": Count, "n_gpus_per_node": Count, "logger": Names,
+        "device": Device, "val_only": bool, "critic_warmup": Natural,
+        "nnodes": Nodes, "n_gpus_per_node": NodeGpus, "logger": Names,
         "project_name": Text, "experiment_name": Text, "default_local_dir": Text,
         "val_before_train": bool, "test_freq": int, "save_freq": int,
         "max_actor_ckpt_to_keep": Count | None, "max_critic_ckpt_to_keep": Count | None,
@@ -194,7 +227,8 @@ KINDS: dict[str, Any] = {
         "use_v1": bool, "v1.trainer_mode": Text,
     }),
     **_below("machine", {
-        "gpu_memory_gib": Positive, "gpus_per_node": Count, "nodes": Count,
+        "gpu_memory_gib": Annotated[float, Field(gt=0, le=2048)],
+        "gpus_per_node": NodeGpus, "nodes": Nodes,
         "host_memory_gib": Positive | None, "gpu_bandwidth_gb_s": Positive | None,
     }),
     **_below("ray_kwargs.ray_init", {
@@ -203,7 +237,7 @@ KINDS: dict[str, Any] = {
         "runtime_env.py_executable": Text | None,
         "runtime_env.worker_process_setup_hook": Text | None,
     }),
-    "transfer_queue.backend.SimpleStorage.num_data_storage_units": Count,
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units": Workers,
 }  # fmt: skip
 """The type of each key by its dotted name; a key that is not there is not checked."""
 

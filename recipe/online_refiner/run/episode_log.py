@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,21 @@ NOT_REFINED = "not_refined"
 
 Columns = Mapping[str, Any]
 """Numbers of the tokens of one rollout by the name of their column: a list, or one for all."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step knows of its rollouts beside themselves.
+
+    Attributes:
+        reading: what the policy had read for the cross entropy.
+        refined: the rollouts whose cross entropy is known, by key.
+        columns: further numbers per token, by key.
+    """
+
+    reading: Conditioning
+    refined: Mapping[str, RefinedRollout] = field(default_factory=dict)
+    columns: Mapping[str, Columns] = field(default_factory=dict)
 
 
 class EpisodeLog:
@@ -48,23 +64,14 @@ class EpisodeLog:
         self,
         step: int,
         rollouts: Sequence[Rollout],
-        measured: Mapping[str, RefinedRollout],
-        reading: Conditioning,
-        columns: Mapping[str, Columns],
+        measured: Measured,
     ) -> None:
-        """Write each rollout to the file that it belongs to.
-
-        Args:
-            measured: those whose cross entropy is known, by key.
-            reading: what the policy had read for it.
-            columns: further numbers per token, by key.
-        """
+        """Write each rollout to the file that it belongs to."""
         episodes, others = [], []
         for rollout in rollouts:
-            refinement, own = rollout.refinement, columns.get(rollout.key, {})
+            refinement, own = rollout.refinement, measured.columns.get(rollout.key, {})
             if refinement is not None and refinement.token_ids:
-                found = measured.get(rollout.key)
-                entry = self._episode(step, rollout, refinement, found, reading)
+                entry = self._episode(step, rollout, refinement, measured)
                 episodes.append({**entry, **own})
             else:
                 others.append({**self._rollout(step, rollout), **own})
@@ -88,12 +95,12 @@ class EpisodeLog:
         step: int,
         rollout: Rollout,
         refinement: Refinement,
-        measured: RefinedRollout | None,
-        reading: Conditioning,
+        measured: Measured,
     ) -> dict[str, Any]:
-        cross_entropy = None if measured is None else measured.cross_entropy
+        found = measured.refined.get(rollout.key)
+        cross_entropy = None if found is None else found.cross_entropy
         # Teacher-forced, every token is asked for.
-        asked = None if measured is None or measured.states is None else measured.asked.tolist()
+        asked = None if found is None or found.states is None else found.asked.tolist()
         return self._beginning(step, rollout) | {
             "refined": self._text(refinement.token_ids),
             "reward": refinement.reward,
@@ -111,7 +118,7 @@ class EpisodeLog:
             "copied": list(refinement.copied),
             "ce": None if cross_entropy is None else _finite(cross_entropy.tolist()),
             "ce_asked": None if asked is None else [int(flag) for flag in asked],
-            "ce_reading": reading,
+            "ce_reading": measured.reading,
         }
 
     def _beginning(self, step: int, rollout: Rollout) -> dict[str, Any]:

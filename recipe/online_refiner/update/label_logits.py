@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from recipe.online_refiner.choices import LABEL_FIELD, LABEL_MARGIN
 from recipe.online_refiner.queue.label_code import labels_plus_one
 from recipe.online_refiner.update.logit_layout import laid_out, on_states, own_tokens, picked
+from recipe.online_refiner.update.places import response_places
 
 
 def label_margins(
@@ -24,7 +25,8 @@ def label_margins(
         data_format: of Megatron's logits, thd or bshd.
     """
     layout = (logits, strategy, data_format)
-    plus_one = on_states(data, LABEL_FIELD, labels_plus_one(data[LABEL_FIELD].values()))
+    places = response_places(data, LABEL_FIELD)
+    plus_one = on_states(data, places, labels_plus_one(data[LABEL_FIELD].values()))
     labels, own = laid_out(plus_one, *layout), laid_out(own_tokens(data), *layout)
     margins = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)
     # A label that is the row's own token has no margin: most of them, if a' copies.

@@ -10,68 +10,70 @@ Shapes: N states of the packed rows, or of this rank's share of them, in the lay
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDict
 from verl.utils.ulysses import get_ulysses_sequence_parallel_world_size, slice_input_tensor
 
-from recipe.online_refiner.update.places import response_places
+from recipe.online_refiner.update.places import Places
 
 HOOK = {"distillation_use_topk": True, "distillation_only": False}
 """Settings of a batch by which verl's engines call the loss with the logits."""
 
 
-def own_tokens(data: TensorDict) -> torch.Tensor:
-    """For each state the row's own next token. Jagged."""
+class Packed(NamedTuple):
+    """A value for each state of the rows, one row after another; offsets as a jagged tensor's."""
+
+    values: torch.Tensor
+    offsets: torch.Tensor
+
+
+def own_tokens(data: TensorDict) -> Packed:
+    """For each state the row's own next token."""
     input_ids = data["input_ids"]
-    own = input_ids.values().roll(-1)
-    return torch.nested.nested_tensor_from_jagged(own, input_ids.offsets())
+    return Packed(input_ids.values().roll(-1), input_ids.offsets())
 
 
-def on_states(data: TensorDict, field: str, values: torch.Tensor) -> torch.Tensor:
-    """Values of all response tokens on the states before those tokens, 0 elsewhere. Jagged.
+def on_states(data: TensorDict, places: Places, values: torch.Tensor) -> Packed:
+    """Values of all response tokens on the states before those tokens, 0 elsewhere.
 
     Padding is 0 in every layout.
-
-    Args:
-        field: one with a value for each response token, jagged. values: as many.
     """
     input_ids = data["input_ids"]
     placed = torch.zeros_like(input_ids.values())
-    placed[response_places(data, field)] = values.to(placed.dtype)
-    return torch.nested.nested_tensor_from_jagged(placed, input_ids.offsets())
+    placed[places.state_M] = values.to(placed.dtype)
+    return Packed(placed, input_ids.offsets())
 
 
-def laid_out(
-    values: torch.Tensor, logits: torch.Tensor, strategy: str, data_format: str
-) -> torch.Tensor:
-    """Jagged values per state in the layout of the logits, without V.
+def laid_out(packed: Packed, logits: torch.Tensor, strategy: str, data_format: str) -> torch.Tensor:
+    """Values per state in the layout of the logits, without V.
 
     Args:
         strategy: the actor's. data_format: of Megatron's logits, thd or bshd.
     """
     if strategy == "megatron":
-        placed = _megatron_layout(values, data_format)
+        placed = _megatron_layout(packed, data_format)
     else:
-        placed = _fsdp_layout(values)
+        placed = _fsdp_layout(packed)
     if placed.shape != logits.shape[:2]:
         raise ValueError(f"values of shape {placed.shape} do not fit logits of {logits.shape}")
     return placed
 
 
-def _fsdp_layout(values: torch.Tensor) -> torch.Tensor:
+def _fsdp_layout(packed: Packed) -> torch.Tensor:
     """Rows packed one after another, and this rank's share of them under Ulysses. Shape (1, N)."""
-    packed = values.values().unsqueeze(0)
+    values = packed.values.unsqueeze(0)
     if get_ulysses_sequence_parallel_world_size() > 1:
-        return slice_input_tensor(packed, dim=1)
-    return packed
+        return slice_input_tensor(values, dim=1)
+    return values
 
 
-def _megatron_layout(values: torch.Tensor, data_format: str) -> torch.Tensor:
+def _megatron_layout(packed: Packed, data_format: str) -> torch.Tensor:
     """Padded and split over context parallel ranks as Megatron's logits are."""
     from verl.models.mcore.util import preprocess_bshd_engine, preprocess_thd_engine
 
+    values = torch.nested.nested_tensor_from_jagged(*packed)
     if data_format == "thd":
         split: torch.Tensor = preprocess_thd_engine(values, pre_process=True)[0]
     else:

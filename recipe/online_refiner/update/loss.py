@@ -1,7 +1,6 @@
 """The actor's loss on mixed micro-batches: verl's policy loss plus the constraint's term."""
 
-from itertools import groupby
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from recipe.online_refiner.choices import (
 from recipe.online_refiner.method.maths import divergence_from_top_tokens, expert_token_factor
 from recipe.online_refiner.queue import label_code
 from recipe.online_refiner.update.label_logits import label_margins
-from recipe.online_refiner.update.places import on_tokens_of, response_places
+from recipe.online_refiner.update.places import Places, response_places
 from recipe.online_refiner.update.target_logits import packed_log_probs, target_sums
 
 
@@ -76,21 +75,21 @@ def mixed_loss(
     """
     loss, metrics = ppo_loss(config, model_output, data, dp_group)
     metrics = per_token(metrics, data)
-    if WEIGHT_FIELD not in data:
+    if NUMBER_FIELD not in data:
         return loss, metrics
-    log_probs, weights = _response_log_probs(model_output, data), data[WEIGHT_FIELD].values()
-    rows = on_tokens_of(data, WEIGHT_FIELD, torch.arange(len(data), device=weights.device))
-    numbers, costs = _numbers(data), -log_probs
+    weights, reported, places = _weighted(data)
+    log_probs = _response_log_probs(model_output, places)
+    costs, report = -log_probs, partial(_reported, numbers_B=data[NUMBER_FIELD], places=places)
+    metrics[CROSS_ENTROPY_METRIC] = report(costs.detach(), reported)
     if TARGET_MARGIN in model_output:
-        costs, taught = _with_divergences(costs, model_output, data)
-        metrics[DIVERGENCE_METRIC] = _reported(costs.detach(), numbers * taught, rows)
+        costs, taught = _with_divergences(costs, model_output, data, places)
+        metrics[DIVERGENCE_METRIC] = report(costs.detach(), taught)
     known = costs.detach().where(weights > 0, 0.0)
-    weighted = (weights > 0) & _in_finite_rows(known, rows, len(data))
+    weighted = (weights > 0) & _in_finite_rows(known, places.row_M, len(data))
     if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
         weights = weights * expert_token_factor(log_probs)
     term = (costs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]
     metrics["sft_loss"] = Metric(value=term, aggregation=AggregationType.SUM)
-    metrics[CROSS_ENTROPY_METRIC] = _reported(-log_probs.detach(), numbers, rows)
     share = tu.get_non_tensor_data(data=data, key=POLICY_SHARE, default=1.0)
     return loss * share + term, metrics
 
@@ -112,37 +111,45 @@ def per_token(metrics: dict[str, Any], data: TensorDict) -> dict[str, Any]:
     }
 
 
+def _weighted(data: TensorDict) -> tuple[torch.Tensor, torch.Tensor, Places]:
+    """Weights of the response tokens, flags of those that are reported on, and places. (M,), (M,).
+
+    Of a row with labels these are the labelled ones, of another one all.
+    """
+    if WEIGHT_FIELD in data:
+        weights = data[WEIGHT_FIELD].values()
+        return (
+            weights,
+            torch.ones_like(weights, dtype=torch.bool),
+            response_places(data, WEIGHT_FIELD),
+        )
+    values = data[LABEL_FIELD].values()
+    labelled = label_code.labels_plus_one(values) > 0
+    return label_code.weights(values), labelled, response_places(data, LABEL_FIELD)
+
+
 def _with_divergences(
-    costs_M: torch.Tensor, model_output: dict[str, torch.Tensor], data: TensorDict
+    costs_M: torch.Tensor, model_output: dict[str, torch.Tensor], data: TensorDict, places: Places
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """c_t, or the divergence on rows that have targets; and flags of their tokens. (M,), (M,)."""
-    log_q_MK, taught_M = packed_log_probs(data)
-    places = response_places(data, WEIGHT_FIELD)
+    log_q_MK, taught_M = packed_log_probs(data, places)
     margins, log_rests = (
-        _packed(model_output[name])[places] for name in (TARGET_MARGIN, TARGET_LOG_REST)
+        _packed(model_output[name])[places.state_M] for name in (TARGET_MARGIN, TARGET_LOG_REST)
     )
     divergences = divergence_from_top_tokens(log_q_MK, -costs_M, margins, log_rests)
     return divergences.where(taught_M, costs_M), taught_M
 
 
-def _numbers(data: TensorDict) -> torch.Tensor:
-    """The numbers by which tokens are reported on, 0 on those that are not. Shape (M,)."""
-    if LABEL_FIELD in data:
-        return label_code.numbers(data[LABEL_FIELD].values())
-    given: torch.Tensor = data[NUMBER_FIELD].values()
-    return given
-
-
-def _response_log_probs(model_output: dict[str, torch.Tensor], data: TensorDict) -> torch.Tensor:
+def _response_log_probs(model_output: dict[str, torch.Tensor], places: Places) -> torch.Tensor:
     """log π of each response token, or of the label in its place. Shape (M,).
 
     Taken from the packed tokens at once: padding row by row, as verl does, costs a small update
     more than the term itself.
     """
-    log_probs = _packed(model_output["log_probs"])
+    log_probs = _packed(model_output["log_probs"])[places.state_M]
     if LABEL_MARGIN in model_output:
-        log_probs = log_probs + _packed(model_output[LABEL_MARGIN])
-    return log_probs[response_places(data, WEIGHT_FIELD)]
+        log_probs = log_probs + _packed(model_output[LABEL_MARGIN])[places.state_M]
+    return log_probs
 
 
 def _packed(values: torch.Tensor) -> torch.Tensor:
@@ -157,11 +164,15 @@ def _in_finite_rows(values_M: torch.Tensor, row_of_M: torch.Tensor, rows: int) -
 
 
 def _reported(
-    values_M: torch.Tensor, numbers_M: torch.Tensor, row_of_M: torch.Tensor
+    values_M: torch.Tensor, asked_M: torch.Tensor, numbers_B: torch.Tensor, places: Places
 ) -> list[tuple[int, list[float]]]:
-    """The values on the numbered tokens of each row that has some, with its number."""
-    numbered = numbers_M > 0
-    columns = (row_of_M, numbers_M, values_M)
-    tokens = zip(*(column[numbered].tolist() for column in columns), strict=True)
-    runs = groupby(tokens, itemgetter(0, 1))
-    return [(number, [value for *_, value in run]) for (_, number), run in runs]
+    """The values on the asked tokens of each numbered row that has some, with its number."""
+    asked_M = asked_M & (numbers_B > 0)[places.row_M]
+    values = values_M[asked_M].tolist()
+    counts = places.row_M[asked_M].bincount(minlength=len(numbers_B)).tolist()
+    found, start = [], 0
+    for number, count in zip(numbers_B.tolist(), counts, strict=True):
+        if count:
+            found.append((number, values[start : start + count]))
+        start += count
+    return found

@@ -7,6 +7,7 @@ rows, adds rows beside them, enlarges the mini-batches by their share and leaves
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from recipe.online_refiner.queue.rollouts import ranks_of, temporary_rows
 from recipe.online_refiner.update.logit_layout import HOOK
 from recipe.online_refiner.update.rows import (
     RESPONSE_FIELDS,
+    RowForm,
     constraint_row,
     interleaved,
     rounded_up,
@@ -70,31 +72,26 @@ class MixedActor:
         mini_batches = len(batch) // batch.extra_info["mini_batch_size"]
         count = rounded_up(len(self._added), ranks * mini_batches * self._micro_batch_size)
         others = target_fields(None) if self._taught else {}
-        put_policy_fields(batch, self._labels, len(self._added) + 1, others)
+        put = put_policy_fields(batch, self._labels, len(self._added) + 1, others)
         if not self._added:
-            return self._update(batch.keys, batch.tags, batch, 0)
+            fields = batch.fields and [*batch.fields, *put]
+            return self._update(replace(batch, fields=fields), added=0)
         with temporary_rows(self._rows(count, _fields_of(batch)), batch.partition_id) as extra:
             order = interleaved(
                 range(len(batch)), range(len(batch), len(batch) + count), ranks, mini_batches
             )
             keys, tags = [*batch.keys, *extra.keys], [*batch.tags, *extra.tags]
-            return self._update(
-                [keys[index] for index in order],
-                [tags[index] for index in order],
+            mixed = replace(
                 batch,
-                count // mini_batches,
+                keys=[keys[index] for index in order],
+                tags=[tags[index] for index in order],
+                fields=None,  # all that both kinds of rows have
             )
+            return self._update(mixed, added=count // mini_batches)
 
-    def _update(
-        self, keys: list[str], tags: list[dict[str, Any]], batch: KVBatchMeta, added: int
-    ) -> TensorDict:
+    def _update(self, mixed: KVBatchMeta, added: int) -> TensorDict:
         """The group's update over these rows, each mini-batch larger by so many."""
-        mixed = KVBatchMeta(
-            keys=keys,
-            tags=tags,
-            partition_id=batch.partition_id,
-            extra_info=batch.extra_info | self._settings,
-        )
+        mixed = replace(mixed, extra_info=mixed.extra_info | self._settings)
         mixed.extra_info["mini_batch_size"] += added
         return self._without_cross_entropy(self._worker_group.update_actor(mixed))
 
@@ -113,19 +110,8 @@ class MixedActor:
         )
         numbered = list(enumerate(self._added, start=1))
         numbered += [(0, filler)] * (count - len(numbered))
-        return [
-            constraint_row(
-                row.prompt_ids,
-                row.response_ids,
-                row.weights,
-                number,
-                fields,
-                with_labels=bool(self._labels),
-                targets=row.targets,
-                with_targets=bool(self._taught),
-            )
-            for number, row in numbered
-        ]
+        form = RowForm(fields, bool(self._labels), bool(self._taught))
+        return [constraint_row(row, number, form) for number, row in numbered]
 
 
 def _first_seen(

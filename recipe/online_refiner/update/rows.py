@@ -4,14 +4,15 @@ verl reads a row as 1-D tensors without padding: P prompt tokens, U response tok
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
-from recipe.online_refiner.choices import LABEL_FIELD, NO_LABEL, NUMBER_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.choices import LABEL_FIELD, NUMBER_FIELD, WEIGHT_FIELD
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.queue.label_code import coded
 from recipe.online_refiner.update.target_logits import target_fields
-from refiner_worker.top_tokens import TopTokens
 
 RESPONSE_FIELDS = (
     "advantages",
@@ -42,37 +43,40 @@ def response_row(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> dict
     }
 
 
-def constraint_row(
-    prompt_ids: Sequence[int],
-    response_ids: Sequence[int],
-    weights: torch.Tensor,
-    number: int,
-    fields: Sequence[str],
-    with_labels: bool = False,
-    targets: TopTokens | None = None,
-    with_targets: bool = False,
-) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class RowForm:
+    """What every row of an update has, so that the queue returns it.
+
+    Attributes:
+        fields: those of RESPONSE_FIELDS that the policy's rows carry.
+        with_labels: whether the policy's rows carry labels; those of an extra row are its tokens.
+        with_targets: whether any row has distributions over its tokens.
+    """
+
+    fields: Sequence[str]
+    with_labels: bool = False
+    with_targets: bool = False
+
+
+def constraint_row(extra: ExtraRow, number: int, form: RowForm) -> dict[str, torch.Tensor]:
     """An (s0, a') row for the actor's update: invisible to the policy loss, weighted by ours.
 
     Args:
-        weights: U weights of the differentiable term, λ and every normalisation included.
         number: by which the loss reports on the row, from 1; 0 if nobody asks.
-        fields: those of RESPONSE_FIELDS that the policy rows of this batch carry.
-        with_labels: whether the policy rows carry labels; this one then has none.
-        targets: distributions over the response's tokens. with_targets: whether any row has some.
     """
-    row = response_row(prompt_ids, response_ids)
+    row = response_row(extra.prompt_ids, extra.response_ids)
     silent = torch.zeros_like(row["responses"])
     row["response_mask"] = silent
     row["loss_mask"] = silent
-    row[WEIGHT_FIELD] = weights.float()
-    if with_labels:
-        row[LABEL_FIELD] = coded(torch.full_like(silent, NO_LABEL), number)
+    row[NUMBER_FIELD] = torch.tensor(number)
+    if form.with_labels:
+        row[LABEL_FIELD] = coded(row["responses"], extra.weights)
     else:
-        row[NUMBER_FIELD] = torch.full_like(silent, number)
-    if with_targets:
-        row.update(target_fields(targets))
-    row.update({name: torch.zeros_like(weights, dtype=torch.float32) for name in fields})
+        row[WEIGHT_FIELD] = extra.weights.float()
+    if form.with_targets:
+        row.update(target_fields(extra.targets))
+    zeros = torch.zeros_like(extra.weights, dtype=torch.float32)
+    row.update(dict.fromkeys(form.fields, zeros))
     return row
 
 

@@ -22,7 +22,7 @@ from recipe.online_refiner.choices import (
 from recipe.online_refiner.method.maths import rest_of
 from recipe.online_refiner.update.logit_layout import laid_out, on_states, own_tokens, picked
 from recipe.online_refiner.update.other_logits import log_sum_of_others
-from recipe.online_refiner.update.places import on_tokens_of
+from recipe.online_refiner.update.places import Places, response_places
 from refiner_worker.top_tokens import TopTokens
 
 Fields = dict[str, torch.Tensor]
@@ -56,7 +56,7 @@ def targets_of(data: TensorDict) -> list[tuple[torch.Tensor, torch.Tensor] | Non
     ]
 
 
-def packed_log_probs(data: TensorDict) -> tuple[torch.Tensor, torch.Tensor]:
+def packed_log_probs(data: TensorDict, places: Places) -> tuple[torch.Tensor, torch.Tensor]:
     """log q on the M response tokens of all rows, -inf without a token or a target; and flags of
     the tokens of rows that have targets. Shapes (M, k), (M,).
     """
@@ -68,8 +68,7 @@ def packed_log_probs(data: TensorDict) -> tuple[torch.Tensor, torch.Tensor]:
         torch.full((length, k), -torch.inf, device=device) if one is None else one[1]
         for one, length in zip(targets, lengths, strict=True)
     ]
-    flags = on_tokens_of(data, "responses", torch.tensor(taught, device=device))
-    return torch.cat(rows), flags
+    return torch.cat(rows), torch.tensor(taught, device=device)[places.row_M]
 
 
 def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_format: str) -> Fields:
@@ -81,7 +80,8 @@ def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_form
     """
     targets = targets_of(data)
     layout, split = (logits, strategy, data_format), strategy == "megatron"
-    numbers = laid_out(on_states(data, "responses", _numbers(data, targets)), *layout)
+    places = response_places(data, "responses")
+    numbers = laid_out(on_states(data, places, _numbers(targets, places)), *layout)
     asked = (numbers > 0).nonzero(as_tuple=True)
     zeros = torch.zeros(numbers.shape, dtype=torch.float32, device=logits.device)
     if len(asked[0]) == 0:
@@ -106,9 +106,9 @@ def target_sums(logits: torch.Tensor, data: TensorDict, strategy: str, data_form
 
 
 def _numbers(
-    data: TensorDict, targets: Sequence[tuple[torch.Tensor, torch.Tensor] | None]
+    targets: Sequence[tuple[torch.Tensor, torch.Tensor] | None], places: Places
 ) -> torch.Tensor:
     """The number from 1 of each response token's target among those of all rows; 0 without one."""
-    flags = torch.tensor([one is not None for one in targets], device=data["responses"].device)
-    taught = on_tokens_of(data, "responses", flags)
+    flags = torch.tensor([one is not None for one in targets], device=places.row_M.device)
+    taught = flags[places.row_M]
     return taught.cumsum(dim=0) * taught

@@ -15,6 +15,7 @@ from refiner_worker.prompts import (
     parse_refinement,
     render,
 )
+from reward import apps, dialogue, math_dapo
 
 PROMPT = [{"role": "user", "content": "Print {answer} of the dict {0: 1}."}]
 ANSWER = "```python\nprint({'{problem}': f'{1}'})\n```"
@@ -110,6 +111,16 @@ def test_a_users_file_is_loaded_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('name: mine\nversion: 3\nuser: "P {problem} A {answer}"\n')
     assert load_template(path) == RefineTemplate("mine", 3, None, "P {problem} A {answer}")
+
+
+def test_the_task_of_a_template_is_that_of_a_reward_and_may_be_left_out(tmp_path: Path) -> None:
+    tasks = {name: load_template(name).task for name in builtin_templates()}
+    declared = {apps.TRAITS.task, dialogue.TRAITS.task, math_dapo.TRAITS.task}
+    assert set(tasks.values()) == {*declared, ""}
+    assert [name for name, task in tasks.items() if not task] == ["micro-v1"]
+    path = tmp_path / "proofs.yaml"
+    path.write_text('name: p\nversion: 1\ntask: proofs\nuser: "P {problem} A {answer}"\n')
+    assert load_template(path).task == "proofs"
 
 
 def test_an_unknown_name_lists_the_options() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reward.cli import main
+from reward.cli import FAULTY_LINES, main
 
 PROBLEMS: list[dict[str, Any]] = [
     {"problem_id": "sum", "input_output": {"inputs": ["1 2\n"], "outputs": ["3\n"]}},
@@ -24,14 +24,16 @@ PROBLEMS: list[dict[str, Any]] = [
 ]
 PROGRAMS: list[dict[str, Any]] = [
     {"problem_id": "sum", "code": "print(sum(map(int, input().split())))"},
-    {"problem_id": "sum", "solution": "Here:\n```python\nprint(4)\n```"},
-    {"problem_id": "sum", "solution": "no program"},
+    {"problem_id": "sum", "response": "Here:\n```python\nprint(4)\n```"},
+    {"problem_id": "sum", "response": "no program"},
     {"problem_id": "bad", "code": "print(1)"},
     {"problem_id": "absent", "code": "print(1)"},
     {"problem_id": "sum"},
     {"problem_id": "H/1", "code": "    return x + 1\n"},
     {"problem_id": "H/1", "code": "def f(x):\n    return x\n"},
 ]
+VERDICTS = ["accepted", "wrong_answer", "compile_error", *["internal_error"] * 3, "accepted"]
+VERDICTS += ["wrong_answer"]
 
 
 def _write(path: Path, records: list[dict[str, Any]]) -> Path:
@@ -69,23 +71,59 @@ def test_every_program_gets_its_line_in_order(tmp_path: Path) -> None:
     assert "8 programs: 3 internal_error" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("P.jsonl", '{"problem_id": "a"', "P.jsonl:1: not JSON"),
-        ("P.jsonl", "[]", "P.jsonl:1: not a JSON object"),
-        ("P.jsonl", "{}", "P.jsonl:1: no problem_id"),
-        ("P.jsonl", '{"problem_id": "a"}\n{"problem_id": "a"}', "P.jsonl:2: problem_id a occurs"),
-        ("G.jsonl", "\n\nnothing", "G.jsonl:3: not JSON"),
-    ],
-)
-def test_unusable_files_are_refused_with_the_place(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, message: str
+NO_RECORDS = {
+    '{"problem_id": "a"': "not JSON",
+    "nothing": "not JSON",
+    '{"problem_id": "a"} {"problem_id": "b"}': "not JSON",
+    "[]": "not a JSON object",
+    "null": "not a JSON object",
+}
+
+
+@pytest.mark.parametrize("text", NO_RECORDS)
+@pytest.mark.parametrize("name", ["P.jsonl", "G.jsonl"])
+def test_a_line_that_is_no_record_is_told_and_the_rest_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:
-    arguments = _arguments(tmp_path)
-    (tmp_path / name).write_text(text)
-    assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
-    assert message in capsys.readouterr().err
+    arguments, out, path = _arguments(tmp_path), tmp_path / "V.jsonl", tmp_path / name
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first, "", text, *rest]))
+    assert main([*arguments, "--out", str(out)]) == FAULTY_LINES
+    error = capsys.readouterr().err
+    assert "1 lines are no records" in error
+    assert f"{path}:3: {NO_RECORDS[text]}" in error
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    if name == "G.jsonl":
+        told = lines.pop(1)
+        assert told["verdict"] == "internal_error"
+        assert f"{path}:3: {NO_RECORDS[text]}" in told["detail"]
+    verdicts = [line["verdict"] for line in lines]
+    assert verdicts == VERDICTS
+
+
+@pytest.mark.parametrize("raw", [b'{"problem_id": "\xff"}', b"\xfe\xff\x00{", b"\x80abc"])
+def test_a_line_that_is_no_text_is_told_and_the_rest_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], raw: bytes
+) -> None:
+    arguments, out, path = _arguments(tmp_path), tmp_path / "V.jsonl", tmp_path / "P.jsonl"
+    path.write_bytes(raw + b"\n" + path.read_bytes())
+    assert main([*arguments, "--out", str(out)]) == FAULTY_LINES
+    assert f"{path}:1: not " in capsys.readouterr().err
+    assert [json.loads(line)["verdict"] for line in out.read_text().splitlines()] == VERDICTS
+
+
+def test_a_problem_without_a_name_or_with_anothers_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two problems of one name neither is judged: nobody knows which is meant."""
+    arguments, out = _arguments(tmp_path), tmp_path / "V.jsonl"
+    _write(tmp_path / "P.jsonl", [*PROBLEMS, {"question": "?"}, PROBLEMS[0]])
+    assert main([*arguments, "--out", str(out)]) == FAULTY_LINES
+    error = capsys.readouterr().err
+    assert "P.jsonl:4: no problem_id" in error
+    assert "P.jsonl:5: problem_id sum again" in error
+    verdicts = [json.loads(line)["verdict"] for line in out.read_text().splitlines()]
+    assert verdicts == ["internal_error"] * 6 + ["accepted", "wrong_answer"]
 
 
 @pytest.mark.parametrize(
@@ -105,16 +143,18 @@ def test_wrong_arguments_are_refused(
     assert message in capsys.readouterr().err
 
 
-NINES = "9" * 9131
-
-
+@pytest.mark.parametrize("digits", [4301, 9131, 60_000])
+@pytest.mark.parametrize("sign", ["", "-"])
 @pytest.mark.parametrize("as_text", [False, True])
-def test_integers_of_any_sensible_length_are_judged(tmp_path: Path, as_text: bool) -> None:
-    cases = f'{{"fn_name": "f", "inputs": [[9131], [{NINES}]], "outputs": [{NINES}, 1]}}'
+def test_integers_of_any_sensible_length_are_judged(
+    tmp_path: Path, as_text: bool, sign: str, digits: int
+) -> None:
+    number = sign + "9" * digits
+    cases = f'{{"fn_name": "f", "inputs": [[{digits}], [{number}]], "outputs": [{number}, 1]}}'
     cases = json.dumps(cases) if as_text else cases
     problems, programs, out = tmp_path / "P", tmp_path / "G", tmp_path / "V"
     problems.write_text(f'{{"problem_id": "n", "input_output": {cases}}}')
-    right = "def f(n): return 10**n - 1 if n == 9131 else n // n"
+    right = f"def f(n): return {sign}(10**n - 1) if n == {digits} else n // n"
     _write(programs, [{"problem_id": "n", "code": code} for code in (right, "def f(n): return n")])
     files = ["--problems", str(problems), "--programs", str(programs), "--out", str(out)]
     assert main([*files, "--set", "workers=1"]) == 0
@@ -169,13 +209,3 @@ def test_a_damaged_file_is_refused_with_its_name(
     assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ") and str(damaged) in message
-
-
-@pytest.mark.parametrize("raw", [b'{"problem_id": "\xff"}', b"\xfe\xff\x00{", b"\x80abc"])
-def test_a_file_that_is_no_text_is_refused_with_the_place(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], raw: bytes
-) -> None:
-    arguments = _arguments(tmp_path)
-    (tmp_path / "P.jsonl").write_bytes(b'{"problem_id": "a"}\n' + raw)
-    assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
-    assert "P.jsonl:2: not " in capsys.readouterr().err

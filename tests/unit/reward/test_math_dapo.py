@@ -65,6 +65,10 @@ def test_no_response_breaks_the_scorer() -> None:
 
 def test_the_score_before_shaping_is_what_the_filter_and_dynamic_sampling_read() -> None:
     extras = dict(compute_score("math_dapo", "Answer: 33", "33"))
+    assert TRAITS.numbers == tuple(key for key, value in extras.items()
+                                   if isinstance(value, float) and key != "score")  # fmt: skip
+    assert TRAITS.best_score is not None
+    assert TRAITS.best_score({}) == extras["score"]
     extras |= {"overlong_reward": -0.9, "overlong": True}  # as verl's reward manager adds them
     assert (score_of(extras).reward, score_of(extras).verdict) == (1.0, "accepted")
     assert group_value(extras, "score", shaped=0.1) == 1.0

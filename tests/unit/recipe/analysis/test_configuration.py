@@ -65,6 +65,76 @@ def test_seeds_folders_and_spellings_of_a_number_make_no_difference(new_run: Mak
     assert differences(first, load_run(second)) == {}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("  lambda: 1.0", "  lambda: 1.0\n  accumulate: return_to_go", True),  # its default
+        ("  lambda: 1.0", "  lambda: 1.0\n  accumulate: none", False),
+        ("  lambda: 1.0", "  lambda: 1.0\n  not_known_yet: null", True),
+        ("  lambda: 1.0", "  lambda: 1.0\n  not_known_yet: 3", False),
+        ("run:", "refiner:\n  late_join: null\nrun:", True),
+        ("run:", "refiner:\n  late_join: 2\nrun:", False),
+    ],
+)
+def test_a_key_that_one_version_lacks_differs_only_if_it_is_not_at_its_default(
+    new_run: MakeRun, old: str, new: str, same: bool
+) -> None:
+    first, second = load_run(new_run(seed=0, steps=1)), new_run(seed=1, steps=1)
+    change(second, old, new)
+    later = load_run(second)
+    assert (differences(first, later) == {}) == (differences(later, first) == {}) == same
+
+
+@pytest.mark.parametrize(
+    ("arm", "added", "same"),
+    [
+        ("dynamic_sft", "critic:\n  optim:\n    lr: 3\nalgorithm:\n  adv_estimator: grpo", True),
+        ("dynamic_sft", "critic:\n  optim:\n    lr: 3\nalgorithm:\n  adv_estimator: gae", False),
+        ("dynamic_sft", "critic:\n  optim:\n    lr: 3\n  enable: false", True),
+        ("dynamic_sft", "critic:\n  optim:\n    lr: 3\n  enable: true", False),
+    ],
+)
+def test_keys_of_a_critic_count_if_there_is_one(
+    new_run: MakeRun, arm: str, added: str, same: bool
+) -> None:
+    runs = []
+    for seed, rate in enumerate("34"):
+        folder = new_run(arm, seed=seed, steps=1)
+        change(folder, "run:", added.replace("lr: 3", f"lr: {rate}") + "\nrun:")
+        runs.append(load_run(folder))
+    assert (differences(*runs) == {}) == same
+
+
+@pytest.mark.parametrize(("arm", "same"), [("dynamic_sft", True), ("static_kl", False)])
+def test_a_coefficient_counts_for_the_constraint_that_has_it(
+    new_run: MakeRun, arm: str, same: bool
+) -> None:
+    first, folder = load_run(new_run(arm, seed=0, steps=1)), new_run(arm, seed=1, steps=1)
+    change(folder, "coef: 0.05", "coef: 0.2")
+    assert (differences(first, load_run(folder)) == {}) == same
+
+
+def test_seeds_of_two_versions_are_averaged_and_the_new_keys_named(new_run: MakeRun) -> None:
+    new_run(seed=0, steps=1)
+    folder = new_run(seed=1, steps=1)
+    change(folder, "run:", "refiner:\n  late_join: null\nrun:")
+    found = load_runs([folder.parent])
+    assert [len(runs) for runs in group_by_arm(found.runs).values()] == [2]
+    (finding,) = [str(f) for f in found.findings if "no difference" in str(f)]
+    assert "refiner.late_join=null" in finding
+
+
+def test_variants_that_differ_in_a_late_key_alone_are_not_taken_for_one(new_run: MakeRun) -> None:
+    """However long the names of their keys and values are."""
+    for seed in range(3):
+        folder = new_run(seed=seed, steps=1)
+        rest = "".join(f"  key_{n}: {'long' * 20}{seed > 0}\n" for n in range(4))
+        change(folder, "run:", f"zz:\n{rest}  last: {seed}\nrun:")
+    groups = group_by_arm(load_runs([folder.parent]).runs)
+    assert [len(runs) for runs in groups.values()] == [1, 1, 1]
+    assert len({label_of(arm) for arm in groups}) == 3
+
+
 def test_data_that_lie_in_the_same_place_beside_the_runs_are_the_same(new_run: MakeRun) -> None:
     runs = []
     for seed, root in enumerate(("/a", "/b")):

@@ -125,6 +125,11 @@ def test_no_two_known_arms_share_a_colour_or_a_marker() -> None:
         assert len({style.marker for style in styles}) == len(theme.arms)
 
 
+def test_no_two_of_many_other_arms_look_alike() -> None:
+    styles = arm_styles([f"arm {number}" for number in range(30)], LIGHT).values()
+    assert len({(style.colour, style.marker) for style in styles}) == 30
+
+
 def test_the_picture_says_what_its_bands_are(new_run: MakeRun) -> None:
     one, two = load_run(new_run("none")), load_run(new_run("none", seed=1))
     other = load_run(new_run("static_kl"))

@@ -208,8 +208,9 @@ def test_what_was_worked_around_is_on_the_page_and_on_stderr(
     abused: tuple[Path, list[str]], problem: str
 ) -> None:
     out, said = abused
-    assert [line for line in said if line.endswith(problem)]
-    assert [text for text in read(out / "report.html").text if text.endswith(problem)]
+    path, _, message = problem.partition(": ")
+    for lines in (said, read(out / "report.html").text):
+        assert [line for line in lines if line.endswith(f": {message}") and path in line]
 
 
 def test_without_any_run_the_command_says_so_and_writes_nothing(

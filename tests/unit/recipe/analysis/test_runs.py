@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from recipe.analysis.metrics_file import name_steps
+from recipe.analysis.records import Finding, in_lines
 from recipe.analysis.runs import choose_metric, group_by_arm, load_run, load_runs
 
 MakeRun = Callable[..., Path]
@@ -227,6 +228,19 @@ def test_an_episode_without_its_flags_is_left_out_and_named(
     write_lines(tmp_path / "episodes.jsonl", new_episode(accepted=None), new_episode())
     assert len(load_run(tmp_path).episodes) == 1
     assert "line 1: episode without step, accepted and verbatim" in messages(tmp_path)
+
+
+def test_episodes_are_missing_only_from_a_run_that_asked_a_refiner(tmp_path: Path) -> None:
+    write_lines(tmp_path / "metrics.jsonl", step(1, a=1.0))
+    assert "episodes.jsonl" not in messages(tmp_path)
+    write_lines(tmp_path / "metrics.jsonl", step(1, **{"refiner/failed_total": 0.0}))
+    assert "episodes.jsonl: missing" in messages(tmp_path)
+
+
+def test_what_many_runs_have_in_common_is_said_once() -> None:
+    paths = [Path(name) for name in "abcde"]
+    findings = [Finding(path, "broken") for path in paths] + [Finding(None, "odd")]
+    assert in_lines(findings) == ["a, b, c and 2 more: broken", "all runs: odd"]
 
 
 @pytest.mark.parametrize(

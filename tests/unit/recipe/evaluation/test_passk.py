@@ -139,6 +139,37 @@ def test_an_interval_of_pass_at_1_holds_the_truth_in_19_of_20_draws_of_problems(
     assert at_least_95_percent(covered)
 
 
+@pytest.mark.parametrize("k", [2, 10])
+@pytest.mark.parametrize(("easy", "hard"), [(0.3, 0.7), (0.05, 0.95)])
+def test_an_interval_of_pass_at_k_holds_the_truth_in_19_of_20_draws_of_problems(
+    easy: float, hard: float, k: int, fewer_resamples: None
+) -> None:
+    """The chance that one of k is right, of problems as above: 1 - E (1 - rate)^k."""
+    rng = np.random.default_rng(8)
+    rates = rng.beta(easy, hard, (DRAWS, 64))
+    truth = 1 - math.prod((hard + i) / (easy + hard + i) for i in range(k))
+    covered = 0
+    for right in rng.binomial(10, rates):
+        estimate = mean_estimate([pass_at_k(10, int(count), k) for count in right])
+        covered += estimate.low <= truth <= estimate.high
+    assert at_least_95_percent(covered)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1])
+def test_an_interval_of_a_gain_of_sampled_pass_rates_holds_the_truth(
+    gain: float, fewer_resamples: None
+) -> None:
+    """Two models with four samples of each problem, one of which lifts every rate a little."""
+    rng = np.random.default_rng(10)
+    rates = 0.8 * rng.beta(0.3, 0.7, (DRAWS, 64))
+    before, after = rng.binomial(4, rates) / 4, rng.binomial(4, rates + gain) / 4
+    covered = 0
+    for first, second in zip(before, after, strict=True):
+        estimate = paired_difference(first.tolist(), second.tolist())
+        covered += estimate.low <= gain <= estimate.high
+    assert at_least_95_percent(covered)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.05, 0.01])
 def test_an_interval_of_a_gain_holds_the_truth_in_19_of_20_draws_of_problems(
     share: float, fewer_resamples: None

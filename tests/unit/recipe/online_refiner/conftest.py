@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from config_copies import Original
 from hydra import compose, initialize_config_dir
-from model_folders import SCORES, SIZES, model_folder, sizes_of
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from wrong_configurations import change_keys, wrong_folders
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
@@ -43,18 +41,7 @@ def quickstart(parsed_once: None) -> Original:
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of models that are wrong in one respect, by their name in overrides: `<name>`."""
-    root = tmp_path_factory.mktemp("wrong_models")
-    wrong: dict[str, dict[str, Any]] = {
-        "small-vocabulary": {"vocab_size": 100},
-        "other-tokenizer": {"swapped": True},
-        "short-context": {"max_position_embeddings": 64},
-        "classifier": SCORES,
-        "two-labels": SCORES | {"num_labels": 2},
-    }
-    found = {f"<{name}>": str(model_folder(root / name, **keys)) for name, keys in wrong.items()}
-    sized = {f"<{name.split('-')[-2]}>": sizes_of(name) for name in SIZES if "Qwen" in name}
-    return found | {name: str(model_folder(root / name[1:-1], **keys))
-                    for name, keys in sized.items()}  # fmt: skip
+    return wrong_folders(tmp_path_factory.mktemp("wrong_models"))
 
 
 @pytest.fixture
@@ -76,10 +63,7 @@ def composed(quickstart: Original, parquet: Path, folders: dict[str, str]) -> Co
         config = quickstart.copy()
         config.data.train_files = config.data.val_files = str(parquet)
         config.actor_rollout_ref.model.path = str(ensure_checkpoint())
-        for change in changes:
-            key, _, value = change.partition("=")
-            value = folders.get(value, value)
-            OmegaConf.update(config, key, yaml.safe_load(value), force_add=True)
+        change_keys(config, changes, folders)
         return config
 
     return make

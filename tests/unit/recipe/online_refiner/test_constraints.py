@@ -185,6 +185,17 @@ def test_chord_shares_the_update_between_the_policy_and_one_demonstration_a_prom
     }
 
 
+def test_a_demonstrations_tokens_without_a_finite_cross_entropy_are_left_out_of_its_mean(
+    composed: Compose,
+) -> None:
+    constraint = made(composed, "constraint.kind=chord")
+    step = step_of([rollout("a_0", (5,), reference="x")])
+    name = "constraint/expert_ce_mean"
+    seen = torch.tensor([1.0, torch.inf, 3.0, torch.nan])
+    assert constraint.after_update(step, [seen])[name] == 2.0
+    assert name not in constraint.after_update(step, [seen[1:2]])
+
+
 def test_an_adaptive_lambda_follows_all_rollouts_of_the_step(composed: Compose) -> None:
     """Of the batch two in three improved, of all that were refined one in ten."""
     constraint = made(composed, "constraint.schedule=adaptive", "constraint.adaptive_target=1.0")

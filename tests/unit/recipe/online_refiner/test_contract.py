@@ -219,6 +219,10 @@ DECLARED = "from reward.traits import RewardTraits\nTRAITS = RewardTraits({})\n"
             + "    return {'score': 1.0}\n",
             "with show=True",
         ),
+        (
+            DECLARED.format("numbers=('passed',)") + SIGNATURE + "    return {'score': 1.0}\n",
+            "results have the number passed, and one has None",
+        ),
         ("TRAITS = 1\n" + SIGNATURE + "    return {'score': 1.0}\n", "TRAITS must be"),
         ("x = 1\n", "no function compute_score"),
     ],

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from row_fields import fields_of
 from steps import refinement, rollout, step_of
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
 from recipe.online_refiner.choices import Tokens
-from recipe.online_refiner.method.constraint import Constraint, Step
+from recipe.online_refiner.method.constraint import Constraint, ExtraRow, Step
 from recipe.online_refiner.method.maths import divergence_from_top_tokens
 from recipe.online_refiner.method.registry import constraint_class
+from recipe.online_refiner.plan import Needs
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.update import other_logits
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, response_row
+from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 from recipe.online_refiner.update.target_logits import target_fields
 from refiner_worker.top_tokens import TopTokens
 
@@ -59,9 +61,8 @@ def top(listed: Sequence[dict[int, float]], scored: tuple[int, int] | None = Non
 
 def taught_row(weights: Sequence[float], listed: Sequence[dict[int, float]] = LISTED) -> Row:
     fields = ("advantages", "old_log_probs")
-    return constraint_row(
-        PROMPT, REFINED, torch.tensor(weights), 1, fields, targets=top(listed), with_targets=True
-    )
+    extra = ExtraRow(PROMPT, REFINED, torch.tensor(weights), targets=top(listed))
+    return constraint_row(extra, 1, RowForm(fields, with_targets=True))
 
 
 def policy_row() -> Row:
@@ -69,15 +70,11 @@ def policy_row() -> Row:
     row = response_row([1], [2, 0])
     for name in ("advantages", "old_log_probs", "refine_weight"):
         row[name] = torch.zeros(2)
-    return row | {"refine_number": torch.zeros(2, dtype=torch.int64)} | target_fields(None)
+    return row | {"refine_number": torch.tensor(0)} | target_fields(None)
 
 
 def batch_of(rows: Sequence[Row]) -> TensorDict:
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
-    batch = TensorDict(fields, batch_size=len(rows))
+    batch = TensorDict(fields_of(rows), batch_size=len(rows))
     tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=2, global_batch_size=1)
     return batch
 
@@ -128,7 +125,7 @@ def test_a_state_that_is_certain_of_its_token_costs_what_the_supervised_term_doe
 
 def plain_row(weights: Sequence[float]) -> Row:
     fields = ("advantages", "old_log_probs")
-    return constraint_row(PROMPT, REFINED, torch.tensor(weights), 1, fields)
+    return constraint_row(ExtraRow(PROMPT, REFINED, torch.tensor(weights)), 1, RowForm(fields))
 
 
 def test_its_gradient_equals_finite_differences_and_the_formula() -> None:
@@ -249,7 +246,8 @@ def test_the_rows_are_those_of_the_supervised_term_with_the_refiners_distributio
     torch.testing.assert_close(second.weights, torch.full((2,), 1 / 4))
     assert first.targets == step.accepted[0].refinement.top_tokens
     assert second.targets is None
-    assert constraint.plan.needs.top_tokens == constraint.plan.refining.top_tokens == 2
+    assert constraint.plan.needs == Needs(refinements=True, own_loss=True, top_tokens=2)
+    assert constraint.plan.refining.top_tokens == 2
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from recipe.online_refiner.preflight.log_rules import GIB, LogSize, log_size, si
 from recipe.online_refiner.queue.rollouts import token_columns
 from recipe.online_refiner.records import SKIPPED_PERFECT, Refinement
 from recipe.online_refiner.resolve.resolving import resolve
-from recipe.online_refiner.run.episode_log import EpisodeLog, in_share
+from recipe.online_refiner.run.episode_log import EpisodeLog, Measured, in_share
 
 TOKENIZER = AutoTokenizer.from_pretrained(ensure_checkpoint())
 TEACHER = Conditioning.TEACHER_FORCING
@@ -57,7 +57,7 @@ def test_every_rollout_is_in_one_of_the_two_files(log: EpisodeLog, tmp_path: Pat
         replace(rollout("h_1", ids("z")), verdict="wrong_answer"),
         replace(rollout("h_2", ids("z")), judged=False),
     ]
-    log.append(3, found, {}, TEACHER, {})
+    log.append(3, found, Measured(TEACHER))
     (episode,) = lines(tmp_path, "episodes.jsonl")
     assert (episode["step"], episode["uid"], episode["answer"]) == (3, "g", "x = 1")
     assert (episode["refined"], episode["accepted"], episode["ce"]) == ("x = 2", True, None)
@@ -77,7 +77,7 @@ def test_tokens_are_those_of_the_text_however_often_they_come(
 ) -> None:
     text = "for x in a: é\u2028 x"
     for step in (1, 2):
-        log.append(step, [rollout("g_0", ids(text))], {}, TEACHER, {})
+        log.append(step, [rollout("g_0", ids(text))], Measured(TEACHER))
     first, second = lines(tmp_path, "rollouts.jsonl")
     assert first["answer_tokens"] == [TOKENIZER.decode([one]) for one in ids(text)]
     assert first["answer"] == text and second["answer_tokens"] == first["answer_tokens"]
@@ -86,7 +86,8 @@ def test_tokens_are_those_of_the_text_however_often_they_come(
 def test_columns_are_on_the_line_of_their_rollout(log: EpisodeLog, tmp_path: Path) -> None:
     tokens = ids("ab")
     found = [rollout("g_0", tokens), rollout("g_1", tokens, refinement(tokens, [1] * len(tokens)))]
-    log.append(1, found, {}, TEACHER, {"g_0": {"advantage": -1.0}, "g_1": {"entropy": [0.5, 0.25]}})
+    columns: dict[str, Any] = {"g_0": {"advantage": -1.0}, "g_1": {"entropy": [0.5, 0.25]}}
+    log.append(1, found, Measured(TEACHER, columns=columns))
     assert lines(tmp_path, "rollouts.jsonl")[0]["advantage"] == -1.0
     assert lines(tmp_path, "episodes.jsonl")[0]["entropy"] == [0.5, 0.25]
 
@@ -109,7 +110,7 @@ def test_the_cross_entropy_is_logged_with_its_reading(
     one = rollout("g_0", [5, 6], refinement([5, 7, 8], [1, 0, 0]))
     accepted = accepted_rollouts([one], Tokens.ALL, reading)
     (measured,) = with_cross_entropy(accepted, [torch.tensor(ce)])
-    log.append(1, [one], {"g_0": measured}, reading, {})
+    log.append(1, [one], Measured(reading, {"g_0": measured}))
     (episode,) = lines(tmp_path, "episodes.jsonl")
     assert (episode["ce"], episode["ce_asked"]) == (ce, asked)
     assert episode["ce_reading"] == str(reading)
@@ -121,7 +122,7 @@ def test_a_value_that_is_not_finite_is_none_in_the_log(log: EpisodeLog, tmp_path
     (measured,) = with_cross_entropy(accepted, [torch.tensor([torch.inf, 0.5, 0.25])])
     watched = SelfFed([one])
     watched.measured([torch.tensor([torch.nan, 2.0])])
-    log.append(1, [one], {"g_0": measured}, TEACHER, watched.columns)
+    log.append(1, [one], Measured(TEACHER, {"g_0": measured}, watched.columns))
     (text,) = (tmp_path / "episodes.jsonl").read_text().splitlines()
     assert "NaN" not in text and "Infinity" not in text
     episode = json.loads(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,14 @@ def test_the_table_of_settings_is_that_of_the_experiments(composed: Composed) ->
     assert written == settings_table().document(of_the_cluster(composed)), (
         "run scripts/settings_table.py"
     )
+
+
+def test_no_key_has_two_origins() -> None:
+    """Of a key that stands twice YAML takes the last, and the first says nothing any more."""
+    text = (REPO_ROOT / "docs" / "provenance.yaml").read_text()
+    keys = re.findall(r"^([\w.]+):", text, re.MULTILINE)
+    assert len(keys) > 40
+    assert [key for key in set(keys) if keys.count(key) > 1] == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from worker_group import WorkerGroup
 
 from recipe.online_refiner.method.constraint import Additions
 from recipe.online_refiner.method.labels import RowLabels
+from recipe.online_refiner.queue.label_fields import without_measured
 from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.mixed_actor import MixedActor
 
@@ -111,15 +112,31 @@ def test_labels_ride_on_the_policys_rows_in_the_update(queue: MemoryQueue) -> No
     assert seen.keys == list(LENGTHS)
     assert seen.extra_info["mini_batch_size"] == 4
     assert seen.extra_info["distillation_use_topk"]
-    weights = {"a": [0.25, 0.0, 0.125], "b": [0.0, 0.0], "c": [0.5], "d": [0.0]}
-    assert queue.field("refine_weight") == weights
-    # Each label + 1, and 2^32 times the number that it is reported by.
-    one, two = 2**32, 2 * 2**32
-    labels = {"a": [two + 6, 0, two + 7], "b": [0, 0], "c": [one + 8], "d": [0]}
+    # Each label + 1, and 2^32 times the bits of its weight: 0.5, 0.25 and 0.125 as float32.
+    half, quarter, eighth = (bits * 2**32 for bits in (0x3F000000, 0x3E800000, 0x3E000000))
+    labels = {"a": [quarter + 6, 0, eighth + 7], "b": [0, 0], "c": [half + 8], "d": [0]}
     assert queue.field("refine_label") == labels
-    assert queue.field("refine_number") == {}
+    assert queue.field("refine_number") == {"a": 2, "b": 0, "c": 1, "d": 0}
+    assert queue.field("refine_weight") == {}
     assert [one.tolist() for one in actor.cross_entropy] == [
         [3.0],
         pytest.approx([0.1, 0.2]),
     ]
     assert dict(output["metrics"]) == {"loss": 1.0, "mfu": 0.5}
+
+
+def test_an_update_reads_no_field_that_only_a_pass_needed(queue: MemoryQueue) -> None:
+    """A KVBatchMeta without a list of fields is for all of them."""
+    batch = batch_of(temperature=0.5)
+    assert without_measured(batch).fields is None
+    batch.fields = ["responses", "refine_label", "old_log_probs", "refine_label_margin"]
+    kept = without_measured(batch)
+    assert kept.fields == ["responses", "old_log_probs"]
+    assert (kept.keys, kept.extra_info) == (batch.keys, {"temperature": 0.5})
+    assert len(batch.fields) == 4
+    workers = WorkerGroup(queue)
+    batch.extra_info["mini_batch_size"] = 4
+    actor = MixedActor(workers, Additions(labels=LABELS), micro_batch_size=1)
+    actor.update_actor(without_measured(batch))
+    (seen,) = workers.seen
+    assert seen.fields == ["responses", "old_log_probs", "refine_number", "refine_label"]

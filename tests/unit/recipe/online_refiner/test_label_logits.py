@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from row_fields import fields_of
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
-from recipe.online_refiner.queue.label_code import coded, labels_plus_one, numbers
+from recipe.online_refiner.queue.label_code import coded, labels_plus_one
+from recipe.online_refiner.queue.label_code import weights as weights_of
 from recipe.online_refiner.update import logit_layout
 from recipe.online_refiner.update.label_logits import label_margins
 from recipe.online_refiner.update.logit_layout import picked
@@ -44,18 +46,13 @@ def row(prompt: list[int], answer: list[int], labels: list[int], weights: list[f
     shape = made["responses"].shape
     made["advantages"] = torch.zeros(shape)
     made["old_log_probs"] = torch.zeros(shape)
-    given = torch.tensor(labels)
-    made["refine_label"] = coded(given, (given >= 0) * 1)
-    made["refine_weight"] = torch.tensor(weights)
+    made["refine_label"] = coded(torch.tensor(labels), torch.tensor(weights))
+    made["refine_number"] = torch.tensor(1)
     return made
 
 
 def batch_of(rows: list[Row], **settings: Any) -> TensorDict:
-    fields = {
-        name: torch.nested.as_nested_tensor([one[name] for one in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
-    batch = TensorDict(fields, batch_size=len(rows))
+    batch = TensorDict(fields_of(rows), batch_size=len(rows))
     tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=6, global_batch_size=2, **settings)
     return batch
 
@@ -79,13 +76,14 @@ def reported(rows: list[Row]) -> list[list[float]]:
     return [values for _, values in metrics["refine_ce"]]
 
 
-def test_label_and_number_come_back_out_of_one_value() -> None:
+def test_label_and_weight_come_back_out_of_one_value() -> None:
     labels = torch.tensor([-1, 0, 7, 2**31 - 2, -1])
-    given = torch.tensor([0, 1, 2**31 - 1, 0, 3])
+    given = torch.tensor([0.0, 1.0, -0.5, 1e-30, 0.1])
     values = coded(labels, given)
-    assert values.tolist() == [0, 2**32 + 1, (2**31 - 1) * 2**32 + 8, 2**31 - 1, 3 * 2**32]
+    # 1.0 is 0x3f800000 as a float32.
+    assert values[:2].tolist() == [0, 0x3F800000 * 2**32 + 1]
     assert (labels_plus_one(values) - 1).tolist() == labels.tolist()
-    assert numbers(values).tolist() == given.tolist()
+    assert weights_of(values).tolist() == given.tolist()
     assert coded(labels).tolist() == [0, 1, 8, 2**31 - 1, 0]
 
 

@@ -252,3 +252,17 @@ def test_what_is_only_observed_is_no_matter_of_the_constraint(composed: Compose)
 
 def test_a_constraint_of_ones_own_has_all_from_the_first_hook_on(composed: Compose) -> None:
     assert Constraint(resolve(composed())).reads_at(WITHOUT) is Stage.LOG_PROBS
+
+
+@pytest.mark.parametrize(("measures", "stage"), [(True, Stage.UPDATE), (False, Stage.ADVANTAGES)])
+def test_what_only_the_update_reads_is_joined_before_a_pass_that_measures_it(
+    measures: bool, stage: Stage, composed: Compose
+) -> None:
+    class Own(Constraint):
+        def reads_at(self, step: Step) -> Stage:
+            return Stage.UPDATE
+
+        def measures_in_update(self, step: Step) -> bool:
+            return measures
+
+    assert Own(resolve(composed())).joins_at(WITHOUT) is stage

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from row_fields import fields_of
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
+from recipe.online_refiner.method.constraint import ExtraRow
 from recipe.online_refiner.update.loss import constrained_loss
-from recipe.online_refiner.update.rows import constraint_row, response_row
+from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
 FIELDS = ["advantages", "old_log_probs"]
@@ -36,23 +38,21 @@ def policy_row(length: int, seed: int, weighted: bool) -> dict[str, torch.Tensor
     row["old_log_probs"] = -torch.rand(length, generator=generator)
     if weighted:
         row["refine_weight"] = torch.zeros(length)
-        row["refine_number"] = torch.zeros(length, dtype=torch.int64)
+        row["refine_number"] = torch.tensor(0)
     return row
 
 
 def extra_row(weights: list[float]) -> dict[str, torch.Tensor]:
-    return constraint_row(PROMPT, list(range(len(weights))), torch.tensor(weights), 1, FIELDS)
+    return constraint_row(
+        ExtraRow(PROMPT, list(range(len(weights))), torch.tensor(weights)), 1, RowForm(FIELDS)
+    )
 
 
 def micro_batch(
     rows: list[dict[str, torch.Tensor]], tokens: int, sequences: int, **settings: Any
 ) -> TensorDict:
     """A micro-batch as verl's engine makes it, of a mini-batch with so many policy tokens."""
-    fields = {
-        name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
-        for name in rows[0]
-    }
-    batch = TensorDict(fields, batch_size=len(rows))
+    batch = TensorDict(fields_of(rows), batch_size=len(rows))
     tu.assign_non_tensor(batch, dp_size=1, batch_num_tokens=tokens, global_batch_size=sequences)
     tu.assign_non_tensor(batch, **settings)
     return batch

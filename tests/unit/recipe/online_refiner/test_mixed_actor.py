@@ -13,6 +13,7 @@ from worker_group import WorkerGroup
 
 from recipe.online_refiner.method.constraint import Additions, ExtraRow
 from recipe.online_refiner.method.labels import RowLabels
+from recipe.online_refiner.queue.label_code import labels_plus_one, weights
 from recipe.online_refiner.update.mixed_actor import MixedActor
 
 KEYS = [f"{group}_{session}_0" for group in "ab" for session in range(4)]
@@ -90,15 +91,15 @@ def test_the_rows_are_weighted_and_numbered_and_those_that_fill_up_are_neither(
     MixedActor(workers, Additions(ADDED), micro_batch_size=4).update_actor(batch_of(8))
     first, second, *filling = workers.rows[len(KEYS) :]
     assert first["refine_weight"].tolist() == [0.5, 0.25, 0.125]
-    assert first["refine_number"].tolist() == [1, 1, 1]
-    assert (second["refine_weight"].tolist(), second["refine_number"].tolist()) == ([2.0], [2])
+    assert first["refine_number"].item() == 1
+    assert (second["refine_weight"].tolist(), second["refine_number"].item()) == ([2.0], 2)
     assert len(filling) == 2
     assert workers.stored == len(workers.rows)
     for row in filling:
         assert row["input_ids"].tolist() == [1, 0]
-        assert (row["refine_weight"].tolist(), row["refine_number"].tolist()) == ([0.0], [0])
+        assert (row["refine_weight"].tolist(), row["refine_number"].item()) == ([0.0], 0)
     for row in workers.rows[: len(KEYS)]:
-        assert (row["refine_weight"].tolist(), row["refine_number"].tolist()) == ([0.0], [0])
+        assert (row["refine_weight"].tolist(), row["refine_number"].item()) == ([0.0], 0)
     # The losses' fields that the policy rows have, and no other.
     assert first["advantages"].tolist() == first["ref_log_prob"].tolist() == [0.0] * 3
     assert "old_log_probs" not in first and "refine_label" not in first
@@ -115,9 +116,13 @@ def test_rows_and_labels_are_numbered_one_after_the_other(queue: MemoryQueue) ->
     workers = Watching(queue, ranks=1, reported=[(3, [6.0]), (1, [1.0])])
     actor = MixedActor(workers, Additions(ADDED, labels), micro_batch_size=1)
     actor.update_actor(batch_of(8))
-    # Label 9 by number 3; the rows' own tokens by 1 and 2.
-    assert queue.field("refine_label")["b_3_0"] == [3 * 2**32 + 10]
-    assert [row["refine_label"].tolist() for row in workers.rows[-2:]] == [[2**32] * 3, [2 * 2**32]]
-    assert all("refine_number" not in row for row in workers.rows)
+    # Label 9 with 0.5; the rows' own tokens with their weights.
+    assert queue.field("refine_label")["b_3_0"] == [0x3F000000 * 2**32 + 10]
+    codes = [row["refine_label"] for row in workers.rows[-2:]]
+    assert [labels_plus_one(code).tolist() for code in codes] == [[6, 7, 1], [1]]
+    assert [weights(code).tolist() for code in codes] == [[0.5, 0.25, 0.125], [2.0]]
+    numbers = [row["refine_number"].item() for row in workers.rows]
+    assert numbers == [0] * 7 + [3, 1, 2]
+    assert all("refine_weight" not in row for row in workers.rows)
     # Nothing is known of a row that no micro-batch reports on.
     assert [one.tolist() for one in actor.cross_entropy] == [[1.0], [], [6.0]]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from memory_queue import MemoryQueue
+from penalised import check_return_to_go
 from transfer_queue import KVBatchMeta
 
 from recipe.online_refiner.choices import Place
@@ -77,3 +78,21 @@ def test_each_place_leaves_the_other_alone(queue: MemoryQueue, other: Place | No
         assert queue.field("rm_scores") == before[0]
     take_from_advantages(BATCH, None if other is Place.ADVANTAGES else found)
     assert (queue.field("rm_scores"), queue.field("advantages")) == before
+
+
+def trained_on(advantage: list[float]) -> list[dict[str, Any]]:
+    """A group of two: three tokens with c_t of 2, 1 and nothing, and one without a penalty."""
+    one = {"step": 1, "uid": "g", "answer_tokens": ["a", "b", "c"]}
+    accepted = one | {"accepted": True, "ce": [2.0, 1.0], "advantage": advantage}
+    return [accepted, one | {"advantage": 1.0}]
+
+
+def test_the_check_of_trainings_tells_a_return_to_go_from_other_penalties() -> None:
+    """By λ = 0.5 from advantages of -1 and 1."""
+    check_return_to_go(trained_on([-2.5, -1.5, -1.0]), lambda_=0.5)
+    by_step, none, twice = [-2.0, -1.5, -1.0], [-1.0] * 3, [-4.0, -2.0, -1.0]
+    for advantage in (by_step, none, twice):
+        with pytest.raises(AssertionError):
+            check_return_to_go(trained_on(advantage), lambda_=0.5)
+    with pytest.raises(AssertionError):  # on every token too much
+        check_return_to_go(trained_on([-3.0, -2.0, -1.5]), lambda_=0.5)

@@ -3,7 +3,7 @@
 import torch
 from tensordict import TensorDict
 
-from recipe.online_refiner.update.places import on_tokens_of, response_places
+from recipe.online_refiner.update.places import response_places
 
 
 def test_a_state_is_one_place_to_the_left_of_its_token() -> None:
@@ -16,5 +16,6 @@ def test_a_state_is_one_place_to_the_left_of_its_token() -> None:
         for name, lengths in jagged.items()
     }
     data = TensorDict(fields, batch_size=2)
-    assert response_places(data, "refine_weight").tolist() == [1, 2, 3, 5, 6]
-    assert on_tokens_of(data, "refine_weight", torch.tensor([7, 8])).tolist() == [7, 7, 7, 8, 8]
+    places = response_places(data, "refine_weight")
+    assert places.state_M.tolist() == [1, 2, 3, 5, 6]
+    assert places.row_M.tolist() == [0, 0, 0, 1, 1]

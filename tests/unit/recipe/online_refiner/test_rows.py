@@ -2,12 +2,17 @@
 
 import torch
 
+from recipe.online_refiner.method.constraint import ExtraRow
+from recipe.online_refiner.queue.label_code import labels_plus_one, weights
 from recipe.online_refiner.update.rows import (
+    RowForm,
     constraint_row,
     interleaved,
     response_row,
     rounded_up,
 )
+
+EXTRA = ExtraRow([5], [7, 8], torch.tensor([0.5, 0.25]))
 
 
 def test_a_response_row_has_every_response_token_in_its_masks() -> None:
@@ -18,12 +23,20 @@ def test_a_response_row_has_every_response_token_in_its_masks() -> None:
 
 
 def test_a_constraint_row_is_invisible_to_the_policy_loss() -> None:
-    row = constraint_row([5], [7, 8], torch.tensor([0.5, 0.25]), 3, ["advantages", "old_log_probs"])
+    row = constraint_row(EXTRA, 3, RowForm(["advantages", "old_log_probs"]))
     assert row["response_mask"].tolist() == row["loss_mask"].tolist() == [0, 0]
     assert row["advantages"].tolist() == row["old_log_probs"].tolist() == [0.0, 0.0]
     assert row["refine_weight"].tolist() == [0.5, 0.25]
-    assert row["refine_number"].tolist() == [3, 3]
+    assert row["refine_number"].item() == 3
     assert "ref_log_prob" not in row and "refine_label" not in row
+
+
+def test_beside_labels_a_constraint_row_is_asked_for_its_own_tokens() -> None:
+    row = constraint_row(EXTRA, 3, RowForm([], with_labels=True))
+    assert labels_plus_one(row["refine_label"]).tolist() == [8, 9]
+    assert weights(row["refine_label"]).tolist() == [0.5, 0.25]
+    assert row["refine_number"].item() == 3
+    assert "refine_weight" not in row
 
 
 def test_rounding_up_keeps_multiples_and_zero() -> None:

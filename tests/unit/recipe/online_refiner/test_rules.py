@@ -11,17 +11,23 @@ from omegaconf import DictConfig
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.preflight.rules import RULES, Rule
 from recipe.online_refiner.resolve.resolving import resolve
+from reward import apps, dialogue
+from reward.verdict import JudgeResult, Verdict
 
 Compose = Callable[..., DictConfig]
 
 NO_CACHE = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null"
-GPU = ("trainer.device=cuda", "machine.gpus_per_node=4", "machine.nodes=1", NO_CACHE)
+GPU = ("trainer.device=cuda", "machine.gpu_memory_gib=79", "machine.gpus_per_node=4",
+       "machine.nodes=1", NO_CACHE)  # fmt: skip
 SERVED = (
     *("reward.reward_model.enable=true", "reward.reward_model.enable_resource_pool=true"),
     f"reward.reward_model.model_path={ensure_checkpoint()}",
 )
 MODEL_OF_CRITIC = f"critic.model.path={ensure_checkpoint()}"
-FILTERED = ("algorithm.filter_groups.enable=true", "reward.reward_manager.name=dapo")
+FILTERED = (
+    *("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=score"),
+    "reward.reward_manager.name=dapo",
+)
 BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "check_shapes": (("critic.enable=true", "critic.model.path=/nowhere"), "critic.model.path"),
     "check_mode": (("trainer.v1.trainer_mode=fully_async",), "trainer.v1.trainer_mode"),
@@ -120,6 +126,19 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         (*FILTERED, "algorithm.filter_groups.max_inflight_gen_batches=0"),
         "nothing would be generated",
     ),
+    "check_sampling": (
+        ("actor_rollout_ref.rollout.temperature=0",),
+        "the rollouts of a prompt would all be the same",
+    ),
+    "check_clips": (
+        ("actor_rollout_ref.actor.clip_ratio_low=0.9",),
+        "probabilities could fall further than they could rise",
+    ),
+    "check_engine_batches": (
+        ("actor_rollout_ref.rollout.max_num_batched_tokens=8",),
+        "actor_rollout_ref.rollout.max_num_batched_tokens=8 is below",
+    ),
+    "check_warmup": (("trainer.critic_warmup=1000",), "the actor would be trained"),
     "check_reward": (
         ("reward.custom_reward_function.path=/nowhere/reward.py",),
         "no such module or file",
@@ -128,6 +147,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         (*SERVED, "reward.custom_reward_function.path=null"),
         "reward.custom_reward_function.path=null: verl asks a served reward model without",
     ),
+    "check_group_metric": (
+        (*FILTERED, "algorithm.filter_groups.metric=scor"),
+        "algorithm.filter_groups.metric=score",
+    ),
+    "check_perfect_reward": (("refiner.perfect_reward=-1",), "the reward goes up to 1"),
     "check_reward_model": (
         (*SERVED, "reward.reward_model.rollout.name=vllm", "refiner.perfect_reward=null"),
         "pkg://reward.apps asks no reward model",
@@ -170,8 +194,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "check_steps": (("trainer.total_training_steps=0",), "trainer.total_training_steps=0"),
     "check_memory": (
-        (*GPU, "machine.gpu_memory_gib=79",
-         "actor_rollout_ref.rollout.gpu_memory_utilization=0.6"),
+        (*GPU, "actor_rollout_ref.rollout.gpu_memory_utilization=0.6"),
         "while rollouts are made",
     ),
     "check_caches": (
@@ -179,11 +202,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=4096",
     ),
     "check_node_memory": (
-        (*GPU, "machine.gpu_memory_gib=79", "machine.host_memory_gib=1"),
+        (*GPU, "machine.host_memory_gib=1"),
         "machine.host_memory_gib=1: a node would hold up to",
     ),
     "check_deadline": (
-        (*GPU, "machine.gpu_memory_gib=79", "machine.gpu_bandwidth_gb_s=0.001"),
+        (*GPU, "machine.gpu_bandwidth_gb_s=0.001"),
         "refinements wait",
     ),
     "check_disk": (
@@ -191,6 +214,16 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "trainer.max_actor_ckpt_to_keep=999999999",
     ),
 }  # fmt: skip
+
+
+def test_rewards_name_their_numbers_and_the_best_of_them() -> None:
+    result = apps.as_dict(JudgeResult(Verdict.ACCEPTED, 2, 2, 0.1, 3, 1.0, ""))
+    numbers = {key for key, value in result.items() if not isinstance(value, str)}
+    assert set(apps.TRAITS.numbers) == numbers - {"score"}
+    assert apps.TRAITS.best_score is not None
+    assert apps.TRAITS.best_score({}) == 1.0
+    assert apps.TRAITS.best_score({"accepted": 2}) == 2.0
+    assert dialogue.TRAITS.best_score is None
 
 
 def named(rule: Rule) -> str:

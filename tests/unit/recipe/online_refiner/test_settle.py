@@ -63,7 +63,7 @@ def output(extras: dict[str, Any], shaped: float) -> AgentLoopOutput:
 
 def settled(worker: Worker, one: AgentLoopOutput) -> dict[str, Any]:
     extras = one.extra_fields["reward_extra_info"]
-    asyncio.run(worker._settle("a_1_0", one, extras, {}, ROW))
+    asyncio.run(worker._settle([one], extras, {}, ROW))
     return extras
 
 
@@ -103,7 +103,7 @@ def test_joined_late_the_row_is_stored_bare_and_its_refinement_waits_for_the_tra
 
     async def run() -> dict[str, Any]:
         extras = one.extra_fields["reward_extra_info"]
-        await worker._settle("a_1_0", one, extras, {}, ROW)
+        await worker._settle([one], extras, {}, ROW)
         assert REFINEMENT_KEY not in one.extra_fields
         return await worker.late_refinements(3)
 

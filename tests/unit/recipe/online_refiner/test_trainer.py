@@ -231,8 +231,10 @@ def test_self_fed_the_update_gets_labels_and_no_row(queue: MemoryQueue, step: St
     )
     *_, update = workers.seen
     assert update.keys == BATCH_KEYS
-    assert queue.field("refine_label")["a_0_0"] == [2**32 + 6, 2**32 + 8]
-    assert queue.field("refine_weight")["a_0_0"] == pytest.approx([0.5 / 4 / 2] * 2)
+    # 0.5 / 4 / 2 is 2^-4, as a float32 0x3d800000.
+    weight = 0x3D800000 * 2**32
+    assert queue.field("refine_label")["a_0_0"] == [weight + 6, weight + 8]
+    assert queue.field("refine_weight") == {}
     assert metrics["constraint/ce_mean"] == pytest.approx(1.0)
 
 

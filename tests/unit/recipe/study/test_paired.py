@@ -78,3 +78,21 @@ def test_of_equal_arms_at_most_five_percent_are_told_apart(shape: str) -> None:
         assert found is not None and found.p_value is not None
         wrong += found.p_value <= 0.05
     assert wrong / rounds <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / rounds)
+
+
+@pytest.mark.parametrize("pairs", [3, 8])
+def test_an_interval_holds_the_mean_in_19_of_20_studies(pairs: int) -> None:
+    """Of outcomes that are normal, heavy-tailed, or of two arms that both collapse."""
+    rng, rounds = np.random.default_rng(13), 1000
+    shape = (rounds, pairs)
+    collapses = np.where(rng.random((2, *shape)) < 0.5, -0.7, 0.4) + rng.normal(
+        0, 0.02, (2, *shape)
+    )
+    draws = {
+        0.3: rng.normal(0.3, 1, shape),
+        0.1: 0.1 + rng.standard_t(2, shape),
+        0.0: collapses[0] - collapses[1],
+    }
+    for truth, differences in draws.items():
+        covered = sum(abs(row.mean() - truth) <= interval_half_width(row) for row in differences)
+        assert covered / rounds >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / rounds)

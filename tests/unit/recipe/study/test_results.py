@@ -1,13 +1,17 @@
 """What the runs of a study say, by hand; and the same from a pack of them."""
 
 import json
+import math
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import recipe
+from recipe.analysis.metrics_file import Series
+from recipe.analysis.runs import Run, RunSet
 from recipe.study.__main__ import main
 from recipe.study.pack import EPISODES_A_RUN, pack_runs, sampled, unpacked, verdicts_of
 from recipe.study.plan import Study, study_of
@@ -65,6 +69,38 @@ def test_a_family_shares_its_level(study: Study, tmp_path: Path, write_run: Writ
     assert claimed["alone", "other"]
     assert claimed["all", "clear"]
     assert not claimed["all", "other"]
+
+
+def family_of_noise(rng: np.random.Generator, study: Study) -> Results:
+    """A study's results in which the baseline and three arms, some runs of which collapse, are all
+    drawn alike.
+    """
+    name, none = "val-core/x/reward/mean@1", ()
+    runs = {}
+    for arm in study.arms:
+        ends = np.where(rng.random(8) < 0.5, -0.7, 0.4) + rng.normal(0, 0.02, 8)
+        runs[arm] = tuple(
+            Run(
+                Path(arm), arm, seed, "", 2, {}, (2,), {name: Series(np.array([2]), ends[[seed]])},
+                none, none,
+            )
+            for seed in range(8)
+        )  # fmt: skip
+    return Results(study, Path(), RunSet((), ()), runs, (), {})
+
+
+def test_of_studies_without_an_effect_at_most_five_percent_show_one_in_a_family(
+    study: Study,
+) -> None:
+    arms = {arm: {"seeds": list(range(8))} for arm in ("none", "first", "second", "third")}
+    pairs = [[arm, "none"] for arm in list(arms)[1:]]
+    changed = study_of(study.model_dump() | {"arms": arms, "families": {"all": pairs}}, "x")
+    rng, rounds = np.random.default_rng(17), 400
+    wrong = sum(
+        any(one.claimed for one in compare_all(family_of_noise(rng, changed)))
+        for _ in range(rounds)
+    )
+    assert 0 < wrong / rounds <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / rounds)
 
 
 def test_the_tables_hold_mean_and_standard_error_by_step(results: Results) -> None:
