@@ -185,7 +185,8 @@ moments of a model of 8 million parameters are the formula's to a thousandth, an
 update is 37.5 MB of an estimated 59.4. Here the estimate is too high: it adds up gathered layers,
 the output layer's gradient and the logits, which are not all there at once, and they are most of so
 small a model. At the width of 7 billion parameters with eight layers and 2,048 tokens (tracked on
-tensors without storage) it is 9.8 GB of 15.7; with more tokens the logits outweigh the difference. It is no bound, as the GPU shows.
+tensors without storage) it is 9.8 GB of 15.7; with more tokens the logits outweigh the difference.
+It is no bound, as the GPU shows.
 
 **Measured on a GPU**, once ([gpu.md](gpu.md#on-an-h200)): 1.33 billion parameters on one H200,
 FSDP2 with offloading, PyTorch's attention in place of flash-attn. PyTorch allocated at most 24.9
