@@ -124,7 +124,7 @@ def check_places(plan: RunPlan) -> Iterator[str]:
 
 
 def _nearest_folder(path: str) -> Path:
-    """The path itself, or what is there of the way to it."""
+    """The path itself, or the nearest folder above it that exists."""
     found = Path(path).expanduser().absolute()
     while not found.exists():
         found = found.parent

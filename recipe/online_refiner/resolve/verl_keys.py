@@ -19,7 +19,7 @@ from recipe.online_refiner.settings import (
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-# Bounded above where a slip of the keyboard would start processes or reserve memory (ours).
+# Bounded above if a slip of the keyboard would start processes or reserve memory (ours).
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 Samples = Annotated[int, Field(ge=1, le=4096)]
 Workers = Annotated[int, Field(ge=1, le=1024)]
