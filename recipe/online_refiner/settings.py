@@ -203,7 +203,8 @@ def read_settings(config: DictConfig, own: Mapping[str, type[Section]]) -> Setti
     try:
         settings = Settings.model_validate(sections)
     except ValidationError as error:
-        faults += [_message(fault, own) for fault in error.errors()]
+        given = sections["constraint"]
+        faults += [_message(one, own) for one in error.errors() if not _is_of_lambda(one, given)]
     if faults:
         raise ConfigError("\n".join(faults))
     settings.constraint._own.update(theirs)
@@ -228,6 +229,11 @@ def _read_own(
 def _fill(section: dict[str, Any], key: str, default: Any) -> None:
     if section.get(key) is None:
         section[key] = default
+
+
+def _is_of_lambda(fault: ErrorDetails, constraint: Mapping[str, Any]) -> bool:
+    """Whether it is about the value that `lambda_end` has from `lambda`, which is told already."""
+    return fault["loc"] == ("constraint", "lambda_end") and constraint.get("lambda_end") is None
 
 
 def _message(fault: ErrorDetails, own: Mapping[str, type[Section]]) -> str:
