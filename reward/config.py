@@ -104,6 +104,9 @@ class JudgeConfig:
         self._check("pool", self.pool in POOLS, f"use one of {', '.join(POOLS)}")
         names_only = all(name.isidentifier() for name in self.package_names)
         self._check("packages", names_only, "use names to import, with commas between, no dots")
+        for key in ("compile_error", "runtime_error", "wrong_answer"):
+            below = getattr(self, key) < self.accepted
+            self._check(key, below, f"use a number below accepted={self.accepted}")
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> "JudgeConfig":
