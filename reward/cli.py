@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))
+        if any(
+            options.out.resolve() == one.resolve() for one in (options.problems, options.programs)
+        ):
+            raise InputError(f"--out {options.out} is read too: name another file")
         faulty: list[str] = []
         problems, quarantine = read_problems(options.problems, config, faulty)
         programs = [record for _, record in records(options.programs, faulty)]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,11 @@ class JudgeConfig:
         choices = [choice.value for choice in Extract]
         self._check("extract", self.extract in choices, f"use one of {', '.join(choices)}")
         self._check("pool", self.pool in POOLS, f"use one of {', '.join(POOLS)}")
+        names_only = all(name.isidentifier() for name in self.package_names)
+        self._check("packages", names_only, "use names to import, with commas between, no dots")
+        for key in ("compile_error", "runtime_error", "wrong_answer"):
+            below = getattr(self, key) < self.accepted
+            self._check(key, below, f"use a number below accepted={self.accepted}")
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> "JudgeConfig":
@@ -123,6 +129,10 @@ class JudgeConfig:
         return Tiers(self.compile_error, self.runtime_error, self.wrong_answer, self.accepted)
 
     @property
+    def package_names(self) -> list[str]:
+        return [name.strip() for name in self.packages.split(",") if name.strip()]
+
+    @property
     def worker_count(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
 
@@ -135,6 +145,7 @@ class JudgeConfig:
         wanted = (int, float) if kind is float else kind
         good = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
         self._check(key, good, f"use a value of type {kind.__name__}")
+        self._check(key, kind is not float or math.isfinite(value), "use a finite number")
 
 
 def add_settings_option(parser: argparse.ArgumentParser) -> None:

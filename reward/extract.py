@@ -11,6 +11,10 @@ from reward.page import Line, Page
 # No two parts of it may match the same text: lines are hostile, and some are very long.
 _FENCE = re.compile(r"([ \t]*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
 _LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
+# A line with three backticks, as an opening fence and as a closing one, which it may both be.
+_WITH_BACKTICKS = re.compile(r"^(?=(```(?!`)[^`\n]*$)?)(?=(```[ \t]*$)?).*```.*", re.MULTILINE)
+# Text that may be HTML, or a definition above a line that may be an underline.
+_MAY_HIDE = re.compile(r"<[A-Za-z/!?]|^[^A-Za-z_\n]*\[", re.MULTILINE)
 _LINE_END = re.compile(r"\r\n?|\n")
 _DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 
@@ -83,6 +87,38 @@ def python_blocks(response: str) -> list[str]:
 
 def _blocks(response: str) -> list["_Block"]:
     """All closed blocks that a reader sees, of whatever language."""
+    plain = _plain_blocks(response)
+    return _blocks_of_page(response) if plain is None else plain
+
+
+def _plain_blocks(response: str) -> list["_Block"] | None:
+    """The blocks of a response that need no reading of Markdown; None if this one may.
+
+    As most are: all fences are three backticks in the first column, opening and closing by turns,
+    and nothing before the last of them could hide one. Such a fence is in no quote or list.
+    """
+    if "\r" in response or "~~~" in response:
+        return None
+    blocks: list[_Block] = []
+    before = 0
+    lines = _WITH_BACKTICKS.finditer(response)
+    for opens in lines:
+        if not opens[1] or _MAY_HIDE.search(response, before, opens.start()):
+            return None
+        closes = next(lines, None)
+        if closes is None:
+            break
+        if not closes[2]:
+            return None
+        block = _Block("```", 0, _language(opens[1][3:]), [], closed=True)
+        code = response[opens.end() + 1 : closes.start()]
+        block.lines = code.split("\n")[:-1]
+        blocks.append(block)
+        before = closes.end()
+    return blocks
+
+
+def _blocks_of_page(response: str) -> list["_Block"]:
     lines = Page(_LINE_END.split(response)).lines
     blocks, at = [], 0
     while at < len(lines):

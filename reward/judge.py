@@ -109,7 +109,7 @@ class Judge:
         return ZygoteClient(
             Level(self.config.min_level),
             Level(self.config.max_level),
-            [name for name in self.config.packages.split(",") if name],
+            self.config.package_names,
         )
 
     def _judge(self, problem: Problem, code: str | None) -> JudgeResult:

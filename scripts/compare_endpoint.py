@@ -25,7 +25,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -34,6 +34,7 @@ from typing import Any
 
 from recipe.cpu import environment
 from recipe.cpu.tiny_model import ensure_checkpoint
+from recipe.evaluation.errors import EvaluationError
 from recipe.evaluation.generate import NEUTRAL
 from recipe.evaluation.kinds import Benchmark
 from recipe.evaluation.problems import load_problems
@@ -98,16 +99,38 @@ def parse() -> argparse.Namespace:
                         help="of vllm.EngineArgs, for both (default: %(default)s)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR")
     options = parser.parse_args()
-    if options.endpoint and not options.model:
-        parser.error(f"--endpoint {options.endpoint}: give the server's model as --model")
+    try:
+        check(options)
+    except (EvaluationError, OSError) as error:
+        parser.error(str(error))
     return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise for what would fail only when a server has been started."""
+    if options.endpoint and not options.model:
+        raise EvaluationError(f"--endpoint {options.endpoint}: give the server's model as --model")
+    if options.model and not options.endpoint and not Path(options.model).is_dir():
+        raise EvaluationError(f"--model {options.model}: no folder; a server needs one to start")
+    if options.max_tokens < 1:
+        raise EvaluationError(f"--max-tokens {options.max_tokens}: use 1 or more")
+    for option, pairs in (("--benchmark", options.benchmark), ("--engine", options.engine)):
+        for pair in pairs:
+            if not all(pair.partition("=")):
+                raise EvaluationError(f"{option} {pair}: write it as KEY=VALUE")
+    for name in options.protocol:
+        protocol_named(name)
+    for pair in options.benchmark:
+        name, _, path = pair.partition("=")
+        load_problems(Benchmark.parse(name), Path(path))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def folder_of(out: Path | None) -> Iterator[Path]:
     """The folder that was asked for, or one that is removed at the end."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         yield out
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -143,7 +166,8 @@ def serving(options: argparse.Namespace, out: Path) -> Iterator[Server]:
         wait_until_up(f"http://127.0.0.1:{port}/health", process, log)
         yield Server(f"http://127.0.0.1:{port}/v1", SERVED, str(model))
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself, and all its children
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -188,7 +212,7 @@ def evaluate(options: argparse.Namespace, out: Path, *more: str) -> Responses:
 
 def show(there: Responses, here: Responses, options: argparse.Namespace, server: Server) -> int:
     """The table, and below it every difference; 1 if there is any or a problem is missing."""
-    width = max(map(len, here))
+    width = max(map(len, {*there, *here}), default=0)
     print(f"{'':{width}}{'problems':>10}{'equal':>8}{'texts':>8}  first difference")
     different: list[tuple[str, str]] = []
     for name in sorted({*there, *here}):
@@ -201,7 +225,8 @@ def show(there: Responses, here: Responses, options: argparse.Namespace, server:
         first = unequal[0] if unequal else "none"
         print(f"{name:{width}}{len(asked):>10}{equal:>8}{texts:>8}  {first}")
     for name, key in different:
-        explain(name, key, there[name].get(key), here[name].get(key), options, server)
+        of_server, ours = there.get(name, {}), here.get(name, {})
+        explain(name, key, of_server.get(key), ours.get(key), options, server)
     return 1 if different else 0
 
 

@@ -44,7 +44,7 @@ SKIPPED_TESTS = ("tests/unit/recipe/online_refiner/test_experiments.py",)
 NOTE_CALL = "_note_call"
 """Name under which a module finds the function that notes its calls."""
 PATIENCE = 10.0
-"""Factor on the second and what a test usually takes, after which its process is ended."""
+"""Factor on a second and a test's usual time together, after which its process is ended."""
 PLAIN = (bool, int, float, str, tuple, dict)
 """Constants of a module or class that are swapped."""
 

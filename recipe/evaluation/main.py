@@ -96,10 +96,10 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _check_packages(judge: JudgeConfig) -> None:
     """The sandbox leaves out what is not installed, and its programs would then fail."""
-    for name in filter(None, judge.packages.split(",")):
-        if find_spec(name.strip()) is None:
+    for name in judge.package_names:
+        if find_spec(name) is None:
             raise EvaluationError(
-                f"--set packages={judge.packages}: {name.strip()} is not installed; install it "
+                f"--set packages={judge.packages}: {name} is not installed; install it "
                 "beside this package, or leave it out"
             )
 

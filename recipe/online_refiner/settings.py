@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -46,6 +47,20 @@ MOST_SEED = (1 << 32) - 1
 """NumPy takes no larger one."""
 MOST_SECONDS = 1e7
 """Bounds above which a value is a slip of the keyboard (ours)."""
+LEAST_DEADLINE_S = 1.0
+"""No server writes a refinement in less (ours)."""
+LEAST_WATCH_S = 0.1
+NO_FOLDERS = (".", "..")
+
+
+def _one_folder(name: str) -> str:
+    """Runs lie in folders of these names, and reports join them by a slash."""
+    if "/" in name or name in NO_FOLDERS:
+        raise ValueError("a name without a slash, which a folder can have")
+    return name
+
+
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(_one_folder)]
 
 
 class ConfigError(ValueError):
@@ -153,11 +168,11 @@ class RefinerSettings(Section):
     perfect_reward: float | None
     max_prompt_length: int | None = Field(ge=1, le=MOST_TOKENS)
     max_concurrency: int = Field(ge=1, le=1_000_000)
-    deadline_s: float = Field(gt=0, le=MOST_SECONDS)
-    step_deadline_s: float | None = Field(gt=0, le=MOST_SECONDS)
+    deadline_s: float = Field(ge=LEAST_DEADLINE_S, le=MOST_SECONDS)
+    step_deadline_s: float | None = Field(ge=LEAST_DEADLINE_S, le=MOST_SECONDS)
     late_join: bool | None
     on_failure: Literal["continue", "stop"]
-    watch_every_s: float = Field(gt=0, le=MOST_SECONDS)
+    watch_every_s: float = Field(ge=LEAST_WATCH_S, le=MOST_SECONDS)
     rollout: dict[str, Any]
 
 
@@ -173,8 +188,8 @@ class RunSettings(Section):
     """The section `run`: where a run writes, what it calls itself, and how it is launched."""
 
     dir: str = Field(min_length=1)
-    arm: str = Field(min_length=1)
-    setting: str = Field(min_length=1)
+    arm: FolderName
+    setting: FolderName
     seed: int = Field(ge=0, le=MOST_SEED)
     log_share: float = Field(ge=0, le=1)
     hardware: str | None
@@ -203,7 +218,8 @@ def read_settings(config: DictConfig, own: Mapping[str, type[Section]]) -> Setti
     try:
         settings = Settings.model_validate(sections)
     except ValidationError as error:
-        faults += [_message(fault, own) for fault in error.errors()]
+        given = sections["constraint"]
+        faults += [_message(one, own) for one in error.errors() if not _is_of_lambda(one, given)]
     if faults:
         raise ConfigError("\n".join(faults))
     settings.constraint._own.update(theirs)
@@ -230,14 +246,25 @@ def _fill(section: dict[str, Any], key: str, default: Any) -> None:
         section[key] = default
 
 
+def _is_of_lambda(fault: ErrorDetails, constraint: Mapping[str, Any]) -> bool:
+    """Whether it is about the value that `lambda_end` has from `lambda`, which is told already."""
+    return fault["loc"] == ("constraint", "lambda_end") and constraint.get("lambda_end") is None
+
+
 def _message(fault: ErrorDetails, own: Mapping[str, type[Section]]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key. Fix: {_nearest(fault['loc'], own)}"
     if fault["type"] == "missing":
         return f"{key}: missing. Fix: set it, or leave its line in the config as it was"
-    reason = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{key}={fault['input']!r} is refused. Fix: set it to {reason}"
+    return f"{key}={fault['input']!r} is refused. Fix: set it to {wanted(fault)}"
+
+
+def wanted(fault: ErrorDetails) -> str:
+    """What a value should have been, to follow "set it to"."""
+    if fault["type"] == "string_too_short":
+        return "a text that is not empty"
+    return fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def _nearest(location: tuple[int | str, ...], own: Mapping[str, type[Section]]) -> str:

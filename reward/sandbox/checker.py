@@ -21,6 +21,7 @@ from collections import deque
 from typing import Any, NoReturn
 
 from reward.sandbox import codec, forms, runner, suite, wire
+from reward.sandbox.errors import TEXT_LENGTH, Errors, awaited
 from reward.sandbox.preamble import call_namespace
 from reward.sandbox.process import read_all
 from reward.sandbox.record import Record
@@ -28,7 +29,6 @@ from reward.sandbox.wire import DIED, PASSED, End
 
 TEST_MODULE = "test_program"
 
-_STOPS = frozenset({"StopIteration", "StopAsyncIteration"})
 _MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -67,14 +67,22 @@ def _call(namespace: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
         result = namespace[name](*arguments, **named)
         return {"result": codec.dumps(result), "arguments": codec.dumps(arguments)}
     except BaseException as error:  # whatever untrusted code raises
-        return {"error": type(error).__name__, "text": _text(error)}
+        names = [kind.__name__ for kind in type.mro(type(error))]
+        return {"error": names, "text": _text(error), "arguments": _arguments(error)}
 
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)[:200]
+        return str(error)[:TEXT_LENGTH]
     except BaseException:  # an exception class of the program's own
         return ""
+
+
+def _arguments(error: BaseException) -> str:
+    try:
+        return codec.dumps(error.args)
+    except BaseException:  # as above
+        return codec.dumps(())
 
 
 def run_checker(content: int, entry: str, sock: socket.socket, output_fd: int) -> NoReturn:
@@ -104,9 +112,10 @@ def _run_test(prompt: str, test: str, entry: str, line: "Line") -> tuple[End, st
     _run_prompt(prompt, namespace)
     code = compile(test, "<test>", "exec")
     names = names_in(code)
-    line.expects_stop = not _STOPS.isdisjoint(names)
-    for name in names - namespace.keys() - vars(builtins).keys() | {entry}:
-        namespace[name] = Candidate(line, name)
+    unknown = names - namespace.keys() - vars(builtins).keys()
+    line.errors = Errors(awaited(test, unknown - {entry}), names)
+    for name in unknown | {entry}:
+        namespace[name] = line.errors.own.get(name) or Candidate(line, name)
     forms.silence_main(names)
     _execute(code, namespace)
     check = namespace.get("check")
@@ -170,7 +179,7 @@ class Line:
         self.calls = 0
         self.died = False
         self.raised: list[BaseException] = []
-        self.expects_stop = False
+        self.errors = Errors()
 
     def receive(self) -> dict[str, Any]:
         try:
@@ -199,8 +208,9 @@ class Candidate:
         sent = codec.dumps((arguments, named))
         reply = self._line.ask({"function": self._name, "arguments": sent})
         if "error" in reply:
-            name, text = str(reply["error"]), str(reply.get("text", ""))
-            error = _exception(name, text, self._line.expects_stop)
+            names = [str(name)[:TEXT_LENGTH] for name in reply["error"]]
+            given = codec.loads(reply["arguments"])
+            error = self._line.errors.build(names, str(reply["text"]), given)
             self._line.raised.append(error)
             raise error
         _write_back(arguments, codec.loads(reply["arguments"]))
@@ -211,23 +221,6 @@ def names_in(code: types.CodeType) -> set[str]:
     """All names that `code` and the functions in it look up."""
     inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
     return set(code.co_names).union(*map(names_in, inner))
-
-
-def _exception(name: str, text: str, expects_stop: bool) -> BaseException:
-    """The built-in exception of that name, for tests that expect one, else a RuntimeError.
-
-    What ends an iteration is an ordinary error (as in PEP 479): raised by a call inside a test's
-    loop or `all(...)`, it would end that as if all had been well. Tests that name it expect it.
-    """
-    kind = getattr(builtins, name, None)
-    if name in _STOPS and not expects_stop:
-        kind = None
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(text)
-        except TypeError:
-            pass  # UnicodeDecodeError and others that take more arguments
-    return RuntimeError(f"{name}: {text}")
 
 
 def _write_back(arguments: tuple[Any, ...], after: list[Any]) -> None:

@@ -176,3 +176,81 @@ def test_a_candidate_that_sleeps_or_spins_between_calls_runs_out_of_time(one_wor
         code = f"def f(n):\n    {act}\n"
         verdict = one_worker.judge(problem, code).verdict
         assert verdict == Verdict.TIME_LIMIT
+
+
+RAISING = """
+class BadError(ValueError):
+    pass
+class Worse(BadError):
+    def __init__(self, code):
+        super().__init__("code %d" % code)
+def f(n):
+    if n == -1: raise BadError("negative")
+    if n == -2: raise Worse(5)
+    if n == -3: return {}["k"]
+    if n == -4: return "\\u00e9".encode("ascii")
+    if n == -5: return __import__("json").loads("{")
+    return n * n
+"""
+AWAITING = {
+    "raises": "    with pytest.raises(BadError, match='neg'):\n        f(-1)\n",
+    "a base of its own": "    with pytest.raises(BadError):\n        f(-2)\n",
+    "a base of Python's": "    with pytest.raises(ValueError):\n        f(-2)\n",
+    "one of several": "    with pytest.raises((TypeError, Worse)):\n        f(-2)\n",
+    "suppress": "    with contextlib.suppress(Worse):\n        f(-2)\n        assert False\n",
+    "isinstance": (
+        "    try:\n        f(-2)\n    except Exception as error:\n"
+        "        assert isinstance(error, Worse) and str(error) == 'code 5'\n"
+        "    else:\n        assert False\n"
+    ),
+    "except": (
+        "    try:\n        f(-1)\n        assert False\n    except BadError as error:\n"
+        "        assert str(error) == 'negative' and error.args == ('negative',)\n"
+    ),
+    "a parameter": (
+        "    for kind in (BadError,):\n        with pytest.raises(kind):\n            f(-1)\n"
+    ),
+    "an argument": (
+        "    try:\n        f(-3)\n        assert False\n    except LookupError as error:\n"
+        "        assert str(error) == \"'k'\" and error.args == ('k',)\n"
+    ),
+    "many arguments": (
+        "    with pytest.raises(UnicodeEncodeError) as info:\n        f(-4)\n"
+        "    assert info.value.encoding == 'ascii'\n"
+    ),
+    "the library's": "    with pytest.raises(json.JSONDecodeError):\n        f(-5)\n",
+}
+EVADING = {
+    "no error": "def f(n): return n * n",
+    "another error": "def f(n):\n    if n < 0: raise RuntimeError('BadError')\n    return n * n",
+    "a value": "BadError = Worse = 0\ndef f(n): return n * n if n > 0 else BadError",
+    "a class that it returns": "class BadError(Exception): pass\ndef f(n): return BadError('neg')",
+    "a class that is no class": (
+        "class M(type):\n    def mro(cls): return [cls, *ValueError.__mro__]\n"
+        "class BadError(ValueError, metaclass=M): __name__ = 3\n"
+        "def f(n): raise BadError()"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", AWAITING)
+def test_an_exception_is_of_its_classes(one_worker: Judge, how: str) -> None:
+    """Those of Python, and those of the program's that the test names."""
+    body = f"    assert f(3) == 9\n{AWAITING[how]}"
+    head = f"import contextlib, json{', pytest' * ('pytest' in body)}\n"
+    for form in ("def test_f():\n", "def check(candidate):\n"):
+        problem = _problem(f"{head}{form}{body}")
+        result = one_worker.judge(problem, RAISING)
+        assert result.verdict == Verdict.ACCEPTED, result.detail
+    for name, program in EVADING.items():
+        verdict = one_worker.judge(problem, program).verdict
+        assert verdict in (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR), (name, verdict)
+
+
+def test_a_class_that_a_test_makes_objects_of_is_the_programs(one_worker: Judge) -> None:
+    """Else the test would talk to its own stand-in, and accept every program."""
+    test = (
+        "point = Point(1, 2)\nassert isinstance(point, Point)\nassert point.args == (1, 2)\n"
+        "assert f(3) == 9\n"
+    )
+    assert one_worker.judge(_problem(test), RIGHT).verdict == Verdict.RUNTIME_ERROR

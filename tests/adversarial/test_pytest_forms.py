@@ -116,6 +116,9 @@ TAMPERING = {
         "def f(n): raise type('Skipped', (BaseException,), {'__module__': 'builtins'})('no')\n"
     ),
     "an expected failure by name": "def f(n): raise type('XFailed', (Exception,), {})('no')\n",
+    "a missing fixture by name": (
+        "def f(n): raise type('FixtureLookupError', (type('Skipped', (Exception,), {}),), {})\n"
+    ),
     "an end by name": "def f(n): raise type('Exit', (Exception,), {})('no')\n",
     "an interrupt": "def f(n): raise KeyboardInterrupt\n",
     "an exit": "def f(n): raise SystemExit(0)\n",

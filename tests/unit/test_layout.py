@@ -10,6 +10,7 @@ import pytest
 from house_table import (
     GROUPS,
     arrows,
+    column,
     imported_names,
     layers,
     many_parameters,
@@ -56,6 +57,17 @@ STANDARD_LIBRARY_ONLY = (
 # numpy is imported in the sandboxed child, for the judged programs.
 ISOLATION_DEPENDENCIES = {"numpy"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+NUMBERS = {
+    "modules": ("modules of the core",),
+    "rooms": ("rooms",),
+    "arrows between modules, between rooms": ("arrows between modules", "arrows between rooms"),
+    "layers of modules, of rooms": ("layers of modules", "layers of rooms"),
+    "functions that take config and settings together": (
+        "functions that take config and settings together",
+    ),
+    "functions with more than four parameters": ("functions with more than four parameters",),
+}
+"""Rows of ARCHITECTURE.md's plan in numbers, and what scripts/house_table.py calls them."""
 VERL_FACING = {
     "recipe.acceptance.decode",
     "recipe.cpu",
@@ -231,6 +243,18 @@ def test_the_functions_with_many_parameters_are_those_that_the_page_gives_a_reas
     table = page_on_the_architecture("| more than four parameters |", "\n\n")
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert sorted(re.findall(r"`([\w.]+)`", "".join(cells))) == sorted(many_parameters(REPO_ROOT))
+
+
+def test_the_page_on_the_architecture_has_the_numbers_of_today() -> None:
+    """Those of modules within a tenth: most changes move them a little."""
+    table = page_on_the_architecture("### The plan in numbers", "\n| more than four")
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert [name.strip() for name, *_ in rows] == list(NUMBERS)
+    today = column(REPO_ROOT)
+    for (*_, cell), names in zip(rows, NUMBERS.values(), strict=True):
+        for listed, name in zip(cell.split(","), names, strict=True):
+            error = 0.1 if "modules" in name else 0.0
+            assert int(listed) == pytest.approx(int(today[name]), rel=error), name
 
 
 def test_what_decides_needs_neither_verl_nor_ray() -> None:

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     violations = CONTRACTS[options.what](options.reference, options.settings)
     for violation in violations:
         print(f"- {violation}", file=sys.stderr)
-    print(f"{options.reference}: {f'{len(violations)} violations' if violations else 'keeps it'}")
+    count = f"{len(violations)} violation{'s' if len(violations) > 1 else ''}"
+    print(f"{options.reference}: {count if violations else 'keeps it'}")
     return 1 if violations else 0
 
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import json
 import math
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from recipe.online_refiner.contract.joining import late_join_violations
@@ -31,11 +35,17 @@ from recipe.online_refiner.method.constraint import Additions, Constraint, Penal
 from recipe.online_refiner.method.labels import RowLabels
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.resolve.composing import argument_faults, composition_fault
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError
 
 BASE = ("hardware=cpu_debug", "experiment=quickstart_sane")
 """What the constraint is composed with; overrides come after it."""
+STEPS = {
+    "with refinements": small_step,
+    "without refinements": without_refinements,
+    "of one token": of_one_token,
+}
 
 
 def constraint_violations(kind: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -51,14 +61,26 @@ def constraint_violations(kind: str, overrides: Sequence[str] = ()) -> list[str]
     except Exception as error:  # whatever a user's class raises is a violation, not a crash
         return [f"it raised before the start: {type(error).__name__}: {error}"]
     chosen = constraint_class(plan.config)
-    found = list(_before_the_start(chosen, plan))
-    for step in (small_step(), without_refinements(), of_one_token()):
-        found += _in_a_step(chosen(plan), step)
-    found += _repeatable(chosen, plan)
-    found += _resumable(chosen, plan)
+    found = [*_or_raised(_before_the_start(chosen, plan), chosen, "before the start")]
+    for title, step in STEPS.items():
+        found += _or_raised(_in_a_step(chosen, plan, step()), chosen, f"in a step {title}")
+    if not found:
+        found += _repeatable(chosen, plan)
+        found += _or_raised(_resumable(chosen, plan), chosen, "around a checkpoint")
     if not found:
         found += late_join_violations(lambda: chosen(plan))
     return list(dict.fromkeys(found))
+
+
+def _or_raised(checks: Iterator[str], chosen: type[Constraint], when: str) -> Iterator[str]:
+    """What the checks find, and what the constraint raises in them, with its place in its file."""
+    try:
+        yield from checks
+    except Exception as error:  # whatever a user's class raises is a violation, not a crash
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [one for one in frames if one.filename == inspect.getfile(chosen)]
+        place = f" ({Path(own[-1].filename).name}:{own[-1].lineno}, {own[-1].name})" if own else ""
+        yield f"it raised {when}: {type(error).__name__}: {error}{place}"
 
 
 def _plan(kind: str, overrides: Sequence[str]) -> RunPlan:
@@ -70,9 +92,15 @@ def _plan(kind: str, overrides: Sequence[str]) -> RunPlan:
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """Composing takes most of a second, and tests of many constraints need one config."""
+    faults = list(argument_faults(overrides))
+    if faults:
+        raise ConfigError("\n".join(faults))
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIG), version_base=None):
-        return compose("online_refiner", [*BASE, *overrides])
+    try:
+        with initialize_config_dir(str(CONFIG), version_base=None):
+            return compose("online_refiner", [*BASE, *overrides])
+    except HydraException as error:
+        raise ConfigError(composition_fault(error, overrides)) from error
 
 
 def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
@@ -83,8 +111,9 @@ def _before_the_start(chosen: type[Constraint], plan: RunPlan) -> Iterator[str]:
             yield f"a fault must say how to fix it, after 'Fix: ': {fault!r}"
 
 
-def _in_a_step(constraint: Constraint, step: Step) -> Iterator[str]:
+def _in_a_step(chosen: type[Constraint], plan: RunPlan, step: Step) -> Iterator[str]:
     """The hooks in the trainer's order."""
+    constraint = chosen(plan)
     step = _conditioned(step, constraint)
     constraint.begin(step)
     labels = constraint.labels(step)

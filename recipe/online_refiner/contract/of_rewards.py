@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -39,7 +40,11 @@ def reward_violations(path: str, settings: Sequence[str] = ()) -> list[str]:
     """
     given = {key: yaml.safe_load(value) for key, _, value in (s.partition("=") for s in settings)}
     file = given.pop(ROWS, None)
-    rows = [BARE_ROW] if file is None else pq.read_table(file).slice(0, MAX_ROWS).to_pylist()
+    try:
+        rows = [BARE_ROW] if file is None else pq.read_table(file).slice(0, MAX_ROWS).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        fix = "name a parquet file of prepared rows"
+        return [f"{ROWS}={file}: it could not be read ({error}). Fix: {fix}"]
     try:
         function = getattr(load_reward(path), FUNCTION)
         traits = traits_of(path)

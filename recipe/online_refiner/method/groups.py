@@ -1,4 +1,4 @@
-"""Which groups DAPO's dynamic sampling drops, where refinements have a say in it."""
+"""Which groups DAPO's dynamic sampling drops, if refinements count in it."""
 
 from __future__ import annotations
 

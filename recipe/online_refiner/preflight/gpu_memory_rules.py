@@ -1,4 +1,4 @@
-"""Does each GPU hold its share by the estimate (`memory.py`), and each cache a sequence."""
+"""Does each GPU hold its share by the estimate (`memory.py`), and each server a sequence."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ from recipe.online_refiner.preflight.shapes import (
 )
 from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 
+LENGTH_KEYS = {
+    "policy": "actor_rollout_ref.rollout.max_model_len",
+    "refiner": "refiner.max_prompt_length and data.max_response_length",
+    "reward model": "reward.reward_model.rollout.max_model_len, or else the model's context",
+}
+ROLLOUT_KEYS = {
+    "policy": "actor_rollout_ref.rollout",
+    "refiner": "refiner.rollout",
+    "reward model": "reward.reward_model.rollout",
+}
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -54,9 +65,14 @@ def estimate(plan: RunPlan) -> Sizes | None:
     gpu_bytes = int(machine.gpu_memory_gib * GIB)
     servers = _servers(plan, shapes, gpu_bytes)
     models, activations = _models(plan, shapes)
-    own_pool = {"reward model"} | ({"refiner"} if plan.has_own_pool else set[str]())
-    beside = {role: one for role, one in servers.items() if role not in own_pool}
+    apart = roles_apart(plan)
+    beside = {role: one for role, one in servers.items() if role not in apart}
     return Sizes(gpu_bytes, peaks(models, activations, beside), servers)
+
+
+def roles_apart(plan: RunPlan) -> set[str]:
+    """The servers on GPUs of their own."""
+    return {"reward model"} | ({"refiner"} if plan.has_own_pool else set())
 
 
 def _models(plan: RunPlan, shapes: Shapes) -> tuple[dict[str, TrainedModel], dict[str, int]]:
@@ -79,7 +95,7 @@ def _models(plan: RunPlan, shapes: Shapes) -> tuple[dict[str, TrainedModel], dic
     return models, activations
 
 
-def _served(plan: RunPlan, shapes: Shapes) -> Iterator[tuple[str, ModelShape, DictConfig]]:
+def served(plan: RunPlan, shapes: Shapes) -> Iterator[tuple[str, ModelShape, DictConfig]]:
     """Role, model and rollout config of each kind of server."""
     if shapes.policy is not None:
         yield "policy", shapes.policy, plan.config.actor_rollout_ref.rollout
@@ -98,7 +114,7 @@ def _servers(plan: RunPlan, shapes: Shapes, gpu_bytes: int) -> dict[str, ServerS
             rollout.tensor_model_parallel_size,
             given_cache_bytes(rollout),
         )
-        for role, shape, rollout in _served(plan, shapes)
+        for role, shape, rollout in served(plan, shapes)
     }
 
 
@@ -107,25 +123,6 @@ def given_cache_bytes(rollout: DictConfig) -> int | None:
     if OmegaConf.is_missing(rollout, "name") or rollout.name != "vllm":
         return None
     return OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
-
-
-def check_caches(plan: RunPlan) -> Iterator[str]:
-    """Where a cache's size is given, it holds one sequence of the server's length: vLLM asks it."""
-    shapes, _ = read_shapes(plan)
-    needed = sequence_lengths(plan)
-    for role, shape, rollout in _served(plan, shapes):
-        given = given_cache_bytes(rollout)
-        if given is None or role not in needed:
-            continue
-        wide = 2 if rollout.dtype in ("float32", "float") else 1
-        a_token = wide * shape.cache_bytes_per_token // rollout.tensor_model_parallel_size
-        if given < needed[role] * a_token:
-            key = f"{_ROLLOUT_KEYS[role]}.engine_kwargs.vllm.kv_cache_memory_bytes"
-            yield (
-                f"{key}={given}: a cache of {given // a_token} tokens, and the {role} server's "
-                f"longest sequence has {needed[role]} "
-                f"({_LENGTH_KEYS[role]}). Fix: {needed[role] * a_token} or more"
-            )
 
 
 def sequence_lengths(plan: RunPlan) -> dict[str, int]:
@@ -156,7 +153,9 @@ def check_memory(plan: RunPlan) -> Iterator[str]:
     total, usable = sizes.gpu_bytes, int(USABLE * sizes.gpu_bytes)
     of = f"of {gib(total)}, {gib(usable)} of which may be planned with"
     offload = _offload_fix(plan)
-    if sizes.peaks.rollout > usable:
+    told = {role for role, _, rollout in served(plan, read_shapes(plan)[0])
+            if given_cache_bytes(rollout) is not None}  # fmt: skip
+    if sizes.peaks.rollout > usable and not told - roles_apart(plan):
         yield (
             f"actor_rollout_ref.rollout.gpu_memory_utilization="
             f"{plan.config.actor_rollout_ref.rollout.gpu_memory_utilization}: while rollouts "
@@ -170,7 +169,7 @@ def check_memory(plan: RunPlan) -> Iterator[str]:
             f"take {gib(sizes.peaks.update)} {of}. Fix: lower it (and the critic's), "
             f"{offload}, or more GPUs"
         )
-    yield from _cache_faults(plan, sizes)
+    yield from _cache_faults(plan, sizes, told)
 
 
 def _offload_fix(plan: RunPlan) -> str:
@@ -191,27 +190,16 @@ def _offload_fix(plan: RunPlan) -> str:
     )
 
 
-def _cache_faults(plan: RunPlan, sizes: Sizes) -> Iterator[str]:
+def _cache_faults(plan: RunPlan, sizes: Sizes, told: set[str]) -> Iterator[str]:
+    """Caches that take a share of the GPU hold a sequence; for the others there is another rule."""
     for role, needed in sequence_lengths(plan).items():
-        one = sizes.servers.get(role)
+        one = None if role in told else sizes.servers.get(role)
         if one is not None and one.cache_tokens < needed:
-            key = f"{_ROLLOUT_KEYS[role]}.gpu_memory_utilization"
+            key = f"{ROLLOUT_KEYS[role]}.gpu_memory_utilization"
             yield (
                 f"{key}={one.share_bytes / sizes.gpu_bytes:.2g}: the {role} server's "
                 f"{gib(one.share_bytes)} hold {gib(one.weight_bytes)} of weights and a cache of "
                 f"{max(one.cache_tokens, 0)} tokens, under one sequence of {needed} "
-                f"({_LENGTH_KEYS[role]}). Fix: raise it, or "
-                f"{_ROLLOUT_KEYS[role]}.tensor_model_parallel_size, or shorten the sequence"
+                f"({LENGTH_KEYS[role]}). Fix: raise it, or "
+                f"{ROLLOUT_KEYS[role]}.tensor_model_parallel_size, or shorten the sequence"
             )
-
-
-_LENGTH_KEYS = {
-    "policy": "actor_rollout_ref.rollout.max_model_len",
-    "refiner": "refiner.max_prompt_length and data.max_response_length",
-    "reward model": "reward.reward_model.rollout.max_model_len, or else the model's context",
-}
-_ROLLOUT_KEYS = {
-    "policy": "actor_rollout_ref.rollout",
-    "refiner": "refiner.rollout",
-    "reward model": "reward.reward_model.rollout",
-}

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from recipe.online_refiner.choices import Source
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.files_read import (
+    model_config,
     model_shape,
     read_policy_tokenizer,
     tokenizer,
@@ -16,6 +17,24 @@ from recipe.online_refiner.preflight.files_read import (
 from recipe.online_refiner.preflight.memory import ModelShape
 from recipe.online_refiner.preflight.prompt_rules import is_unreadable
 from recipe.online_refiner.resolve.chat import tokenizer_path
+
+WRITES_NOTHING = ("Classification", "RewardModel", "QuestionAnswering", "ForMaskedLM")
+"""How the architectures of models end that have no head for the next token."""
+
+
+def check_writers(plan: RunPlan) -> Iterator[str]:
+    """Policy and refiner write text; a trainer would give a classifier a head of random weights."""
+    paths = {"actor_rollout_ref.model.path": plan.config.actor_rollout_ref.model.path}
+    if _other_refiner(plan):
+        paths["refiner.model_path"] = str(plan.settings.refiner.model_path)
+    for key, path in paths.items():
+        config = model_config(path)
+        names = [] if isinstance(config, str) else list(config.architectures or [])
+        if names and all(name.endswith(WRITES_NOTHING) for name in names):
+            yield (
+                f"{key}={path!r}: its config.json names the architecture {', '.join(names)}, which "
+                "writes no text. Fix: a language model, whose architecture is a …ForCausalLM"
+            )
 
 
 def check_vocabulary(plan: RunPlan) -> Iterator[str]:

@@ -19,6 +19,11 @@ LOGGERS = (
     *("trackio", "file", "rl_insight", "tracking"),
 )
 """verl's `Tracking.supported_backend`, and an older name of its."""
+POLICY_LOSSES = (
+    *("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean"),
+    *("dro", "cispo", "bypass_mode"),
+)
+"""verl's registered losses of the policy, which it looks up in the first update."""
 _SHARED_OPTIMIZER = (
     *("_target_", "lr", "lr_warmup_steps_ratio", "total_training_steps", "weight_decay"),
     *("lr_warmup_steps", "betas", "clip_grad", "grad_clip", "optimizer"),
@@ -97,6 +102,16 @@ def check_loggers(plan: RunPlan) -> Iterator[str]:
     """verl's trackers are known by these names."""
     for name in paths_of(plan.config.trainer.logger):
         yield from _unknown("trainer.logger", name, LOGGERS)
+
+
+def check_policy_loss(plan: RunPlan) -> Iterator[str]:
+    """The loss of the policy is one of verl's, unless a module of the user's may register more."""
+    actor, model = plan.config.actor_rollout_ref.actor, plan.config.actor_rollout_ref.model
+    if model.get("external_lib") or ":" in plan.settings.constraint.kind:
+        return
+    mode = OmegaConf.select(actor, "policy_loss.loss_mode")
+    if mode is not None:
+        yield from _unknown("actor_rollout_ref.actor.policy_loss.loss_mode", mode, POLICY_LOSSES)
 
 
 def check_optimizers(plan: RunPlan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a node must give besides packages: short enough socket paths, and shared memory.
+"""What a node must give besides packages: short socket paths, shared memory, Ray's own counts.
 
 Ray and vLLM put Unix sockets below the folder for temporary files. A socket's path has at most 107
 bytes, and a longer one ends in an OSError of Ray's or in a worker that never answers. The judge's
@@ -22,6 +22,11 @@ RAY_BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_
 """What Ray's longest socket adds to the folder: the time, a process id of at most 7 digits."""
 VLLM_BELOW = len("/00000000-0000-4000-8000-000000000000")
 """What vLLM's sockets between its processes add: a random name."""
+CPUS_A_GPU = 3
+"""Logical ones that verl's pools reserve with each GPU."""
+QUEUE_CONTROLLER_CPUS = 1
+STORAGE_UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
+"""Of the queue, each with a logical CPU."""
 SHARED_MEMORY = Path("/dev/shm")
 GPU_SHARED_BYTES = 1 << 30
 """A node with GPUs: what NCCL's documentation asks containers for."""
@@ -40,6 +45,32 @@ def node_faults(config: DictConfig) -> Iterator[str]:
         return
     yield from socket_faults(ray_folder(), temporary_folder())
     yield from shared_memory_faults(shared_memory_needed(config), free_shared_memory())
+
+
+def check_ray_resources(plan: RunPlan) -> Iterator[str]:
+    """A Ray that is started here with sizes that are given has room for all that is reserved."""
+    given = OmegaConf.select(plan.config, "ray_kwargs.ray_init")
+    if given is None or not starts_ray(plan.config):
+        return
+    gpus = sum(plan.pools.values())
+    queue = QUEUE_CONTROLLER_CPUS + int(OmegaConf.select(plan.config, STORAGE_UNITS) or 0)
+    # A process that reserves nothing still needs a free one to be placed.
+    cpus = CPUS_A_GPU * gpus + queue + 1
+    if given.get("num_cpus") is not None and given.num_cpus < cpus:
+        yield (
+            f"ray_kwargs.ray_init.num_cpus={given.num_cpus}: Ray would wait for ever, since the "
+            f"pools reserve {CPUS_A_GPU} logical CPUs with each of {gpus} GPUs, the queue {queue}, "
+            f"and other processes need one to be placed. Fix: ray_kwargs.ray_init.num_cpus={cpus}"
+        )
+    if given.get("num_gpus") is not None and given.num_gpus < gpus:
+        yield (
+            f"ray_kwargs.ray_init.num_gpus={given.num_gpus}: the pools reserve {gpus} "
+            f"({_named(plan)}). Fix: ray_kwargs.ray_init.num_gpus={gpus}"
+        )
+
+
+def _named(plan: RunPlan) -> str:
+    return ", ".join(f"{name} {count}" for name, count in plan.pools.items())
 
 
 def starts_ray(config: DictConfig) -> bool:

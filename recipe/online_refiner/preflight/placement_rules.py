@@ -11,6 +11,8 @@ from refiner_worker.engine import Decoding
 IN_THE_ENGINE = (Decoding.NGRAM, Decoding.COPY)
 """Decoding methods that are set up when the servers start, for every request alike."""
 
+_SEPARATE = f"trainer.v1.trainer_mode={Mode.SEPARATE_ASYNC}"
+
 
 def check_mode(plan: RunPlan) -> Iterator[str]:
     """verl's modes that ours stands in for, and what each leaves for the refiner."""
@@ -21,6 +23,12 @@ def check_mode(plan: RunPlan) -> Iterator[str]:
         yield (
             f"trainer.v1.trainer_mode={mode!r}: the refiner is woken and put to sleep around the "
             f"steps of verl's own modes only. Fix: one of {', '.join(Mode)}"
+        )
+    if not plan.config.actor_rollout_ref.hybrid_engine and mode != Mode.SEPARATE_ASYNC:
+        yield (
+            f"actor_rollout_ref.hybrid_engine=False: with trainer.v1.trainer_mode={mode} the "
+            "policy's servers are on the trainer's GPUs, whatever it says. Fix: "
+            f"actor_rollout_ref.hybrid_engine=true, or {_SEPARATE}"
         )
     if mode == Mode.SYNC or not plan.refines:
         return

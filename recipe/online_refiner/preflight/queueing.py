@@ -32,6 +32,7 @@ from recipe.online_refiner.preflight.gpu_memory_rules import estimate
 from recipe.online_refiner.preflight.memory import ModelShape, ServerShare
 from recipe.online_refiner.preflight.shapes import read_shapes
 from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
+from recipe.online_refiner.settings import MOST_SECONDS
 from refiner_worker.engine import replica_gpus
 
 MEAN_SHARE = 0.5
@@ -189,19 +190,29 @@ def check_deadline(plan: RunPlan) -> Iterator[str]:
     found, refiner = expected_waiting(plan), plan.settings.refiner
     if found is None:
         return
-    dropped = f"so that about half would be dropped. Fix: {{}}, or more room for it ({_room(plan)})"
+    dropped, room = (
+        "so that about half would be dropped. Fix: ",
+        f"more room for it ({_room(plan)})",
+    )
     if refiner.deadline_s < found.mean_s:
         yield (
             f"refiner.deadline_s={refiner.deadline_s:g}: by the estimate refinements wait "
             f"{found.mean_s:.0f} s on average and {found.last_s:.0f} s at the end of the rollouts, "
-            + dropped.format(f"refiner.deadline_s={_rounded(found.last_s)}")
+            + dropped
+            + " or ".join([*_deadline_fix(found.last_s), room])
         )
     if refiner.step_deadline_s is not None and refiner.step_deadline_s < _mean_end_s(plan, found):
         yield (
             f"refiner.step_deadline_s={refiner.step_deadline_s:g}: by the estimate a step's mean "
             f"refinement ends {_mean_end_s(plan, found):.0f} s after its first verdict, "
-            + dropped.format("refiner.step_deadline_s=null")
+            + f"{dropped}refiner.step_deadline_s=null, or {room}"
         )
+
+
+def _deadline_fix(last_s: float) -> tuple[str, ...]:
+    """The deadline that waits for the last refinement, if it is one that may be set."""
+    seconds = _rounded(last_s)
+    return (f"refiner.deadline_s={seconds},",) if seconds <= MOST_SECONDS else ()
 
 
 def deadline_warnings(plan: RunPlan) -> Iterator[str]:

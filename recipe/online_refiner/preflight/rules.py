@@ -21,28 +21,31 @@ from recipe.online_refiner.preflight.batch_rules import (
     check_steps,
     group_warnings,
 )
+from recipe.online_refiner.preflight.cache_rules import check_caches
 from recipe.online_refiner.preflight.data_rules import (
     check_batch,
     check_files,
     check_model_folders,
 )
 from recipe.online_refiner.preflight.disk_rules import check_disk
-from recipe.online_refiner.preflight.gpu_memory_rules import check_caches, check_memory
+from recipe.online_refiner.preflight.gpu_memory_rules import check_memory
 from recipe.online_refiner.preflight.gpu_rules import check_gpus, check_splits
 from recipe.online_refiner.preflight.layer_rules import check_heads, check_layers
 from recipe.online_refiner.preflight.log_rules import check_watched_reading, log_warnings
 from recipe.online_refiner.preflight.model_rules import (
     check_refiner_tokenizer,
     check_vocabulary,
+    check_writers,
 )
 from recipe.online_refiner.preflight.name_rules import (
     check_engines,
     check_loggers,
     check_optimizers,
+    check_policy_loss,
     check_strategies,
 )
 from recipe.online_refiner.preflight.node_memory_rules import check_node_memory
-from recipe.online_refiner.preflight.node_rules import check_node
+from recipe.online_refiner.preflight.node_rules import check_node, check_ray_resources
 from recipe.online_refiner.preflight.placement_rules import (
     check_late_join,
     check_mode,
@@ -124,7 +127,7 @@ def check_places(plan: RunPlan) -> Iterator[str]:
 
 
 def _nearest_folder(path: str) -> Path:
-    """The path itself, or what is there of the way to it."""
+    """The path itself, or the nearest folder above it that exists."""
     found = Path(path).expanduser().absolute()
     while not found.exists():
         found = found.parent
@@ -136,6 +139,7 @@ RULES: tuple[Rule, ...] = (
     check_engines,
     check_strategies,
     check_optimizers,
+    check_policy_loss,
     check_loggers,
     check_mode,
     check_refinable,
@@ -155,6 +159,7 @@ RULES: tuple[Rule, ...] = (
     check_template_budget,
     check_context,
     check_refiner_context,
+    check_writers,
     check_vocabulary,
     check_refiner_tokenizer,
     check_gpus,
@@ -182,6 +187,7 @@ RULES: tuple[Rule, ...] = (
     check_refiner_rollout,
     check_places,
     check_node,
+    check_ray_resources,
     check_steps,
     check_memory,
     check_caches,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 
 from recipe.online_refiner.choices import REFINABLE
@@ -70,9 +71,10 @@ def best_score(plan: RunPlan) -> float | None:
     """The highest score that the reward function says it gives; None if it does not say."""
     best = traits_of(plan.config.reward.custom_reward_function.path).best_score
     try:
-        return None if best is None else best(reward_settings(plan))
+        score = None if best is None else best(reward_settings(plan))
     except (TypeError, ValueError):
         return None  # a setting of a wrong type, which `check_reward` refuses
+    return score if score is not None and math.isfinite(score) else None
 
 
 def score_warnings(plan: RunPlan) -> Iterator[str]:

@@ -52,6 +52,13 @@ def _check_use(plan: RunPlan, template: RefineTemplate) -> Iterator[str]:
             f"refiner.block_tokens={refiner.block_tokens}: {named} has no {BEFORE}, so a block "
             f"would be refined without what precedes it. Fix: {_fitting(plan)}"
         )
+    longest = plan.config.data.max_response_length
+    if refiner.block_tokens is not None and refiner.block_tokens >= longest:
+        yield (
+            f"refiner.block_tokens={refiner.block_tokens}: a response has at most {longest} tokens "
+            "(data.max_response_length), so it would be one block with nothing before it. Fix: "
+            f"refiner.block_tokens={max(1, longest // 4)}, or null with a template without {BEFORE}"
+        )
     if template.takes(BEFORE) and not blocks:
         yield (
             f"{named} has {BEFORE}, which would stand empty with refiner.block_tokens=null. "

@@ -149,6 +149,12 @@ def _rate_warnings(plan: RunPlan) -> Iterator[str]:
             )
         if section.optim.lr == 0:
             yield f"{key}.optim.lr=0: nothing is learnt"
+        if section.optim.clip_grad == 0 and not plan.is_megatron:
+            yield (
+                f"{key}.optim.clip_grad=0: gradients are scaled to a norm of 0, so nothing is "
+                f"learnt ({section.strategy}; under Megatron 0 is no clipping). "
+                f"{key}.optim.clip_grad=1.0, or a large number for no clipping"
+            )
         shape = shapes.policy if key == ACTOR else shapes.critic
         large = shape is not None and shape.parameters >= REAL_PARAMETERS
         if large and section.optim.lr > HIGH_LEARNING_RATE:

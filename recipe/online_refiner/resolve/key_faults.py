@@ -15,6 +15,7 @@ from omegaconf import errors as omegaconf_errors
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from recipe.online_refiner.resolve.verl_keys import KINDS
+from recipe.online_refiner.settings import wanted
 
 MAY_BE_NULL = ("machine", "ray_kwargs.ray_init.runtime_env", "data.apply_chat_template_kwargs")
 """Sections that may be null, which is as if they were not there."""
@@ -106,7 +107,6 @@ def _value_fault(holder: DictConfig, last: str, key: str) -> Iterator[str]:
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         _ADAPTERS[key].validate_python(plain)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Input should be ")
-        yield f"{key}={plain!r} is refused. Fix: set it to {reason.removeprefix('Value error, ')}"
+        yield f"{key}={plain!r} is refused. Fix: set it to {wanted(error.errors()[0])}"
     except omegaconf_errors.OmegaConfBaseException as error:
         yield f"{key}: {str(error).splitlines()[0]}. Fix: set it to a value of its own"

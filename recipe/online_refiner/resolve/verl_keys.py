@@ -19,7 +19,7 @@ from recipe.online_refiner.settings import (
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-# Bounded above where a slip of the keyboard would start processes or reserve memory (ours).
+# Bounded above if a slip of the keyboard would start processes or reserve memory (ours).
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 Samples = Annotated[int, Field(ge=1, le=4096)]
 Workers = Annotated[int, Field(ge=1, le=1024)]
@@ -41,6 +41,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+Bandwidth = Annotated[float, Field(ge=1, le=1e6)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 LossMode = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean",
@@ -164,6 +165,7 @@ KINDS: dict[str, Any] = {
         "truncation": Literal["error", "left", "right", "middle"],
         "dataloader_num_workers": Annotated[int, Field(ge=0, le=1024)],
     }),
+    "actor_rollout_ref.hybrid_engine": bool,
     **_below("actor_rollout_ref.model", {
         **_MODEL, "custom_chat_template": Text | None, "lora_rank": Natural, "lora.rank": Natural,
     }),
@@ -174,7 +176,8 @@ KINDS: dict[str, Any] = {
         "ppo_micro_batch_size": Count | None, "ppo_micro_batch_size_per_gpu": Count | None,
         "clip_ratio": NonNegative, "clip_ratio_low": NonNegative, "clip_ratio_high": NonNegative,
         "clip_ratio_c": Annotated[float, Field(gt=1)], "entropy_coeff": Entropy,
-        "loss_agg_mode": LossMode, "ulysses_sequence_parallel_size": Parts,
+        "loss_agg_mode": LossMode, "policy_loss.loss_mode": Text,
+        "ulysses_sequence_parallel_size": Parts,
         **_below("optim", _OPTIMIZER), **_below("fsdp_config", _FSDP),
         **_below("megatron", _MEGATRON),
     }),
@@ -229,7 +232,7 @@ KINDS: dict[str, Any] = {
     **_below("machine", {
         "gpu_memory_gib": Annotated[float, Field(gt=0, le=2048)],
         "gpus_per_node": NodeGpus, "nodes": Nodes,
-        "host_memory_gib": Positive | None, "gpu_bandwidth_gb_s": Positive | None,
+        "host_memory_gib": Positive | None, "gpu_bandwidth_gb_s": Bandwidth | None,
     }),
     **_below("ray_kwargs.ray_init", {
         "address": Text | None, "num_cpus": Natural | None, "num_gpus": Natural | None,

@@ -126,6 +126,17 @@ def test_a_problem_without_a_name_or_with_anothers_is_told(
     assert verdicts == ["internal_error"] * 6 + ["accepted", "wrong_answer"]
 
 
+def test_no_file_that_is_read_is_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _arguments(tmp_path)
+    problems = tmp_path / "P.jsonl"
+    before = problems.read_text()
+    assert main([*arguments, "--out", str(tmp_path / "." / "P.jsonl")]) == 1
+    assert "is read too: name another file" in capsys.readouterr().err
+    assert problems.read_text() == before
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -18,6 +18,10 @@ from reward.config import JudgeConfig, JudgeConfigError
         ({"workers": True}, ("workers=True", "int")),
         ({"min_level": 4}, ("min_level=4", "0, 1, 2 or 3")),
         ({"min_level": 3, "max_level": 1}, ("min_level=3", "max_level")),
+        ({"timeout_s": float("inf")}, ("timeout_s=inf", "finite")),
+        ({"accepted": float("nan")}, ("accepted=nan", "finite")),
+        ({"packages": "numpy.linalg"}, ("packages='numpy.linalg'", "no dots")),
+        ({"packages": "[a.b]"}, ("packages='[a.b]'", "names to import")),
         ({"audit_fraction": 1.5}, ("audit_fraction=1.5", "0 to 1")),
         (
             {"extract": "fenced"},
@@ -32,6 +36,10 @@ def test_wrong_settings_name_key_value_and_fix(
         JudgeConfig.from_mapping(settings)
     for word in words:
         assert word in str(error.value)
+
+
+def test_packages_may_have_blanks_between() -> None:
+    assert JudgeConfig(packages=" numpy, six,").package_names == ["numpy", "six"]
 
 
 def test_settings_are_taken_over() -> None:

@@ -1,5 +1,7 @@
 """From a response to the one program it shows."""
 
+import random
+
 import pytest
 
 from reward.extract import Extract, Shown, extract, python_blocks, shown
@@ -179,3 +181,21 @@ def test_what_a_response_shows(response: str, shows: Shown) -> None:
 def test_long_lines_are_read_in_linear_time(line: str) -> None:
     """In quadratic time each would take hours."""
     assert extract(f"{line}\n```python\nprint(1)\n```") in (CODE, None)
+
+
+_LINES = """
+```python|```|```|```python|```|``` |```{.python}|```python title=<x>|```a`b|````|  ```|x```
+    ```|- ```python|> ```|# h|- x|1. y|> z|  y|    y|\ty|y||[a]: /u|[a]:|1. [a]|- [b]: <|===|---
+   ---|- ---|a < b|x <template> y|<!-- c|-->|`<b>`|<div>|</div>|y [x](y|- [ ] z|a[0]|'|<a href='
+"""
+
+
+def test_plain_responses_are_read_as_all_others_are() -> None:
+    """What needs no reading of Markdown does not get it; other line ends always do."""
+    random_ = random.Random(3)
+    lines = [piece for line in _LINES.strip("\n").split("\n") for piece in line.split("|")]
+    for _ in range(6000):
+        response = "\n".join(random_.choices(lines, k=random_.randint(2, 12)))
+        read = response.replace("\n", "\r\n")
+        assert python_blocks(response) == python_blocks(read), response
+        assert shown(response) == shown(read), response

@@ -26,10 +26,18 @@ def two_nodes(job: Job) -> Iterator[Job]:
 
 
 def address_of(job: Job) -> str:
+    """The head's address as the job says it, once all that is started has been given it."""
     status, output = job.run_to_the_end()
     assert status == 0, output
     (line,) = [line for line in output.splitlines() if "Ray at " in line]
-    return line.split("Ray at ")[1].split(";")[0].rsplit(":", 1)[0]
+    said = line.split("Ray at ")[1].split(";")[0]
+    address = said.rsplit(":", 1)[0]
+    head, *others = sorted(job.read("ray.log").splitlines())  # by node
+    assert f" --node-ip-address={address.strip('[]')} " in f"{head} "
+    assert all(f" --address={said} " in f"{other} " for other in others)
+    for node in job.read("nodes").split():
+        assert f"RAY_ADDRESS={said}" in job.read(f"env-{node}").splitlines()
+    return address
 
 
 @pytest.mark.parametrize(
@@ -44,11 +52,11 @@ def address_of(job: Job) -> str:
     ],
 )
 def test_ray_listens_where_other_nodes_can_reach_it(
-    job: Job, of_the_name: str, of_all_interfaces: str, expected: str
+    two_nodes: Job, of_the_name: str, of_all_interfaces: str, expected: str
 ) -> None:
-    job.write("hostname--ip-address", f"{of_the_name}\n")
-    job.write("hostname--all-ip-addresses", f"{of_all_interfaces} \n")
-    assert address_of(job) == expected
+    two_nodes.write("hostname--ip-address", f"{of_the_name}\n")
+    two_nodes.write("hostname--all-ip-addresses", f"{of_all_interfaces} \n")
+    assert address_of(two_nodes) == expected
 
 
 def test_an_address_that_nobody_can_reach_is_refused(job: Job) -> None:

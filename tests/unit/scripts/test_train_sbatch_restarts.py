@@ -55,6 +55,21 @@ def test_the_time_limit_during_the_preflight_queues_the_job_again_before_ray(job
     assert job.read("ray.log") == ""
 
 
+def test_the_time_limit_while_the_configuration_is_read_queues_the_job_again(job: Job) -> None:
+    facts = job.read("facts")
+    (job.folder / "facts").unlink()
+    os.mkfifo(job.folder / "facts")
+    job.start()
+    job.wait_for("python.log")
+    job.signal(signal.SIGUSR1)
+    job.write("facts", facts)
+    status, output = job.finish()
+    assert status == 0, output
+    assert "queued again at checkpoint none: the time limit came before the training" in output
+    assert job.read("requeued") == f"{job.number}\n"
+    assert "preflight" not in job.read("python.log")
+
+
 def test_a_killed_node_ends_the_training_and_queues_the_job_again(job: Job) -> None:
     job.train(HANGS)
     job.start()

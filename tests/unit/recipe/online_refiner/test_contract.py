@@ -141,6 +141,29 @@ def test_what_breaks_a_constraints_contract_is_named(
     assert any(violation in one for one in found), found
 
 
+def test_what_a_constraint_raises_is_named_with_the_step_and_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    masks = "torch.cat([one.token_mask for one in step.accepted])"
+    file.write_text(f"{HEAD}    def penalty(self, step):\n        {masks}\n")
+    (violation,) = constraint_violations(f"{file}:Mine")
+    assert violation.startswith("it raised in a step without refinements: ")
+    line = HEAD.count("\n") + 2
+    assert violation.endswith(f" (mine.py:{line}, penalty)")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("constraint.lamda=1", "did you mean constraint.lambda? If not, remove it"),
+        ("constraint.lambda=[", "Fix: KEY=VALUE"),
+        ("constraint.tokens=some", "constraint.tokens='some' is refused. Fix: "),
+    ],
+)
+def test_an_override_that_cannot_be_is_named_with_the_fix(override: str, words: str) -> None:
+    (violation,) = constraint_violations("none", [override])
+    assert words in violation
+
+
 def test_a_constraint_that_cannot_be_loaded_is_named_with_the_fix(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("class Mine: ...\n")
@@ -240,5 +263,12 @@ def test_the_command_says_what_it_found_and_ends_accordingly(
     assert main(["template", "code-v1"]) == 0
     assert main(["template", f"{tmp_path}/none.yaml"]) == 1
     out, err = capsys.readouterr()
-    assert "code-v1: keeps it" in out and "1 violations" in out
+    assert "code-v1: keeps it" in out and "none.yaml: 1 violation\n" in out
     assert "does not exist" in err
+
+
+def test_rows_that_cannot_be_read_are_named_with_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no parquet")
+    for name in ("none.parquet", "text.parquet"):
+        (violation,) = reward_violations("pkg://reward.math_dapo", [f"rows={tmp_path}/{name}"])
+        assert name in violation and "Fix: name a parquet file" in violation

@@ -6,13 +6,21 @@ import dataclasses
 from typing import get_args
 
 import pytest
+from verl.single_controller.ray.base import ResourcePoolManager
+from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
 from verl.trainer.ppo.v1 import trainer_base
 from verl.utils.tracking import Tracking
 from verl.workers.config import CriticConfig, FSDPActorConfig, FSDPCriticConfig
 from verl.workers.config.optimizer import FSDPOptimizerConfig, McoreOptimizerConfig
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-from recipe.online_refiner.preflight.name_rules import ENGINES, LOGGERS, OPTIMIZER_KEYS
+from recipe.online_refiner.preflight.name_rules import (
+    ENGINES,
+    LOGGERS,
+    OPTIMIZER_KEYS,
+    POLICY_LOSSES,
+)
+from recipe.online_refiner.preflight.node_rules import CPUS_A_GPU
 from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING, LossMode
 
 
@@ -26,6 +34,18 @@ def test_an_optimizers_keys_are_the_fields_of_its_class(family: str, verls: type
 
 def test_loggers_are_verls_trackers() -> None:
     assert set(LOGGERS) == {*Tracking.supported_backend, "tracking"}
+
+
+def test_losses_of_the_policy_are_those_that_verl_registers() -> None:
+    ours = {name for name in POLICY_LOSS_REGISTRY
+            if POLICY_LOSS_REGISTRY[name].__module__.startswith("verl.")}  # fmt: skip
+    assert set(POLICY_LOSSES) == ours
+
+
+def test_a_pool_of_verls_reserves_so_many_processors_with_a_gpu() -> None:
+    (field,) = [one for one in dataclasses.fields(ResourcePoolManager)
+                if one.name == "max_colocate_count"]  # fmt: skip
+    assert field.default == CPUS_A_GPU
 
 
 def test_engines_are_verls_replicas() -> None:

@@ -192,7 +192,16 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("ray_kwargs.ray_init.object_store_memory=1000000000000000",),
         "/dev/shm has",
     ),
+    "check_ray_resources": (
+        ("ray_kwargs.ray_init.num_cpus=5",),
+        "Fix: ray_kwargs.ray_init.num_cpus=6",
+    ),
     "check_steps": (("trainer.total_training_steps=0",), "trainer.total_training_steps=0"),
+    "check_policy_loss": (
+        ("actor_rollout_ref.actor.policy_loss.loss_mode=clip_conv",),
+        "did you mean clip_cov?",
+    ),
+    "check_writers": (("actor_rollout_ref.model.path=<classifier>",), "which writes no text"),
     "check_memory": (
         (*GPU, "actor_rollout_ref.rollout.gpu_memory_utilization=0.6"),
         "while rollouts are made",
@@ -206,7 +215,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "machine.host_memory_gib=1: a node would hold up to",
     ),
     "check_deadline": (
-        (*GPU, "machine.gpu_bandwidth_gb_s=0.001"),
+        (*GPU, "machine.gpu_bandwidth_gb_s=1", "refiner.deadline_s=1"),
         "refinements wait",
     ),
     "check_disk": (

@@ -141,6 +141,18 @@ def test_an_own_constraint_is_found_from_any_folder_and_names_its_arm(
     assert resolve(config).settings.run.arm == "Repetition"
 
 
+@pytest.mark.parametrize("wrong", ["-1", "much", "20000"])
+def test_a_wrong_lambda_is_refused_once_if_its_end_follows_it(
+    composed: Compose, wrong: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve(composed(f"constraint.lambda={wrong}"))
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith("constraint.lambda=")
+    with pytest.raises(ConfigError, match=r"constraint\.lambda_end=-1 is refused"):
+        resolve(composed("constraint.lambda_end=-1"))
+
+
 def test_all_faults_are_reported_together(composed: Compose) -> None:
     with pytest.raises(ConfigError) as refused:
         resolve(composed("constraint.inject=foo", "refiner.deadline_s=0"))
