@@ -13,7 +13,8 @@ FOREVER = "\n"
 
 _ELEMENTS = (
     "script", "style", "title", "template", "textarea", "dialog", "iframe", "noembed", "noframes",
-    "noscript", "object", "audio", "video", "canvas", "datalist", "select",
+    "noscript", "object", "audio", "video", "canvas", "datalist", "select", "progress", "meter",
+    "rp", "desc", "annotation-xml",
 )  # fmt: skip
 _ENDS = {"<!--": "-->", "<?": "?>", "<![cdata[": "]]>", "<!": ">"}
 _ENDS |= {f"<{name}": f"</{name}>" for name in _ELEMENTS}

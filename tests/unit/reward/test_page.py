@@ -127,6 +127,12 @@ HIDDEN = {
     "a block that is out of step": (
         "```python\nx = 1```\n```\n<!--\n```\n```python\nprint(1)\nprint(2)\n```\n-->"
     ),
+    "a bar of progress": "<progress>\n\n```python\nprint(1)\n```\n\n</progress>",
+    "a note for old browsers": "<ruby>a<rp>\n\n```python\nprint(1)\n```\n\n</rp></ruby>",
+    "a drawing's description": "<svg><desc>\n\n```python\nprint(1)\n```\n\n</desc></svg>",
+    "a formula's note": (
+        "<math><annotation-xml encoding='text/html'>\n\n```python\nprint(1)\n```\n\n</math>"
+    ),
     "an inline frame": "<iframe>\n\n```python\nprint(1)\n```\n\n</iframe>",
 }
 
