@@ -102,8 +102,9 @@ class JudgeConfig:
         choices = [choice.value for choice in Extract]
         self._check("extract", self.extract in choices, f"use one of {', '.join(choices)}")
         self._check("pool", self.pool in POOLS, f"use one of {', '.join(POOLS)}")
-        names_only = all(name.isidentifier() for name in self.package_names)
-        self._check("packages", names_only, "use names to import, with commas between, no dots")
+        parts = [part for name in self.package_names for part in name.split(".")]
+        names_only = all(map(str.isidentifier, parts))
+        self._check("packages", names_only, "use names to import, with commas between")
         for key in ("compile_error", "runtime_error", "wrong_answer"):
             below = getattr(self, key) < self.accepted
             self._check(key, below, f"use a number below accepted={self.accepted}")

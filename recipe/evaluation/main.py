@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from recipe.evaluation.publish import Labels, publish
 from recipe.evaluation.tables import scores_table, tiers_table
 from reward.config import JudgeConfig, JudgeConfigError, parse_settings
 from reward.sandbox.client import SandboxError
+from reward.sandbox.packages import installed
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -97,7 +97,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 def _check_packages(judge: JudgeConfig) -> None:
     """The sandbox leaves out what is not installed, and its programs would then fail."""
     for name in judge.package_names:
-        if find_spec(name) is None:
+        if installed(name) is None:
             raise EvaluationError(
                 f"--set packages={judge.packages}: {name} is not installed; install it "
                 "beside this package, or leave it out"

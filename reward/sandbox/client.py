@@ -1,6 +1,5 @@
 """The judge's end of a zygote: start it, ask it, end it. One thread at a time uses a client."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from reward.sandbox import wire
+from reward.sandbox.packages import installed
 from reward.sandbox.results import Remains, RunResult, Score, results, scores
 from reward.sandbox.wire import ConnectionLost, Death, End, Kind, Level, Request
 
@@ -52,7 +52,7 @@ def package_paths(names: Iterable[str]) -> dict[str, str]:
     """
     paths: dict[str, str] = {}
     for name in names:
-        spec = importlib.util.find_spec(name)
+        spec = installed(name)
         if spec is None:
             continue
         for folder in spec.submodule_search_locations or []:

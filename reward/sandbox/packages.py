@@ -1,9 +1,18 @@
 """Third-party packages that code in the sandbox may import, found before it is locked in."""
 
+import importlib.util
 import os
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+
+def installed(name: str) -> ModuleSpec | None:
+    """Where a package or module is installed, None if it is not, nor what it would lie in."""
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
 
 
 class PackageFinder:

@@ -20,7 +20,7 @@ from reward.config import JudgeConfig, JudgeConfigError
         ({"min_level": 3, "max_level": 1}, ("min_level=3", "max_level")),
         ({"timeout_s": float("inf")}, ("timeout_s=inf", "finite")),
         ({"accepted": float("nan")}, ("accepted=nan", "finite")),
-        ({"packages": "numpy.linalg"}, ("packages='numpy.linalg'", "no dots")),
+        ({"packages": "numpy..linalg"}, ("packages='numpy..linalg'", "names to import")),
         ({"packages": "[a.b]"}, ("packages='[a.b]'", "names to import")),
         ({"audit_fraction": 1.5}, ("audit_fraction=1.5", "0 to 1")),
         (
@@ -40,6 +40,10 @@ def test_wrong_settings_name_key_value_and_fix(
 
 def test_packages_may_have_blanks_between() -> None:
     assert JudgeConfig(packages=" numpy, six,").package_names == ["numpy", "six"]
+
+
+def test_a_module_within_a_package_may_be_named() -> None:
+    assert JudgeConfig(packages="numpy.random").package_names == ["numpy.random"]
 
 
 def test_settings_are_taken_over() -> None:

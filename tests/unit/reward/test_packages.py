@@ -9,6 +9,7 @@ from reward.config import JudgeConfig
 from reward.judge import Judge
 from reward.problem import parse_input_output
 from reward.sandbox.client import package_paths
+from reward.sandbox.packages import installed
 from reward.verdict import Verdict
 
 ONE = parse_input_output({"inputs": [""], "outputs": ["1\n"]})
@@ -42,3 +43,7 @@ def test_programs_import_what_is_listed_and_read_nothing_beside_it(name: str) ->
             if judge.level >= 2 or "open" not in code:
                 result = judge.judge(ONE, code)
                 assert result.verdict == verdict, (code, result.detail)
+
+
+def test_a_module_within_a_package_that_is_missing_is_not_installed() -> None:
+    assert installed("no_such_package.module") is None
