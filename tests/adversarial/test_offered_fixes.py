@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from wrong_configurations import (
     ON_A_CLUSTER,
     ON_ONE_MACHINE,
+    ROW,
     change_keys,
     of_cluster,
     refused,
@@ -36,13 +37,6 @@ OFFER = re.compile(rf"(?<![\w.'(]){ASSIGNMENT}(?: {ASSIGNMENT})*")
 OTHER_TIMES = ("NUMBER", "…", "PATH")
 """In place of a value that only the operator knows."""
 NAMED = re.compile(r"[a-z]\w*(?:\.\w+)+")
-ROW = {
-    "data_source": "micro_apps",
-    "prompt": [{"role": "user", "content": "Print the sum."}],
-    "ability": "code",
-    "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
-    "extra_info": {"index": 0},
-}
 
 
 def offers(fault: str) -> list[Changes]:

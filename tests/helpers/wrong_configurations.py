@@ -21,6 +21,15 @@ from recipe.online_refiner.settings import ConfigError
 
 Case = tuple[tuple[str, ...], str]
 
+ROW = {
+    "data_source": "micro_apps",
+    "prompt": [{"role": "user", "content": "Print the sum."}],
+    "ability": "code",
+    "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
+    "extra_info": {"index": 0},
+}
+"""A row of a dataset that every check accepts."""
+
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 REWARD = "reward.custom_reward_function"
 MODEL, CACHE = "actor_rollout_ref.model.path", "engine_kwargs.vllm.kv_cache_memory_bytes"

@@ -9,20 +9,12 @@ import pytest
 from config_copies import Original
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from wrong_configurations import change_keys, wrong_folders
+from wrong_configurations import ROW, change_keys, wrong_folders
 
 from recipe.cpu.tiny_model import ensure_checkpoint
 from recipe.online_refiner.experiments import CONFIG
 
 Compose = Callable[..., DictConfig]
-
-ROW = {
-    "data_source": "micro_apps",
-    "prompt": [{"role": "user", "content": "Print the sum."}],
-    "ability": "code",
-    "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2"], "outputs": ["3"]}'},
-    "extra_info": {"index": 0},
-}
 
 
 @pytest.fixture(scope="session", autouse=True)
