@@ -258,6 +258,7 @@ def test_the_baselines_leave_every_step_alone(composed: Compose, kind: str) -> N
     constraint, step = made(composed, f"constraint.kind={kind}"), measured_step()
     assert constraint.penalty(step) is None and constraint.additions(step) is None
     assert constraint.metrics(step) == constraint.state(1, 10) == {}
+    assert constraint.after_update(step, []) == {}
 
 
 def test_every_kind_is_reached_by_its_keys(composed: Compose) -> None:

@@ -17,7 +17,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
-from recipe.online_refiner.choices import Tokens
+from recipe.online_refiner.choices import TARGET_LOG_REST, TARGET_MARGIN, Tokens
 from recipe.online_refiner.method.constraint import Constraint, ExtraRow, Step
 from recipe.online_refiner.method.maths import divergence_from_top_tokens
 from recipe.online_refiner.method.registry import constraint_class
@@ -25,8 +25,13 @@ from recipe.online_refiner.plan import Needs
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.update import other_logits
 from recipe.online_refiner.update.loss import constrained_loss
+from recipe.online_refiner.update.places import response_places
 from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
-from recipe.online_refiner.update.target_logits import target_fields
+from recipe.online_refiner.update.target_logits import (
+    packed_log_probs,
+    target_fields,
+    target_sums,
+)
 from refiner_worker.top_tokens import TopTokens
 
 Compose = Callable[..., DictConfig]
@@ -201,6 +206,64 @@ def test_the_sum_over_other_tokens_equals_a_masked_one_however_it_is_cut(
     (of_got,) = torch.autograd.grad((got * factors).sum(), logits)
     (of_expected,) = torch.autograd.grad((expected * factors).sum(), logits)
     assert torch.allclose(of_got, of_expected)
+
+
+def test_of_no_other_token_the_sum_is_nothing_and_has_no_gradient() -> None:
+    logits = torch.tensor([[[1.0, 2.0], [0.5, 0.0]]], requires_grad=True)
+    states = (torch.zeros(2, dtype=torch.int64), torch.tensor([0, 1]))
+    got = other_logits.log_sum_of_others(logits, states, torch.tensor([[0, 1], [0, 0]]), False)
+    assert got.tolist() == [-math.inf, 0.0]
+    (gradient,) = torch.autograd.grad(got[1] + 0.0 * got[0].clamp(min=0.0), logits)
+    assert gradient.tolist() == [[[0.0, 0.0], [0.0, 1.0]]]
+
+
+def test_tokens_that_another_rank_holds_are_listed_there_alone() -> None:
+    """Below and above the tokens of this rank, next to them too."""
+    rows, far = torch.tensor([[1.0, 2.0]]), torch.tensor([[-1, 2, 5]])
+    got = other_logits._LogSumOfOthers.apply(rows, far, False, None)
+    assert got.item() == pytest.approx(math.log(math.e + math.e**2))
+
+
+def test_states_without_a_target_are_asked_nothing() -> None:
+    """Of two taught rows and one between them; one token is taught, or two of three list three."""
+    fields = RowForm(("advantages", "old_log_probs"), with_targets=True)
+
+    def sums(*targets: TopTokens | None) -> tuple[list[float], list[float]]:
+        rows = []
+        for one in targets:
+            length = 1 if one is None else len(one.token_ids)
+            extra = ExtraRow([2], [1] * length, torch.ones(length), targets=one)
+            rows.append(constraint_row(extra, 1, fields))
+        batch = batch_of(rows)
+        logits = TABLE.double().log()[batch["input_ids"].values()][None]
+        found = target_sums(logits, batch, "fsdp2", "thd")
+        margins, rests = (found[name][0] for name in (TARGET_MARGIN, TARGET_LOG_REST))
+        return [round(one, 6) for one in margins.tolist()], [round(one, 6) for one in rests.tolist()]
+
+    assert sums(None, None) == ([0.0] * 4, [0.0] * 4)
+    # After 2 the policy gives the own token 1/8: half of log((1/8)/(1/8)) and log((3/4)/(1/8)).
+    half = top([{0: 0.5}])
+    assert sums(None, half) == ([0.0] * 4, [0.0, 0.0, round(math.log(7), 6), 0.0])
+    assert sums(None, half, None) == ([0.0] * 6, [0.0, 0.0, round(math.log(7), 6), 0.0, 0.0, 0.0])
+    certain = top([{2: 1.0}])
+    assert sums(certain) == ([round(math.log(6), 6), 0.0], [0.0, 0.0])
+    three = TopTokens(
+        np.array([[0, 2, 0]], np.int32), np.log(np.array([[0.5, 0.25, 1e-30]], np.float32)), 0, 1
+    )
+    assert sums(None, three)[0] == [0.0, 0.0, round(0.25 * math.log(6), 6), 0.0]
+
+
+def test_rows_without_targets_have_one_empty_target_a_token() -> None:
+    batch = batch_of([policy_row(), policy_row()])
+    log_q, taught = packed_log_probs(batch, response_places(batch, "responses"))
+    assert log_q.tolist() == [[-math.inf]] * 4 and not taught.any()
+    assert [value.numel() for value in target_fields(None).values()] == [1, 1]
+
+
+def test_the_divergence_is_in_float32_at_least() -> None:
+    q = torch.tensor([[[0.5, 0.25]]]).log()
+    halves = (torch.full((1, 1), value, dtype=torch.bfloat16) for value in (-1.0, 0.25, 0.5))
+    assert divergence_from_top_tokens(q, *halves).dtype is torch.float32
 
 
 def test_a_row_with_a_token_that_the_policy_cannot_write_has_no_part_in_the_term() -> None:

@@ -121,13 +121,13 @@ def test_a_value_that_is_not_finite_is_none_in_the_log(log: EpisodeLog, tmp_path
     accepted = accepted_rollouts([one], Tokens.EDITED, TEACHER)
     (measured,) = with_cross_entropy(accepted, [torch.tensor([torch.inf, 0.5, 0.25])])
     watched = SelfFed([one])
-    watched.measured([torch.tensor([torch.nan, 2.0])])
+    watched.measured([torch.tensor([torch.nan, 2.12345678])])
     log.append(1, [one], Measured(TEACHER, {"g_0": measured}, watched.columns))
     (text,) = (tmp_path / "episodes.jsonl").read_text().splitlines()
     assert "NaN" not in text and "Infinity" not in text
     episode = json.loads(text)
     assert episode["ce"] == [None, 0.5, 0.25]
-    assert episode["cross_entropy_self_fed"] == [None, 2.0, None]
+    assert episode["cross_entropy_self_fed"] == [None, 2.123457, None]
 
 
 def test_a_share_takes_whole_problems_the_same_in_every_run_and_about_so_many(

@@ -10,7 +10,7 @@ from worker_group import WorkerGroup
 
 from recipe.online_refiner.method.constraint import Additions
 from recipe.online_refiner.method.labels import RowLabels
-from recipe.online_refiner.queue.label_fields import without_measured
+from recipe.online_refiner.queue.label_fields import label_values, without_measured
 from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.mixed_actor import MixedActor
 
@@ -123,6 +123,10 @@ def test_labels_ride_on_the_policys_rows_in_the_update(queue: MemoryQueue) -> No
         pytest.approx([0.1, 0.2]),
     ]
     assert dict(output["metrics"]) == {"loss": 1.0, "mfu": 0.5}
+
+
+def test_rows_without_labels_have_none() -> None:
+    assert label_values(["a_0", "a_1"], torch.tensor([0, 2, 3]), []).tolist() == [0, 0, 0]
 
 
 def test_an_update_reads_no_field_that_only_a_pass_needed(queue: MemoryQueue) -> None:

@@ -13,7 +13,7 @@ from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
 from recipe.online_refiner.method.constraint import ExtraRow
-from recipe.online_refiner.update.loss import constrained_loss
+from recipe.online_refiner.update.loss import constrained_loss, per_token
 from recipe.online_refiner.update.rows import RowForm, constraint_row, response_row
 
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
@@ -224,6 +224,38 @@ def test_policy_metrics_add_up_over_ranks_as_verl_averages_these() -> None:
         metrics = constrained_loss(config, log_probs_of([row], [log_probs]), batch)[1]
         values.append(metrics["actor/ppo_kl"])
     assert Metric.aggregate_dp(values) == pytest.approx((3 * 0.5 - 0.5) / 4)
+
+
+def test_a_mini_batch_of_one_token_has_the_metrics_of_that_token() -> None:
+    row = policy_row(1, 0, weighted=False)
+    row["old_log_probs"] = torch.tensor([-1.0])
+    output = log_probs_of([row], [torch.tensor([-1.5])])
+    metrics = constrained_loss(actor_config("token-mean"), output, micro_batch([row], 1, 1))[1]
+    assert metrics["actor/ppo_kl"].aggregate() == pytest.approx(0.5)
+
+
+def test_metrics_that_are_no_means_stay_as_verl_reports_them() -> None:
+    row = policy_row(1, 0, weighted=False)
+    batch = micro_batch([row, row], 4, 2)
+    largest = Metric(AggregationType.MAX, 3.0)
+    assert per_token({"largest": largest, "a number": 2.0}, batch) == {
+        "largest": largest,
+        "a number": 2.0,
+    }
+
+
+def test_each_numbered_row_is_reported_with_its_own_values() -> None:
+    weights = [[0.5, 0.25], [0.5], [0.5, 0.25, 0.125], [0.5]]
+    rows = [policy_row(2, 0, weighted=True)]
+    for number, one in enumerate(weights, start=1):
+        extra = ExtraRow(PROMPT, list(range(len(one))), torch.tensor(one))
+        rows.append(constraint_row(extra, 0 if number == 2 else number, RowForm(FIELDS)))
+    parts = [torch.full((2,), -9.0)]
+    parts += [-torch.arange(1.0, len(one) + 1) - 10 * at for at, one in enumerate(weights)]
+    _, metrics = constrained_loss(
+        actor_config("token-mean"), log_probs_of(rows, parts), micro_batch(rows, 2, 1)
+    )
+    assert metrics["refine_ce"] == [(1, [1.0, 2.0]), (3, [21.0, 22.0, 23.0]), (4, [31.0])]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -183,7 +183,7 @@ def test_a_refinement_survives_being_stored_in_a_row() -> None:
     assert Refinement.from_row(record.to_row()) == record
 
 
-TOP = TopTokens(np.ones((3, 2), np.int32), np.full((3, 2), -1.0, np.float32), 0, 2)
+TOP = TopTokens(np.ones((3, 2), np.int32), np.full((3, 2), -1.0, np.float32), 1, 3)
 
 
 def test_the_refiners_distributions_are_asked_for_what_is_accepted_and_counted() -> None:

@@ -29,6 +29,7 @@ def test_a_constraint_row_is_invisible_to_the_policy_loss() -> None:
     assert row["refine_weight"].tolist() == [0.5, 0.25]
     assert row["refine_number"].item() == 3
     assert "ref_log_prob" not in row and "refine_label" not in row
+    assert not {"refine_target_ids", "refine_target_log_probs"} & set(row)
 
 
 def test_beside_labels_a_constraint_row_is_asked_for_its_own_tokens() -> None:

@@ -104,6 +104,8 @@ def test_steps_beyond_the_mask_have_no_label() -> None:
     (labels,) = labels_of([found])
     assert labels.token_ids.tolist() == [-1, -1, ord("X"), -1]
     assert labels.weights is None
+    (weighted,) = labels_of([found], [torch.full((5,), 0.5)])
+    assert weighted.weights is not None and weighted.weights.tolist() == [0.0, 0.0, 0.5, 0.0]
     assert on_tokens(found, torch.tensor([3.0])).tolist() == [0.0, 0.0, 3.0, 0.0, 0.0]
 
 
