@@ -237,8 +237,11 @@ def test_states_without_a_target_are_asked_nothing() -> None:
         batch = batch_of(rows)
         logits = TABLE.double().log()[batch["input_ids"].values()][None]
         found = target_sums(logits, batch, "fsdp2", "thd")
-        margins, rests = (found[name][0] for name in (TARGET_MARGIN, TARGET_LOG_REST))
-        return [round(one, 6) for one in margins.tolist()], [round(one, 6) for one in rests.tolist()]
+        margins, rests = (
+            [round(value, 6) for value in found[name][0].tolist()]
+            for name in (TARGET_MARGIN, TARGET_LOG_REST)
+        )
+        return margins, rests
 
     assert sums(None, None) == ([0.0] * 4, [0.0] * 4)
     # After 2 the policy gives the own token 1/8: half of log((1/8)/(1/8)) and log((3/4)/(1/8)).
