@@ -253,6 +253,13 @@ ON_ONE_MACHINE: list[Case] = [
     (("reward_model.enable=true",), "reward_model.enable=True: verl 0.9.1 reads it no more"),
     (("reward_model.model.path=my/model",), "Fix: reward_model.model.path=null reward.reward_mod"),
     (("sandbox_fusion.url=http://judge",), "reward.sandbox_fusion.url=http://judge"),
+    # What would be cut, or overflow, in a step.
+    ((f"{ROLLOUT}.prompt_length=8",), f"Fix: {ROLLOUT}.prompt_length="),
+    ((f"{ROLLOUT}.response_length=8",), f"{ROLLOUT}.response_length=8: verl cuts there"),
+    (("data.prompt_key=question",), "data.prompt_key='question' is refused. Fix: set it to 'prom"),
+    (("transfer_queue.backend.SimpleStorage.total_storage_size=1",), "=1: a step has up to"),
+    (("transfer_queue.backend.SimpleStorage=null",), "SimpleStorage=None: it is a section of keys"),
+    (("ray_kwargs.ray_init.object_store_memory=1000",), "object_store_memory=1000 is refused"),
     # A Ray that counts what the node has.
     (("ray_kwargs.ray_init.num_gpus=null",), "num_gpus=null (0 here): the pools reserve 1"),
     # Fixes that led to another refusal.
@@ -286,6 +293,8 @@ ON_A_CLUSTER: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     # Megatron's factor on tokens is the context's alone, not 2 × 1 × 1 GPUs'.
     (LARGE, (f"{ACTOR}.ppo_max_token_len_per_gpu=4096",),
      f"{ACTOR}.ppo_max_token_len_per_gpu=4096: one row"),
+    (MATH, (f"{ACTOR}.fsdp_config.fsdp_size=3",), f"Fix: {ACTOR}.fsdp_config.fsdp_size=-1"),
+    (MATH, (f"{ROLLOUT}.n=64", "data.train_batch_size=1024"), "total_storage_size=100000: a step "),
     # Keys of another strategy.
     (("experiment=dapo_apps", "hardware=nodes8x80"), (),
      f"~{ACTOR}.optim.lr_scheduler_type takes it away; under Megatron set {ACTOR}.optim.lr_decay"),

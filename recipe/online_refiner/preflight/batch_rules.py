@@ -153,6 +153,26 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
         )
 
 
+def check_queue(plan: RunPlan) -> Iterator[str]:
+    """The queue holds the rows of a step; it raises an error in the middle of one if it is full."""
+    queue = OmegaConf.select(plan.config, "transfer_queue.backend")
+    size = OmegaConf.select(queue, "SimpleStorage.total_storage_size") if queue else None
+    if size is None or queue.storage_backend != "SimpleStorage":
+        return
+    data, groups = plan.config.data, plan.config.algorithm.filter_groups
+    rows = data.train_batch_size * plan.config.actor_rollout_ref.rollout.n
+    most = rows * (max(1, groups.max_inflight_gen_batches) if groups.enable else 1)
+    # Refinements are rows of their own beside the policy's.
+    most += rows if plan.refines else 0
+    if most > size:
+        key = "transfer_queue.backend.SimpleStorage.total_storage_size"
+        yield (
+            f"{key}={size}: a step has up to {most} rows (data.train_batch_size × "
+            "actor_rollout_ref.rollout.n, with what is refined and what dynamic sampling has under "
+            f"way). Fix: {key}={2 * most}"
+        )
+
+
 def group_warnings(plan: RunPlan) -> Iterator[str]:
     """What dynamic sampling keeps and drops unexpectedly."""
     if not filters_groups(plan.config):

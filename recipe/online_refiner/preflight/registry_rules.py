@@ -144,12 +144,12 @@ def check_estimator(plan: RunPlan) -> Iterator[str]:
     if name in ESTIMATORS:
         return
     meant = name.removeprefix("refined_")  # as it was once registered here
-    near = difflib.get_close_matches(meant, ESTIMATORS, n=1, cutoff=0.8)
+    served = ("gae", *CRITIC_FREE_ESTIMATORS)
+    near = difflib.get_close_matches(meant, served, n=1, cutoff=0.8)
     if near:
         yield f"{key}: verl has no such estimator. Fix: algorithm.adv_estimator={near[0]}"
     elif not may_register(plan):
-        served = ", ".join(("gae", *CRITIC_FREE_ESTIMATORS))
-        yield f"{key}: verl has no such estimator. Fix: one of {served}"
+        yield f"{key}: verl has no such estimator. Fix: one of {', '.join(served)}"
 
 
 def check_classes(plan: RunPlan) -> Iterator[str]:

@@ -17,6 +17,7 @@ from recipe.online_refiner.preflight.batch_rules import (
     check_groups,
     check_micro_batches,
     check_mini_batches,
+    check_queue,
     check_steps,
     group_warnings,
 )
@@ -179,6 +180,7 @@ RULES: tuple[Rule, ...] = (
     check_mini_batches,
     check_micro_batches,
     check_groups,
+    check_queue,
     check_sampling,
     check_engine_batches,
     check_clips,

@@ -47,6 +47,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 Bandwidth = Annotated[float, Field(ge=1, le=1e6)]
+ObjectStore = Annotated[int, Field(ge=75 << 20)]
+"""Ray refuses to start with less."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 LossMode = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean",
@@ -92,6 +94,7 @@ _FSDP: dict[str, Any] = {
     "model_dtype": EngineType,
     "dtype": EngineType,
     "mixed_precision": dict[TypeOf, EngineType] | None,
+    "fsdp_size": int,
     "reshard_after_forward": bool,
     "offload_policy": bool,
     "forward_prefetch": bool,
@@ -177,6 +180,7 @@ def _below(section: str, kinds: dict[str, Any]) -> dict[str, Any]:
 KINDS: dict[str, Any] = {
     **_below("data", {
         "train_files": Paths, "val_files": Paths, "seed": int | None,
+        "prompt_key": Literal["prompt"],
         "train_batch_size": Prompts, "gen_batch_size": Prompts | None,
         "max_prompt_length": Tokens, "max_response_length": Tokens,
         "val_max_samples": Annotated[int, Field(ge=-1)],
@@ -258,11 +262,12 @@ KINDS: dict[str, Any] = {
     }),
     **_below("ray_kwargs.ray_init", {
         "address": Text | None, "num_cpus": Natural | None, "num_gpus": Natural | None,
-        "object_store_memory": Count | None, "include_dashboard": bool,
+        "object_store_memory": ObjectStore | None, "include_dashboard": bool,
         "runtime_env.py_executable": Text | None,
         "runtime_env.worker_process_setup_hook": Text | None,
     }),
     "transfer_queue.backend.SimpleStorage.num_data_storage_units": Workers,
+    "transfer_queue.backend.SimpleStorage.total_storage_size": Count | None,
 }  # fmt: skip
 """The type of each key by its dotted name; a key that is not there is not checked."""
 

@@ -205,6 +205,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("actor_rollout_ref.actor.optim.optimizer=adamw",),
         "Fix: actor_rollout_ref.actor.optim.optimizer=AdamW",
     ),
+    "check_queue": (
+        ("transfer_queue.backend.SimpleStorage.total_storage_size=63",),
+        "transfer_queue.backend.SimpleStorage.total_storage_size=63",
+    ),
     "check_needed_keys": (
         ("actor_rollout_ref.actor.policy_loss.loss_mode=dro",),
         "actor_rollout_ref.actor.policy_loss.dro_beta=None",
