@@ -150,12 +150,6 @@ def bases_with(bases: dict[str, Base], key: str) -> list[Base]:
     return found
 
 
-@pytest.mark.parametrize("name", GROUPS_OF_BASES)
-def test_the_configurations_themselves_pass(bases: dict[str, Base], name: str) -> None:
-    report = preflight(resolve(bases[name].config.copy()))
-    assert [fault for fault in report.faults if "its disk has" not in fault] == []
-
-
 @pytest.mark.parametrize("key", KEYS)
 def test_no_value_of_a_key_ends_in_a_traceback(bases: dict[str, Base], key: str) -> None:
     first, *others = bases_with(bases, key)
