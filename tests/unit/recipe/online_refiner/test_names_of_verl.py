@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -60,7 +61,7 @@ def test_losses_of_the_policy_are_those_that_verl_registers() -> None:
     assert set(POLICY_LOSSES) == ours
 
 
-def _of_verl(registry: dict[str, type]) -> set[str]:
+def _of_verl(registry: Mapping[str, type]) -> set[str]:
     return {name for name, one in registry.items() if one.__module__.startswith("verl.")}
 
 
