@@ -188,6 +188,13 @@ def _check_fsdp_size(plan: RunPlan) -> Iterator[str]:
 
 def check_replica(key: str, rollout: Any, gpus: int, whose: str) -> Iterator[str]:
     """The servers of one rollout section share their pool's GPUs out evenly."""
+    stages = rollout.pipeline_model_parallel_size
+    if stages > 1:
+        yield (
+            f"{key}.pipeline_model_parallel_size={stages}: verl's servers split no model into "
+            f"stages. Fix: {key}.pipeline_model_parallel_size=1"
+        )
+        return
     size = replica_gpus(rollout)
     if gpus >= 1 and gpus % size:
         yield (
