@@ -247,12 +247,12 @@ ON_ONE_MACHINE: list[Case] = [
     ((f"{ACTOR}.checkpoint.save_contents=[]",), f"{ACTOR}.checkpoint.save_contents=[] is refused"),
     (("actor_rollout_ref.model.fused_kernel_options.impl_backend=cuda",), "impl_backend='cuda' is"),
     (("trainer.balance_batch=maybe",), "trainer.balance_batch='maybe' is refused"),
-    ((f"{ROLLOUT}.ignore_eos=1",), f"{ROLLOUT}.ignore_eos=1 is refused. Fix: set it to true or fa"),
+    ((f"{ROLLOUT}.ignore_eos=1",), f"{ROLLOUT}.ignore_eos=1 is refused. Fix: set it to a valid bo"),
     # What verl has in its config for older releases' sake, and reads no more.
-    (("custom_reward_function.path=mine.py",), "reward.custom_reward_function.path=mine.py"),
+    (("custom_reward_function.path=mine.py",), "and reward.custom_reward_function.path in its"),
     (("reward_model.enable=true",), "reward_model.enable=True: verl 0.9.1 reads it no more"),
-    (("reward_model.model.path=my/model",), "Fix: reward_model.model.path=null reward.reward_mod"),
-    (("sandbox_fusion.url=http://judge",), "reward.sandbox_fusion.url=http://judge"),
+    (("reward_model.model.path=my/model",), "Fix: reward_model.model.path=null, and reward.rewa"),
+    (("sandbox_fusion.url=http://judge",), "and reward.sandbox_fusion.url in its place"),
     # What would be cut, or overflow, in a step.
     ((f"{ROLLOUT}.prompt_length=8",), f"Fix: {ROLLOUT}.prompt_length="),
     ((f"{ROLLOUT}.response_length=8",), f"{ROLLOUT}.response_length=8: verl cuts there"),

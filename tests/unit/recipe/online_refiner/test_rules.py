@@ -215,7 +215,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "check_older_keys": (
         ("custom_reward_function.path=mine.py",),
-        "Fix: custom_reward_function.path=null reward.custom_reward_function.path=mine.py",
+        "Fix: custom_reward_function.path=null, and reward.custom_reward_function.path in",
     ),
     "check_writers": (("actor_rollout_ref.model.path=<classifier>",), "which writes no text"),
     "check_memory": (
