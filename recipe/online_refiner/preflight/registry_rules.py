@@ -230,7 +230,10 @@ def check_older_keys(plan: RunPlan) -> Iterator[str]:
         for key, value in _set_below(top, plan.config.get(top)):
             old = next(place for place in NEW_PLACES if f"{key}.".startswith(f"{place}."))
             new = NEW_PLACES[old] + key.removeprefix(old)
-            yield f"{key}={value!r}: verl 0.9.1 reads it no more. Fix: {key}=null, and {new} in its place"
+            yield (
+                f"{key}={value!r}: verl 0.9.1 reads it no more. Fix: {key}=null, and {new} in its "
+                "place"
+            )
 
 
 def _set_below(name: str, value: object) -> Iterator[tuple[str, object]]:
