@@ -26,7 +26,16 @@ PACKAGES = (
 GROUPS = {
     "choices": ("choices", "records", "scores"),
     "plan": ("plan", "settings", "experiments"),
-    "entry": ("main", "runner", "modes", "trainer", "lifecycle", "late_join", "agent_loop"),
+    "entry": (
+        "main",
+        "runner",
+        "modes",
+        "trainer",
+        "lifecycle",
+        "late_join",
+        "agent_loop",
+        "verls_validation",
+    ),
 }
 """The rooms that are no folders."""
 MAX_PARAMETERS = 4

@@ -44,6 +44,34 @@ MODELS = {
     "32B": ModelShape(5120, 64, 27648, 5120, 1024, 152064, False, 40, 8),
 }
 """Qwen2.5's sizes."""
+TRACKED_RANKS = 8
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A model whose update on eight ranks PyTorch's tracker of allocations has followed.
+
+    Attributes:
+        tokens: of a micro-batch. peak: bytes that were found
+            (tests/integration/test_memory_measured.py).
+    """
+
+    shape: ModelShape
+    tokens: int
+    peak: int
+
+    @property
+    def sharding(self) -> Sharding:
+        return Sharding(gpus=TRACKED_RANKS)
+
+    @property
+    def estimate(self) -> int:
+        """Bytes by the formulas."""
+        states = trained(self.shape, self.sharding).in_use
+        return states + activation_bytes(self.shape, self.tokens, self.sharding)
+
+
+TRACKED = Tracked(ModelShape(256, 6, 1024, 256, 128, 4096, False, 8, 4), 512, 37_502_256)
 WORKERS = 16
 """Agent loops and reward workers of a run, spread over the nodes."""
 
@@ -149,7 +177,7 @@ ON_A_NODE: dict[str, Callable[[Setup], int]] = {
     "**at most**": lambda s: s.host.peak,
 }
 
-HEAD = """# How much memory a run needs
+HEAD = f"""# How much memory a run needs
 
 Estimates from first principles, not measurements:
 [memory.py](../recipe/online_refiner/preflight/memory.py) and
@@ -179,14 +207,13 @@ refiner's weights there (g·2·P/TP); the policy's are discarded. At the start F
 float32, 4·P in one process, or in every process if its embeddings are tied. The judge's programs,
 Ray's object store and the page cache come on top.
 
-**Measured without a GPU.** PyTorch's own tracker of allocations, on FSDP2 with
-eight ranks on the CPU ([test](../tests/integration/test_memory_measured.py)): weights and Adam's
-moments of a model of 8 million parameters are the formula's to a thousandth, and the peak of an
-update is 37.5 MB of an estimated 59.4. Here the estimate is too high: it adds up gathered layers,
-the output layer's gradient and the logits, which are not all there at once, and they are most of so
-small a model. At the width of 7 billion parameters with eight layers and 2,048 tokens (tracked on
-tensors without storage) it is 9.8 GB of 15.7; with more tokens the logits outweigh the difference.
-It is no bound, as the GPU shows.
+**Measured without a GPU.** PyTorch's own tracker of allocations, on FSDP2 with {TRACKED_RANKS}
+ranks on the CPU ([test](../tests/integration/test_memory_measured.py)): weights and Adam's moments
+of a model of {TRACKED.shape.parameters / 1e6:.0f} million parameters are the formula's to a
+thousandth, and the peak of an update is {TRACKED.peak / 1e6:.1f} MB of an estimated
+{TRACKED.estimate / 1e6:.1f}. Here the estimate is too high: it adds up gathered layers, the output
+layer's gradient and the logits, which are not all there at once, and they are most of so small a
+model. It is no bound, as the GPU shows.
 
 **Measured on a GPU**, once ([gpu.md](gpu.md#on-an-h200)): 1.33 billion parameters on one H200,
 FSDP2 with offloading, PyTorch's attention in place of flash-attn. PyTorch allocated at most 24.9

@@ -17,7 +17,7 @@ usage: scripts/test.sh [--fast] [--only STAGE] [--keep-going] [arguments for pyt
 Makes the environment in .venv (first time: 3 to 8 minutes, about 3 GB), then runs the stages
   lint         ruff, ruff format, mypy, codespell, deptry (imports are declared), shellcheck
   unit         tests/unit: no Ray, no network, about a minute
-  adversarial  tests/adversarial: programs that attack the sandbox
+  adversarial  tests/adversarial: programs that attack the sandbox, configurations that an operator may write
   integration  tests/integration: real verl, Ray and vLLM on the CPU, about 12 GiB of memory
   gpu          tests/gpu, if there is a CUDA device
   sample-data  the tests that need real sample data, if there is any: they are left out of the stages before
@@ -73,14 +73,24 @@ SAMPLE_DATA="${ONLINE_REFINER_SAMPLE_DATA-$REPO_ROOT/../shared/data}"
 # run_pytest FOLDER ARGUMENTS...
 run_pytest() {
     local status=0
-    [[ -d "$1" ]] || return "$PYTEST_NOTHING_SELECTED"
+    [[ -e "$1" ]] || return "$PYTEST_NOTHING_SELECTED"
     # Tiny tensors: threads would only wait for each other.
     OMP_NUM_THREADS=1 "$VENV_PYTHON" -m pytest "$@" ${pytest_arguments[@]+"${pytest_arguments[@]}"} || status=$?
     return "$status"
 }
 
 stage_unit() { run_pytest tests/unit --numprocesses=auto --dist=loadfile --durations=5; }
-stage_adversarial() { run_pytest tests/adversarial --durations=5; }
+# Those that try configurations judge no programs, whose time is limited, and share the cores.
+CONFIGURATION_TESTS=(tests/adversarial/test_any_value.py tests/adversarial/test_offered_fixes.py)
+
+stage_adversarial() {
+    local programs=0 configurations=0
+    run_pytest tests/adversarial "${CONFIGURATION_TESTS[@]/#/--ignore=}" --durations=5 || programs=$?
+    run_pytest "${CONFIGURATION_TESTS[@]}" --numprocesses=auto --durations=5 || configurations=$?
+    ((programs != PYTEST_NOTHING_SELECTED)) || return "$configurations"
+    ((configurations == PYTEST_NOTHING_SELECTED || configurations == 0)) || return "$configurations"
+    return "$programs"
+}
 stage_gpu() { run_pytest tests/gpu; }
 
 stage_sample-data() {

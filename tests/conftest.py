@@ -2,9 +2,12 @@
 
 import ctypes
 import gc
+import importlib.util
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +69,33 @@ def shared_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip(f"no sample data: {SAMPLE_DATA_VARIABLE}={folder!r} is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def parsed_once() -> Iterator[None]:
+    """Parsing the files of verl, Hydra and ours takes half of the time of composing: done once."""
+    from config_copies import Original
+    from omegaconf import OmegaConf
+
+    folders = tuple(map(_folder_of, ("recipe.online_refiner", "verl", "hydra")))
+    parsed: dict[str, Original] = {}
+    parse = OmegaConf.load
+
+    def load(file: Any) -> Any:
+        name = str(getattr(file, "name", file))
+        if not name.startswith(folders):
+            return parse(file)
+        if name not in parsed:
+            parsed[name] = Original(parse(file))
+        return parsed[name].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load)
+        yield
+
+
+def _folder_of(package: str) -> str:
+    """Where a package lies; looked up and not imported, since verl takes seconds."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return spec.submodule_search_locations[0]

@@ -9,7 +9,6 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from hydra import errors as hydra_errors
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.online_refiner.preflight.report import preflight
@@ -24,11 +23,10 @@ from recipe.online_refiner.settings import ConfigError
 def train(config: DictConfig) -> None:
     """Check the config and train; raises ConfigError before Ray starts if it cannot run."""
     from verl.trainer.main_ppo import run_ppo
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
     from verl.utils.device import auto_set_device
 
     from recipe.online_refiner.runner import OnlineRefinerRunner
+    from recipe.online_refiner.verls_validation import check_with_verl
 
     clock = StartClock(DRIVER)
     clock.lap("imports")
@@ -38,16 +36,7 @@ def train(config: DictConfig) -> None:
     if not report.passes:
         raise ConfigError("\n".join(report.faults))
     print(report.text(), flush=True)
-    try:
-        validate_config(config, need_reference_policy(config), need_critic(config))
-    except (
-        AssertionError,
-        ValueError,
-        TypeError,
-        NotImplementedError,
-        hydra_errors.HydraException,
-    ) as error:
-        raise ConfigError(f"verl refuses the config: {error}") from error
+    check_with_verl(plan)
     folder = Path(plan.settings.run.dir)
     try:
         write_run_folder(folder, plan, inspect_reward(plan).isolation_level)

@@ -80,10 +80,17 @@ class Base:
 
     Attributes:
         arguments: that compose it. config: what they compose to, handed out in copies.
+        looked_at: the same, which nobody changes.
     """
 
     arguments: tuple[str, ...]
     config: Original
+    looked_at: DictConfig
+
+    def has(self, key: str) -> bool:
+        section, _, last = key.rpartition(".")
+        holder = OmegaConf.select(self.looked_at, section) if section else self.looked_at
+        return isinstance(holder, DictConfig) and last in holder
 
 
 GROUPS_OF_BASES = {
@@ -96,16 +103,18 @@ GROUPS_OF_BASES = {
                       "strategy=megatron_long"),
 }  # fmt: skip
 """With GPUs, a critic, a reward model, DAPO's keys and long responses, under each strategy."""
+PROMPTS = 64
+"""Of a batch and of the data, whose prompts are measured for each value."""
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+def bases(tmp_path_factory: pytest.TempPathFactory, parsed_once: None) -> dict[str, Base]:
     """A configuration of each."""
     folder = tmp_path_factory.mktemp("data")
     sum_of_two = ROW | {"reward_model": {"style": "rule", "ground_truth": "2"}}
     rows = {"code": ROW, "math": sum_of_two}
     for name, row in rows.items():
-        pq.write_table(pa.Table.from_pylist([row] * 600), folder / f"{name}.parquet")
+        pq.write_table(pa.Table.from_pylist([row] * PROMPTS), folder / f"{name}.parquet")
     made = {}
     with initialize_config_dir(str(CONFIG), version_base=None):
         for name, groups in GROUPS_OF_BASES.items():
@@ -116,8 +125,10 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
                 *groups,
                 *(f"data.{key}={data}" for key in ("train_files", "val_files")),
                 *(f"{key}={ensure_checkpoint()}" for key in models),
+                f"data.train_batch_size={PROMPTS}",
             )
-            made[name] = Base(arguments, Original(compose("online_refiner", list(arguments))))
+            config = compose("online_refiner", list(arguments))
+            made[name] = Base(arguments, Original(config), config)
     return made
 
 
@@ -134,13 +145,7 @@ def try_value(config: DictConfig, key: str, value: Any) -> list[str]:
 
 def bases_with(bases: dict[str, Base], key: str) -> list[Base]:
     """The configurations that have the key."""
-    section, _, last = key.rpartition(".")
-    found = []
-    for base in bases.values():
-        config = base.config.copy()
-        holder = OmegaConf.select(config, section) if section else config
-        if isinstance(holder, DictConfig) and last in holder:
-            found.append(base)
+    found = [base for base in bases.values() if base.has(key)]
     assert found, f"no configuration here has {key}"
     return found
 

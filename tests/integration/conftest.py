@@ -37,11 +37,11 @@ OVERRIDES = (
 FILES_BY_LENGTH = (
     "test_training.py",
     "test_variants.py",
+    "test_dapo_math.py",
     "test_study.py",
     "test_gpu_acceptance.py",
     "test_decoding_engine.py",
     "test_update.py",
-    "test_dapo_math.py",
     "test_experiments.py",
     "test_pretrained_model.py",
 )

@@ -1,10 +1,9 @@
-"""What tests of several packages share: no network, files parsed once, tokenizers of every form."""
+"""What tests of several packages share: no network, and tokenizers of every form."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,36 +83,6 @@ FORMS = {
         thinks=("<think>", "</think>"),
     ),
 }
-
-
-@pytest.fixture(scope="session")
-def parsed_once() -> Iterator[None]:
-    """Parsing the files of verl, Hydra and ours takes half of the time of composing: done once."""
-    from config_copies import Original
-    from omegaconf import OmegaConf
-
-    folders = tuple(map(_folder_of, ("recipe.online_refiner", "verl", "hydra")))
-    parsed: dict[str, Original] = {}
-    parse = OmegaConf.load
-
-    def load(file: Any) -> Any:
-        name = str(getattr(file, "name", file))
-        if not name.startswith(folders):
-            return parse(file)
-        if name not in parsed:
-            parsed[name] = Original(parse(file))
-        return parsed[name].copy()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", load)
-        yield
-
-
-def _folder_of(package: str) -> str:
-    """Where a package lies; looked up and not imported, since verl takes seconds."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return spec.submodule_search_locations[0]
 
 
 @pytest.fixture(scope="session")

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.online_refiner.choices import ESTIMATORS
+from recipe.online_refiner.choices import CRITIC_FREE_ESTIMATORS
 from recipe.online_refiner.method.groups import filters_groups
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.gpu_rules import sequence_split, split_of
 from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING
 
-
-def check_estimator(plan: RunPlan) -> Iterator[str]:
-    """The estimator's name is not a misspelt one of verl's; a module of the user's may add others.
-
-    verl looks it up in the first step.
-    """
-    name = str(plan.config.algorithm.adv_estimator)
-    if name == "gae" and not plan.has_critic:
-        yield (
-            "critic.enable=False: algorithm.adv_estimator=gae takes a critic's values. Fix: "
-            "critic.enable=null, or algorithm.adv_estimator=grpo"
-        )
-    if name in ESTIMATORS:
-        return
-    meant = name.removeprefix("refined_")  # as it was once registered here
-    for near in difflib.get_close_matches(meant, ESTIMATORS, n=1, cutoff=0.8):
-        yield (
-            f"algorithm.adv_estimator={name!r}: verl has no such estimator. Fix: "
-            f"algorithm.adv_estimator={near}"
-        )
+COMPARING_ESTIMATORS = tuple(
+    name for name in CRITIC_FREE_ESTIMATORS if not name.startswith("reinforce")
+)
+"""Those whose advantages are differences within a group; the others normalise over the batch."""
 
 
 def check_mini_batches(plan: RunPlan) -> Iterator[str]:
@@ -138,10 +121,11 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
     """Groups have two rollouts if they are compared, and dynamic sampling can end."""
     estimator = str(plan.config.algorithm.adv_estimator)
     rollouts = plan.config.actor_rollout_ref.rollout.n
-    if estimator == "grpo" and rollouts < 2:
+    if estimator in COMPARING_ESTIMATORS and rollouts < 2:
         yield (
-            f"actor_rollout_ref.rollout.n={rollouts}: the advantage of a group of one is zero. "
-            "Fix: actor_rollout_ref.rollout.n=8, or algorithm.adv_estimator=gae"
+            f"actor_rollout_ref.rollout.n={rollouts}: algorithm.adv_estimator={estimator} compares "
+            "the rollouts of a prompt, and a group of one has nothing to be compared with. Fix: "
+            "actor_rollout_ref.rollout.n=8, or algorithm.adv_estimator=gae"
         )
     groups = plan.config.algorithm.filter_groups
     if not groups.enable:
@@ -166,6 +150,26 @@ def check_groups(plan: RunPlan) -> Iterator[str]:
         yield (
             f"algorithm.filter_groups.max_inflight_gen_batches={groups.max_inflight_gen_batches}: "
             "nothing would be generated. Fix: 1 or more"
+        )
+
+
+def check_queue(plan: RunPlan) -> Iterator[str]:
+    """The queue holds the rows of a step; it raises an error in the middle of one if it is full."""
+    queue = OmegaConf.select(plan.config, "transfer_queue.backend")
+    size = OmegaConf.select(queue, "SimpleStorage.total_storage_size") if queue else None
+    if size is None or queue.storage_backend != "SimpleStorage":
+        return
+    data, groups = plan.config.data, plan.config.algorithm.filter_groups
+    rows = data.train_batch_size * plan.config.actor_rollout_ref.rollout.n
+    most = rows * (max(1, groups.max_inflight_gen_batches) if groups.enable else 1)
+    # Refinements are rows of their own beside the policy's.
+    most += rows if plan.refines else 0
+    if most > size:
+        key = "transfer_queue.backend.SimpleStorage.total_storage_size"
+        yield (
+            f"{key}={size}: a step has up to {most} rows (data.train_batch_size × "
+            "actor_rollout_ref.rollout.n, with what is refined and what dynamic sampling has under "
+            f"way). Fix: {key}={2 * most}"
         )
 
 

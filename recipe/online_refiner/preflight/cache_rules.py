@@ -13,10 +13,10 @@ from recipe.online_refiner.preflight.gpu_memory_rules import (
     ROLLOUT_KEYS,
     Sizes,
     estimate,
-    given_cache_bytes,
     roles_apart,
     sequence_lengths,
     served,
+    told_sizes,
 )
 from recipe.online_refiner.preflight.memory import PROCESS_BYTES, USABLE
 from recipe.online_refiner.preflight.shapes import gib, read_shapes
@@ -57,16 +57,15 @@ def check_caches(plan: RunPlan) -> Iterator[str]:
 
 def told_caches(plan: RunPlan) -> dict[str, ToldCache]:
     """The caches of given sizes, by the role of their servers."""
-    shapes, needed, found = read_shapes(plan)[0], sequence_lengths(plan), {}
-    for role, shape, rollout in served(plan, shapes):
-        size = given_cache_bytes(rollout)
-        if size is None or role not in needed:
+    sizes, needed, found = told_sizes(plan), sequence_lengths(plan), {}
+    for role, shape, rollout in served(plan, read_shapes(plan)[0]):
+        if role not in sizes or role not in needed:
             continue
         own = OmegaConf.select(plan.config, f"{ROLLOUT_KEYS[role]}.{CACHE}") is not None
         wide = 2 if rollout.dtype in ("float32", "float") else 1
         token = wide * shape.cache_bytes_per_token // rollout.tensor_model_parallel_size
         key = f"{ROLLOUT_KEYS[role if own else 'policy']}.{CACHE}"
-        found[role] = ToldCache(key, size, needed[role] * token)
+        found[role] = ToldCache(key, sizes[role], needed[role] * token)
     return found
 
 

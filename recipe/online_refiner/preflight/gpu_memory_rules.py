@@ -45,6 +45,12 @@ ROLLOUT_KEYS = {
 }
 
 
+SERVER_KEYS = (
+    *("name", "dtype", "gpu_memory_utilization", "tensor_model_parallel_size", "engine_kwargs"),
+)
+"""What is read of a server's rollout config; the whole takes long to copy."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What the memory check found; None if the size of the GPUs is not known."""
@@ -100,7 +106,7 @@ def served(plan: RunPlan, shapes: Shapes) -> Iterator[tuple[str, ModelShape, Dic
     if shapes.policy is not None:
         yield "policy", shapes.policy, plan.config.actor_rollout_ref.rollout
     if shapes.refiner is not None:
-        yield "refiner", shapes.refiner, refiner_rollout(plan)
+        yield "refiner", shapes.refiner, refiner_rollout(plan, *SERVER_KEYS)
     if shapes.reward_model is not None:
         yield "reward model", shapes.reward_model, plan.config.reward.reward_model.rollout
 
@@ -123,6 +129,13 @@ def given_cache_bytes(rollout: DictConfig) -> int | None:
     if OmegaConf.is_missing(rollout, "name") or rollout.name != "vllm":
         return None
     return OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
+
+
+def told_sizes(plan: RunPlan) -> dict[str, int]:
+    """Bytes on each GPU of the caches whose size is given, by the role of their servers."""
+    found = {role: given_cache_bytes(rollout)
+             for role, _, rollout in served(plan, read_shapes(plan)[0])}  # fmt: skip
+    return {role: size for role, size in found.items() if size is not None}
 
 
 def sequence_lengths(plan: RunPlan) -> dict[str, int]:
@@ -153,8 +166,7 @@ def check_memory(plan: RunPlan) -> Iterator[str]:
     total, usable = sizes.gpu_bytes, int(USABLE * sizes.gpu_bytes)
     of = f"of {gib(total)}, {gib(usable)} of which may be planned with"
     offload = _offload_fix(plan)
-    told = {role for role, _, rollout in served(plan, read_shapes(plan)[0])
-            if given_cache_bytes(rollout) is not None}  # fmt: skip
+    told = set(told_sizes(plan))
     if sizes.peaks.rollout > usable and not told - roles_apart(plan):
         yield (
             f"actor_rollout_ref.rollout.gpu_memory_utilization="

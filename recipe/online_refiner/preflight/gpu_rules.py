@@ -114,6 +114,7 @@ def check_splits(plan: RunPlan) -> Iterator[str]:
     gpus = plan.trainer_gpus
     yield from _check_copies(plan, split_of(plan))
     yield from _check_ulysses(plan)
+    yield from _check_fsdp_size(plan)
     yield from check_replica(
         "actor_rollout_ref.rollout", plan.config.actor_rollout_ref.rollout, gpus, "the trainer"
     )
@@ -171,8 +172,29 @@ def _check_ulysses(plan: RunPlan) -> Iterator[str]:
         )
 
 
+def _check_fsdp_size(plan: RunPlan) -> Iterator[str]:
+    """Groups of GPUs that share the states have one size."""
+    keys = ["actor_rollout_ref.actor.fsdp_config", "actor_rollout_ref.ref.fsdp_config"]
+    keys += ["critic.fsdp"] if plan.has_critic else []
+    for key in () if plan.is_megatron else keys:
+        size = OmegaConf.select(plan.config, f"{key}.fsdp_size")
+        whole = size is None or size < 0 or size >= plan.trainer_gpus
+        if not whole and (size == 0 or plan.trainer_gpus % size):
+            yield (
+                f"{key}.fsdp_size={size}: it does not divide the trainer's {plan.trainer_gpus} "
+                f"GPUs. Fix: {key}.fsdp_size=-1 for all of them, or a divisor"
+            )
+
+
 def check_replica(key: str, rollout: Any, gpus: int, whose: str) -> Iterator[str]:
     """The servers of one rollout section share their pool's GPUs out evenly."""
+    stages = rollout.pipeline_model_parallel_size
+    if stages > 1:
+        yield (
+            f"{key}.pipeline_model_parallel_size={stages}: verl's servers split no model into "
+            f"stages. Fix: {key}.pipeline_model_parallel_size=1"
+        )
+        return
     size = replica_gpus(rollout)
     if gpus >= 1 and gpus % size:
         yield (

@@ -1,4 +1,7 @@
-"""Rules on names that verl looks up late: engines, strategies, loggers, keys of an optimizer."""
+"""Rules on names that verl looks up late: engines, strategies, loggers, keys of an optimizer.
+
+Those of its registries are in `registry_rules.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from omegaconf import OmegaConf
 
 from recipe.online_refiner.plan import RunPlan, paths_of
+from recipe.online_refiner.preflight.registry_rules import unknown_name
 
 ENGINES = ("vllm", "sglang", "trtllm")
 """verl's inference engines."""
@@ -19,11 +23,6 @@ LOGGERS = (
     *("trackio", "file", "rl_insight", "tracking"),
 )
 """verl's `Tracking.supported_backend`, and an older name of its."""
-POLICY_LOSSES = (
-    *("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean"),
-    *("dro", "cispo", "bypass_mode"),
-)
-"""verl's registered losses of the policy, which it looks up in the first update."""
 _SHARED_OPTIMIZER = (
     *("_target_", "lr", "lr_warmup_steps_ratio", "total_training_steps", "weight_decay"),
     *("lr_warmup_steps", "betas", "clip_grad", "grad_clip", "optimizer"),
@@ -62,11 +61,11 @@ def check_engines(plan: RunPlan) -> Iterator[str]:
     if reward_model.enable and not OmegaConf.is_missing(reward_model.rollout, "name"):
         rollouts["reward.reward_model.rollout.name"] = reward_model.rollout.name
     for key, name in rollouts.items():
-        yield from _unknown(key, name, ENGINES)
+        yield from unknown_name(key, name, ENGINES)
     if plan.has_refiner_servers and plan.engine not in REFINING_ENGINES:
         key = "refiner.rollout.name"
         if "name" in plan.settings.refiner.rollout:
-            yield from _unknown(key, plan.engine, REFINING_ENGINES)
+            yield from unknown_name(key, plan.engine, REFINING_ENGINES)
         elif plan.engine in ENGINES:
             yield (
                 f"{key}: the refiner's servers would be {plan.engine}'s as the policy's, for which "
@@ -77,11 +76,11 @@ def check_engines(plan: RunPlan) -> Iterator[str]:
 def check_strategies(plan: RunPlan) -> Iterator[str]:
     """Actor, reference and critic train in one process: one engine for all of them."""
     actor = plan.config.actor_rollout_ref.actor.strategy
-    yield from _unknown("actor_rollout_ref.actor.strategy", actor, STRATEGIES)
+    yield from unknown_name("actor_rollout_ref.actor.strategy", actor, STRATEGIES)
     if not plan.has_critic:
         return
     critic = plan.config.critic.strategy
-    yield from _unknown("critic.strategy", critic, STRATEGIES)
+    yield from unknown_name("critic.strategy", critic, STRATEGIES)
     if critic in STRATEGIES and actor in STRATEGIES and _family(critic) != _family(actor):
         yield (
             f"critic.strategy={critic}: the actor shares its processes, with "
@@ -101,17 +100,7 @@ def _group(strategy: str) -> str:
 def check_loggers(plan: RunPlan) -> Iterator[str]:
     """verl's trackers are known by these names."""
     for name in paths_of(plan.config.trainer.logger):
-        yield from _unknown("trainer.logger", name, LOGGERS)
-
-
-def check_policy_loss(plan: RunPlan) -> Iterator[str]:
-    """The loss of the policy is one of verl's, unless a module of the user's may register more."""
-    actor, model = plan.config.actor_rollout_ref.actor, plan.config.actor_rollout_ref.model
-    if model.get("external_lib") or ":" in plan.settings.constraint.kind:
-        return
-    mode = OmegaConf.select(actor, "policy_loss.loss_mode")
-    if mode is not None:
-        yield from _unknown("actor_rollout_ref.actor.policy_loss.loss_mode", mode, POLICY_LOSSES)
+        yield from unknown_name("trainer.logger", name, LOGGERS)
 
 
 def check_optimizers(plan: RunPlan) -> Iterator[str]:
@@ -135,11 +124,3 @@ def _remedy(key: str, name: str, family: str, known: Iterable[str]) -> str:
         return f"~{key}.{name} takes it away; under Megatron set {key}.{IN_MEGATRON[name]}"
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]}?" if near else f"~{key}.{name} takes it away"
-
-
-def _unknown(key: str, name: str, known: tuple[str, ...]) -> Iterator[str]:
-    if name in known:
-        return
-    near = difflib.get_close_matches(str(name), known, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    yield f"{key}={name!r}: verl has none of this name. Fix: {meant}one of {', '.join(known)}"

@@ -39,7 +39,8 @@ def node_memory(plan: RunPlan) -> HostMemory | None:
         return None
     asleep = None
     if shapes.refiner is not None and not plan.has_own_pool:
-        asleep = (shapes.refiner, int(refiner_rollout(plan).tensor_model_parallel_size))
+        own = refiner_rollout(plan, "tensor_model_parallel_size")
+        asleep = (shapes.refiner, int(own.tensor_model_parallel_size))
     data, gpus = plan.config.data, int(plan.config.trainer.n_gpus_per_node)
     workers = actor.rollout.agent.num_workers + plan.config.reward.num_workers
     on_gpus = gpus * (2 if asleep is None else 3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +27,10 @@ CPUS_A_GPU = 3
 QUEUE_CONTROLLER_CPUS = 1
 STORAGE_UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 """Of the queue, each with a logical CPU."""
+GPU_FILE = Path("/dev/nvidiactl")
+"""There if the node has GPUs of NVIDIA's."""
+CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time in a period, or "max", and the period; in a container its own."""
 SHARED_MEMORY = Path("/dev/shm")
 GPU_SHARED_BYTES = 1 << 30
 """A node with GPUs: what NCCL's documentation asks containers for."""
@@ -48,25 +52,74 @@ def node_faults(config: DictConfig) -> Iterator[str]:
 
 
 def check_ray_resources(plan: RunPlan) -> Iterator[str]:
-    """A Ray that is started here with sizes that are given has room for all that is reserved."""
+    """A Ray that is started here has room for all that is reserved.
+
+    What is not given Ray counts on the node: the run's own without GPUs, and maybe another with.
+    """
     given = OmegaConf.select(plan.config, "ray_kwargs.ray_init")
     if given is None or not starts_ray(plan.config):
         return
-    gpus = sum(plan.pools.values())
-    queue = QUEUE_CONTROLLER_CPUS + int(OmegaConf.select(plan.config, STORAGE_UNITS) or 0)
-    # A process that reserves nothing still needs a free one to be placed.
-    cpus = CPUS_A_GPU * gpus + queue + 1
-    if given.get("num_cpus") is not None and given.num_cpus < cpus:
+    on_this_node = plan.config.trainer.device == "cpu"
+    gpus, cpus = sum(plan.pools.values()), cpus_needed(plan)
+    counted = {"num_cpus": processors() if on_this_node else cpus,
+               "num_gpus": 0 if on_this_node and not GPU_FILE.exists() else gpus}  # fmt: skip
+    there = {name: count if given.get(name) is None else given[name]
+             for name, count in counted.items()}  # fmt: skip
+    if there["num_cpus"] < cpus:
         yield (
-            f"ray_kwargs.ray_init.num_cpus={given.num_cpus}: Ray would wait for ever, since the "
-            f"pools reserve {CPUS_A_GPU} logical CPUs with each of {gpus} GPUs, the queue {queue}, "
-            f"and other processes need one to be placed. Fix: ray_kwargs.ray_init.num_cpus={cpus}"
+            f"ray_kwargs.ray_init.num_cpus={_told(given, 'num_cpus', counted)}: Ray would wait for "
+            f"ever, since the pools reserve {CPUS_A_GPU} logical CPUs with each of {gpus} GPUs, "
+            f"the queue {_queue_cpus(plan)}, and other processes need one to be placed. Fix: "
+            f"ray_kwargs.ray_init.num_cpus={cpus}"
         )
-    if given.get("num_gpus") is not None and given.num_gpus < gpus:
+    if there["num_gpus"] < gpus:
         yield (
-            f"ray_kwargs.ray_init.num_gpus={given.num_gpus}: the pools reserve {gpus} "
-            f"({_named(plan)}). Fix: ray_kwargs.ray_init.num_gpus={gpus}"
+            f"ray_kwargs.ray_init.num_gpus={_told(given, 'num_gpus', counted)}: the pools reserve "
+            f"{gpus} ({_named(plan)}). Fix: ray_kwargs.ray_init.num_gpus={gpus}"
         )
+
+
+def _told(given: DictConfig, name: str, counted: Mapping[str, int]) -> str:
+    """The value, and what Ray makes of null."""
+    return str(given[name]) if given.get(name) is not None else f"null ({counted[name]} here)"
+
+
+def cpus_needed(plan: RunPlan) -> int:
+    """Logical CPUs that are reserved, and the free one that a process without any needs."""
+    return CPUS_A_GPU * sum(plan.pools.values()) + _queue_cpus(plan) + 1
+
+
+def _queue_cpus(plan: RunPlan) -> int:
+    return QUEUE_CONTROLLER_CPUS + int(OmegaConf.select(plan.config, STORAGE_UNITS) or 0)
+
+
+def ray_warnings(plan: RunPlan) -> Iterator[str]:
+    """A node with GPUs on which Ray would count fewer processors than are reserved."""
+    given = OmegaConf.select(plan.config, "ray_kwargs.ray_init")
+    if given is None or given.get("num_cpus") is not None or not starts_ray(plan.config):
+        return
+    cpus = cpus_needed(plan)
+    if plan.config.trainer.device != "cpu" and GPU_FILE.exists() and processors() < cpus:
+        yield (
+            f"ray_kwargs.ray_init.num_cpus=null: a Ray that is started on this node counts "
+            f"{processors()} processors, the run reserves {cpus} logical ones, and Ray would wait "
+            f"for ever. ray_kwargs.ray_init.num_cpus={cpus}"
+        )
+
+
+def processors() -> int:
+    """Processors of this node as Ray counts them: all, or what the container is allowed."""
+    allowed = _allowed_by_cgroup()
+    everything = os.cpu_count() or 1
+    return everything if allowed is None else min(everything, allowed)
+
+
+def _allowed_by_cgroup() -> int | None:
+    try:
+        quota, period = CGROUP_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
 
 
 def _named(plan: RunPlan) -> str:

@@ -154,6 +154,14 @@ def check_context(plan: RunPlan) -> Iterator[str]:
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len}: the model's context "
             f"has {context} tokens. Fix: actor_rollout_ref.rollout.max_model_len=null"
         )
+    for own, length in (("prompt_length", data.max_prompt_length),
+                        ("response_length", data.max_response_length)):  # fmt: skip
+        if rollout[own] != length:
+            key = f"actor_rollout_ref.rollout.{own}"
+            yield (
+                f"{key}={rollout[own]}: verl cuts there, whatever data.max_{own}={length} says. "
+                f"Fix: {key}={length}"
+            )
     if rollout.max_model_len < needed:
         yield (
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len}: responses to long "

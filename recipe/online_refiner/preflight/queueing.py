@@ -33,7 +33,7 @@ from recipe.online_refiner.preflight.memory import ModelShape, ServerShare
 from recipe.online_refiner.preflight.shapes import read_shapes
 from recipe.online_refiner.resolve.refiner_engine import refiner_rollout
 from recipe.online_refiner.settings import MOST_SECONDS
-from refiner_worker.engine import replica_gpus
+from refiner_worker.engine import REPLICA_SPLITS, replica_gpus
 
 MEAN_SHARE = 0.5
 """Mean length of prompts and responses, of the longest that are allowed."""
@@ -161,7 +161,8 @@ def _rollouts(plan: RunPlan, shape: ModelShape, share: ServerShare) -> Load:
 
 def _refinements(plan: RunPlan, shape: ModelShape, share: ServerShare) -> Load:
     """Their prompts hold the rollout's prompt and response, or a block and what precedes it."""
-    data, rollout = plan.config.data, refiner_rollout(plan)
+    data = plan.config.data
+    rollout = refiner_rollout(plan, *REPLICA_SPLITS, "agent", "max_num_seqs")
     pool = plan.pools.get(REFINER_POOL, plan.trainer_gpus)
     servers = max(1, pool // replica_gpus(rollout))
     asked = plan.settings.refiner.max_concurrency * rollout.agent.num_workers

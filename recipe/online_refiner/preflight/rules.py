@@ -14,10 +14,10 @@ from pathlib import Path
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.batch_rules import (
-    check_estimator,
     check_groups,
     check_micro_batches,
     check_mini_batches,
+    check_queue,
     check_steps,
     group_warnings,
 )
@@ -41,11 +41,10 @@ from recipe.online_refiner.preflight.name_rules import (
     check_engines,
     check_loggers,
     check_optimizers,
-    check_policy_loss,
     check_strategies,
 )
 from recipe.online_refiner.preflight.node_memory_rules import check_node_memory
-from recipe.online_refiner.preflight.node_rules import check_node, check_ray_resources
+from recipe.online_refiner.preflight.node_rules import check_node, check_ray_resources, ray_warnings
 from recipe.online_refiner.preflight.placement_rules import (
     check_late_join,
     check_mode,
@@ -63,6 +62,13 @@ from recipe.online_refiner.preflight.refiner_rules import (
     check_refinable,
     check_refiner_rollout,
     check_top_tokens,
+)
+from recipe.online_refiner.preflight.registry_rules import (
+    check_classes,
+    check_estimator,
+    check_needed_keys,
+    check_older_keys,
+    check_registered,
 )
 from recipe.online_refiner.preflight.reward_fit_rules import (
     check_reward_architecture,
@@ -96,6 +102,8 @@ from recipe.online_refiner.preflight.value_rules import (
 Rule = Callable[[RunPlan], Iterator[str]]
 
 ENGINE_PACKAGES = {"vllm": "vllm", "sglang": "sglang"}
+VERLS_ATTENTION = "flash_attention_2"
+"""What verl trains with under FSDP unless `override_config` names another kind."""
 
 
 def check_constraint(plan: RunPlan) -> Iterator[str]:
@@ -139,7 +147,10 @@ RULES: tuple[Rule, ...] = (
     check_engines,
     check_strategies,
     check_optimizers,
-    check_policy_loss,
+    check_registered,
+    check_classes,
+    check_needed_keys,
+    check_older_keys,
     check_loggers,
     check_mode,
     check_refinable,
@@ -169,6 +180,7 @@ RULES: tuple[Rule, ...] = (
     check_mini_batches,
     check_micro_batches,
     check_groups,
+    check_queue,
     check_sampling,
     check_engine_batches,
     check_clips,
@@ -211,6 +223,7 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
     yield from group_warnings(plan)
     yield from deadline_warnings(plan)
     yield from log_warnings(plan)
+    yield from ray_warnings(plan)
     if plan.config.trainer.save_freq <= 0:
         yield (
             f"trainer.save_freq={plan.config.trainer.save_freq}: nothing is saved, and a run that "
@@ -228,6 +241,10 @@ def warnings_on(plan: RunPlan) -> Iterator[str]:
 def _packages(plan: RunPlan) -> dict[str, str]:
     engine = plan.config.actor_rollout_ref.rollout.name
     wanted = {f"actor_rollout_ref.rollout.name={engine}": ENGINE_PACKAGES.get(engine, engine)}
+    own = plan.config.actor_rollout_ref.model.get("override_config") or {}
     if plan.is_megatron:
         wanted["actor_rollout_ref.actor.strategy=megatron"] = "megatron"
+    elif own.get("attn_implementation", VERLS_ATTENTION) == VERLS_ATTENTION:
+        key = "actor_rollout_ref.model.override_config.attn_implementation"
+        wanted[f"{key}={VERLS_ATTENTION}"] = "flash_attn"
     return wanted

@@ -182,9 +182,15 @@ def _missing(override: Override, name: str, options: Iterable[str]) -> str:
     own = choices_of(override.key_or_group)
     theirs = {one for folder in _folders() for one in _files(folder / override.key_or_group)}
     known = [one for one in options if one in own or one not in theirs]  # a user's own among them
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
+    near = _nearest(name, known)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{override.input_line}: there is no such file. Fix: {meant}one of {', '.join(known)}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The names that a shortened one begins, or else the one that is most like it."""
+    longer = [one for one in known if one.startswith(name)]
+    return longer or difflib.get_close_matches(name, known, n=1)
 
 
 def _unknown(override: Override) -> str:

@@ -33,6 +33,11 @@ LearningRate = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["cuda", "cpu", "npu", "xpu"]
 Precision = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
+EngineType = Literal["fp16", "float16", "bf16", "bfloat16", "fp32", "float32", 16, 32, "16", "32"]
+"""verl's names of a type for FSDP, which it looks up once the model is made."""
+TypeOf = Literal["param_dtype", "reduce_dtype", "buffer_dtype"]
+SavedPart = Literal["model", "optimizer", "extra", "hf_model"]
+"""What verl saves of a model; it saves nothing of what has another name."""
 TopK = Annotated[int, Field(ge=-1)]
 Entropy = Annotated[float, Field(ge=-10, le=10)]
 PenaltyFactor = Annotated[float, Field(ge=0, le=MOST_COEFFICIENT)]
@@ -42,6 +47,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 Bandwidth = Annotated[float, Field(ge=1, le=1e6)]
+ObjectStore = Annotated[int, Field(ge=75 << 20)]
+"""Ray refuses to start with less."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 LossMode = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean",
@@ -84,7 +91,13 @@ _FSDP: dict[str, Any] = {
     "optimizer_offload": bool,
     "use_torch_compile": bool,
     "ulysses_sequence_parallel_size": Parts,
-    "mixed_precision": dict[str, str] | None,
+    "model_dtype": EngineType,
+    "dtype": EngineType,
+    "mixed_precision": dict[TypeOf, EngineType] | None,
+    "fsdp_size": int,
+    "reshard_after_forward": bool,
+    "offload_policy": bool,
+    "forward_prefetch": bool,
 }
 _MEGATRON: dict[str, Any] = {
     "tensor_model_parallel_size": Parts,
@@ -100,9 +113,17 @@ _MEGATRON: dict[str, Any] = {
     "override_transformer_config.recompute_method": Literal["uniform", "block"] | None,
     "override_transformer_config.recompute_num_layers": Count | None,
 }
+_CHECKPOINT: dict[str, Any] = {
+    "save_contents": Annotated[list[SavedPart], Field(min_length=1)],
+    "load_contents": Annotated[list[SavedPart], Field(min_length=1)],
+    "async_save": bool,
+}
 _MODEL: dict[str, Any] = {
     "path": Text,
     "tokenizer_path": Text | None,
+    "use_fused_kernels": bool,
+    "fused_kernel_options.impl_backend": Literal["torch", "triton"],
+    "trust_remote_code": bool,
     "use_remove_padding": bool,
     "enable_gradient_checkpointing": bool,
     "override_config": dict[str, Any],
@@ -111,12 +132,15 @@ _MODEL: dict[str, Any] = {
 _ROLLOUT: dict[str, Any] = {
     "name": Text,
     "dtype": Precision,
-    "mode": Literal["async", "sync"],
+    "mode": Literal["async"],
     "n": Samples,
     "temperature": Temperature,
     "top_p": Share,
     "top_k": TopK,
     "calculate_log_probs": bool,
+    "do_sample": bool,
+    "ignore_eos": bool,
+    "enable_prefix_caching": bool,
     "enforce_eager": bool,
     "enable_chunked_prefill": bool,
     "enable_sleep_mode": bool,
@@ -156,6 +180,7 @@ def _below(section: str, kinds: dict[str, Any]) -> dict[str, Any]:
 KINDS: dict[str, Any] = {
     **_below("data", {
         "train_files": Paths, "val_files": Paths, "seed": int | None,
+        "prompt_key": Literal["prompt"],
         "train_batch_size": Prompts, "gen_batch_size": Prompts | None,
         "max_prompt_length": Tokens, "max_response_length": Tokens,
         "val_max_samples": Annotated[int, Field(ge=-1)],
@@ -168,6 +193,7 @@ KINDS: dict[str, Any] = {
     "actor_rollout_ref.hybrid_engine": bool,
     **_below("actor_rollout_ref.model", {
         **_MODEL, "custom_chat_template": Text | None, "lora_rank": Natural, "lora.rank": Natural,
+        "external_lib": Names | None,
     }),
     **_below("actor_rollout_ref.actor", {
         "strategy": Text, "shuffle": bool, "data_loader_seed": int,
@@ -177,9 +203,9 @@ KINDS: dict[str, Any] = {
         "clip_ratio": NonNegative, "clip_ratio_low": NonNegative, "clip_ratio_high": NonNegative,
         "clip_ratio_c": Annotated[float, Field(gt=1)], "entropy_coeff": Entropy,
         "loss_agg_mode": LossMode, "policy_loss.loss_mode": Text,
-        "ulysses_sequence_parallel_size": Parts,
+        "ulysses_sequence_parallel_size": Parts, "calculate_entropy": bool,
         **_below("optim", _OPTIMIZER), **_below("fsdp_config", _FSDP),
-        **_below("megatron", _MEGATRON),
+        **_below("megatron", _MEGATRON), **_below("checkpoint", _CHECKPOINT),
     }),
     **_below("actor_rollout_ref.ref", {
         "use_torch_compile": bool, "log_prob_max_token_len_per_gpu": Tokens,
@@ -193,7 +219,7 @@ KINDS: dict[str, Any] = {
         "ppo_micro_batch_size_per_gpu": Count | None, "loss_agg_mode": LossMode,
         "ulysses_sequence_parallel_size": Parts,
         **_below("model", _MODEL), **_below("optim", _OPTIMIZER), **_below("fsdp", _FSDP),
-        **_below("megatron", _MEGATRON),
+        **_below("megatron", _MEGATRON), **_below("checkpoint", _CHECKPOINT),
     }),
     **_below("algorithm", {
         "adv_estimator": Text, "gamma": Fraction, "lam": Fraction,
@@ -227,7 +253,7 @@ KINDS: dict[str, Any] = {
         "max_actor_ckpt_to_keep": Count | None, "max_critic_ckpt_to_keep": Count | None,
         "resume_mode": Literal["auto", "disable", "resume_path"],
         "resume_from_path": Text | None, "total_epochs": int, "total_training_steps": int | None,
-        "use_v1": bool, "v1.trainer_mode": Text,
+        "use_v1": bool, "v1.trainer_mode": Text, "balance_batch": bool,
     }),
     **_below("machine", {
         "gpu_memory_gib": Annotated[float, Field(gt=0, le=2048)],
@@ -236,11 +262,12 @@ KINDS: dict[str, Any] = {
     }),
     **_below("ray_kwargs.ray_init", {
         "address": Text | None, "num_cpus": Natural | None, "num_gpus": Natural | None,
-        "object_store_memory": Count | None, "include_dashboard": bool,
+        "object_store_memory": ObjectStore | None, "include_dashboard": bool,
         "runtime_env.py_executable": Text | None,
         "runtime_env.worker_process_setup_hook": Text | None,
     }),
     "transfer_queue.backend.SimpleStorage.num_data_storage_units": Workers,
+    "transfer_queue.backend.SimpleStorage.total_storage_size": Count | None,
 }  # fmt: skip
 """The type of each key by its dotted name; a key that is not there is not checked."""
 

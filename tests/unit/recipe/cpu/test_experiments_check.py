@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from recipe.cpu import experiments
-from recipe.cpu.experiments import Check, check_all, checks, locked, table
+from recipe.cpu.experiments import SMALL, SMALL_MATH, Check, check_all, checks, locked, table
 from recipe.cpu.quickstart import EXIT_INTERRUPTED
+from recipe.online_refiner.experiments import CONFIG
 
 LOGS_A_STEP = """
 import json, pathlib, sys
@@ -84,6 +88,32 @@ def test_an_experiment_that_trains_as_another_one_comes_last_and_says_so(tmp_pat
     assert [one.differs for one in found] == ["", "actor: fsdp2 for megatron", ""]
     assert "experiment=lambda_sweep" in found[0].command
     assert "hardware=cpu_debug" in found[0].command
+
+
+@pytest.mark.usefixtures("parsed_once")
+@pytest.mark.parametrize(
+    "kind", ["dapo_math_{}", "dynamic_dapo_math_{}", "dynamic_dapo_math_{}_sft"]
+)
+def test_mathematics_of_either_size_is_one_training_on_a_cpu(kind: str) -> None:
+    """So that training the smaller one there tries the files of both."""
+    found = []
+    with initialize_config_dir(str(CONFIG), version_base=None):
+        for size in ("7b", "32b"):
+            own = [f"experiment={kind.format(size)}", "hardware=cpu_debug", *SMALL, *SMALL_MATH]
+            fixed = ["actor_rollout_ref.model.path=tiny", "trainer.total_training_steps=2"]
+            config = compose("online_refiner", [*own, *fixed])
+            found.append(dict(leaves(OmegaConf.to_container(config, resolve=False))))
+    differing = {key for key in {*found[0], *found[1]} if found[0].get(key) != found[1].get(key)}
+    named = {"run.hardware", "run.setting", "trainer.experiment_name"}
+    assert differing - named == {"refiner.deadline_s"}
+
+
+def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from leaves(below, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def test_an_interrupted_check_leaves_no_training_behind_and_says_what_is_missing(

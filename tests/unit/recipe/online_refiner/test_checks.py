@@ -1,5 +1,6 @@
 """What is refused before Ray or a model starts: one fault each, with the key and the fix."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,20 @@ def test_a_reward_manager_of_ones_own_is_told_what_it_must_return(composed: Comp
     found = list(warnings_on(resolve(composed(f"{name}=importlib"))))
     assert any(f"{name}=importlib" in one and "'score'" in one for one in found)
     assert not any(name in one for one in warnings_on(resolve(composed())))
+
+
+@pytest.mark.parametrize(
+    ("attention", "missing"),
+    [("sdpa", ["vllm"]), ("flash_attention_2", ["flash_attn", "vllm"])],
+)
+def test_packages_that_are_not_there_are_named(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, attention: str, missing: list[str]
+) -> None:
+    key = "actor_rollout_ref.model.override_config.attn_implementation"
+    plan = resolve(composed("trainer.device=cuda", f"{key}={attention}"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = re.findall(r"the package (\w+) is not installed", "\n".join(warnings_on(plan)))
+    assert sorted(found) == missing
 
 
 @pytest.mark.parametrize(

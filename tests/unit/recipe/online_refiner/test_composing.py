@@ -85,6 +85,13 @@ ARGUMENTS: list[tuple[tuple[str, ...], str]] = [
     (("model_engine=dq",), "model_engine=dq: there is no such file. Fix: one of dp, megatron"),
     (("actor@actor_rollout_ref.actor=null",), "one of actor, dp_actor, megatron_actor"),
     (("actor@actor_rollout_ref.actor=megatrn",), "did you mean megatron_actor?"),
+    # A name that is cut short: all that it begins, and not a name that is like it.
+    (
+        ("experiment=ppo_apps",),
+        "did you mean ppo_apps_dynamic or ppo_apps_dynamic_sft or ppo_apps_"
+        "none or ppo_apps_static? one of",
+    ),
+    (("hardware=gpu4",), "did you mean gpu4x48 or gpu4x48_reward_model? one of"),
     # Groups of which nothing is chosen here.
     (("strategy=fsdp2",), "nothing that is chosen here has a file of strategy"),
     (("hardware=cpu_debug", "experiment=quickstart_stress", "engine=vllm"), "+engine=vllm adds it"),

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
+import transfer_queue
+import verl
+from omegaconf import OmegaConf
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.single_controller.ray.base import ResourcePoolManager
-from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY, kl_penalty
 from verl.trainer.ppo.v1 import trainer_base
 from verl.utils.tracking import Tracking
 from verl.workers.config import CriticConfig, FSDPActorConfig, FSDPCriticConfig
 from verl.workers.config.optimizer import FSDPOptimizerConfig, McoreOptimizerConfig
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-from recipe.online_refiner.preflight.name_rules import (
-    ENGINES,
-    LOGGERS,
-    OPTIMIZER_KEYS,
-    POLICY_LOSSES,
-)
+from recipe.online_refiner.choices import ESTIMATORS
+from recipe.online_refiner.preflight.name_rules import ENGINES, LOGGERS, OPTIMIZER_KEYS
 from recipe.online_refiner.preflight.node_rules import CPUS_A_GPU
+from recipe.online_refiner.preflight.registry_rules import (
+    AGENT_LOOPS,
+    ATTENTIONS,
+    KL_ESTIMATES,
+    NEW_PLACES,
+    POLICY_LOSSES,
+    QUEUE_STORES,
+    REGISTRIES,
+    REWARD_MANAGERS,
+    UNSERVED_ESTIMATORS,
+    WEIGHT_TRANSPORTS,
+)
 from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING, LossMode
 
 
@@ -40,6 +59,70 @@ def test_losses_of_the_policy_are_those_that_verl_registers() -> None:
     ours = {name for name in POLICY_LOSS_REGISTRY
             if POLICY_LOSS_REGISTRY[name].__module__.startswith("verl.")}  # fmt: skip
     assert set(POLICY_LOSSES) == ours
+
+
+def _of_verl(registry: Mapping[str, type]) -> set[str]:
+    return {name for name, one in registry.items() if one.__module__.startswith("verl.")}
+
+
+def test_estimators_are_those_that_verl_registers() -> None:
+    registered = {getattr(name, "value", name) for name in ADV_ESTIMATOR_REGISTRY}
+    assert set(ESTIMATORS) == registered
+
+
+def test_what_an_unserved_estimator_reads_is_not_among_what_verl_fetches() -> None:
+    source = inspect.getsource(trainer_base.PPOTrainer._compute_advantage)
+    (fields,) = re.findall(r"fields = \[(.*)\]\n\s+data = tq", source)
+    assert "old_log_probs" in fields
+    reads = ("reward_baselines", "sum_pi_squared", "prompts")
+    assert not any(f'"{name}"' in fields for name in reads)
+    assert set(UNSERVED_ESTIMATORS) < set(ESTIMATORS)
+
+
+@pytest.mark.parametrize("name", KL_ESTIMATES)
+def test_verl_estimates_a_kl_by_each_name(name: str) -> None:
+    ones = torch.ones(2)
+    assert kl_penalty(ones, ones, name).tolist() == [0, 0]
+
+
+def test_reward_managers_and_agent_loops_are_those_that_verl_registers() -> None:
+    assert set(REWARD_MANAGERS) == _of_verl(REWARD_MANAGER)
+    targets = {name: one["_target_"] for name, one in _agent_loop_registry.items()}
+    assert set(AGENT_LOOPS) == {name for name in targets if targets[name].startswith("verl.")}
+
+
+@pytest.mark.parametrize(
+    ("package", "folder", "names"),
+    [
+        (verl, "checkpoint_engine", WEIGHT_TRANSPORTS),
+        (transfer_queue, "storage/managers", QUEUE_STORES),
+    ],
+)
+def test_modules_that_need_other_packages_register_these(
+    package: object, folder: str, names: tuple[str, ...]
+) -> None:
+    root = Path(str(getattr(package, "__file__", ""))).parent / folder
+    text = "".join(path.read_text() for path in root.glob("*.py"))
+    found = re.findall(r'^@(?:CheckpointEngineRegistry|StorageManagerFactory)\.register\("(\w+)"',
+                       text, re.MULTILINE)  # fmt: skip
+    assert set(names) == set(found)
+
+
+def test_kinds_of_attention_are_those_of_transformers() -> None:
+    assert set(ATTENTIONS) == {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+
+
+def test_registered_names_and_older_sections_are_keys_of_verls_config() -> None:
+    config = OmegaConf.load(
+        Path(verl.__file__).parent / "trainer/config/_generated_ppo_trainer.yaml"
+    )
+    for key in REGISTRIES:
+        assert OmegaConf.select(config, key) in REGISTRIES[key].known
+    moved = set(NEW_PLACES) - {"reward_model.reward_kwargs"}
+    absent = object()
+    assert all(OmegaConf.select(config, key, default=absent) is not absent for key in moved)
+    new = set(NEW_PLACES.values()) - {"reward.reward_kwargs"}
+    assert all(OmegaConf.select(config, key, default=absent) is not absent for key in new)
 
 
 def test_a_pool_of_verls_reserves_so_many_processors_with_a_gpu() -> None:

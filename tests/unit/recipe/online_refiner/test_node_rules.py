@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ from recipe.online_refiner.preflight.node_rules import (
     socket_faults,
     starts_ray,
 )
+from recipe.online_refiner.resolve.resolving import resolve
 
+Compose = Callable[..., DictConfig]
 REPO_ROOT = Path(__file__).resolve().parents[4]
 MIB = 1 << 20
 OF_RAY = "RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"
@@ -177,3 +180,48 @@ def test_the_scripts_refuse_a_long_folder(size: int, status: int) -> None:
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
     assert done.returncode == status
     assert ("fix: export TMPDIR=/tmp" in done.stderr) == (status == 1)
+
+
+@pytest.mark.parametrize(("here", "refused"), [(5, True), (6, False)])
+def test_processors_that_ray_counts_hold_what_is_reserved(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, here: int, refused: bool
+) -> None:
+    """One CPU rank, the queue's two processes, and a free one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: here)
+    monkeypatch.setattr(node_rules, "CGROUP_QUOTA", Path("/nowhere"))
+    plan = resolve(composed("ray_kwargs.ray_init.num_cpus=null"))
+    faults = list(node_rules.check_ray_resources(plan))
+    assert [fault.partition(":")[0] for fault in faults] == (
+        [f"ray_kwargs.ray_init.num_cpus=null ({here} here)"] if refused else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("quota", "counted"),
+    [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8)],
+)
+def test_a_container_may_be_allowed_fewer_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, counted: int
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(f"{quota}\n")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(node_rules, "CGROUP_QUOTA", file)
+    assert node_rules.processors() == counted
+
+
+@pytest.mark.parametrize(("there", "here"), [(True, 5), (True, 6), (False, 5)])
+def test_a_node_with_gpus_and_few_processors_is_warned_of(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, here: int
+) -> None:
+    """A preflight may run on another node than the run, whose processors are not known."""
+    file = tmp_path / "nvidiactl"
+    monkeypatch.setattr(node_rules, "GPU_FILE", file)
+    monkeypatch.setattr(node_rules, "processors", lambda: here)
+    if there:
+        file.touch()
+    plan = resolve(composed("trainer.device=cuda", "ray_kwargs.ray_init.num_cpus=null"))
+    assert list(node_rules.check_ray_resources(plan)) == []
+    found = list(node_rules.ray_warnings(plan))
+    assert len(found) == (there and here < 6)
+    assert all(f"counts {here} processors, the run reserves 6" in warning for warning in found)

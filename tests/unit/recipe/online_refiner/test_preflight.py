@@ -98,7 +98,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     # verl's DAPO path.
     (
         (*DAPO, "actor_rollout_ref.rollout.n=1"),
-        "actor_rollout_ref.rollout.n=1: the advantage of a group of one is zero",
+        "actor_rollout_ref.rollout.n=1: algorithm.adv_estimator=grpo compares the rollouts",
     ),
     (
         (*DAPO, "algorithm.filter_groups.max_num_gen_batches=10"),

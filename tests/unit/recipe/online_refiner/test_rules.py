@@ -197,9 +197,25 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         "Fix: ray_kwargs.ray_init.num_cpus=6",
     ),
     "check_steps": (("trainer.total_training_steps=0",), "trainer.total_training_steps=0"),
-    "check_policy_loss": (
+    "check_registered": (
         ("actor_rollout_ref.actor.policy_loss.loss_mode=clip_conv",),
         "did you mean clip_cov?",
+    ),
+    "check_classes": (
+        ("actor_rollout_ref.actor.optim.optimizer=adamw",),
+        "Fix: actor_rollout_ref.actor.optim.optimizer=AdamW",
+    ),
+    "check_queue": (
+        ("transfer_queue.backend.SimpleStorage.total_storage_size=63",),
+        "transfer_queue.backend.SimpleStorage.total_storage_size=63",
+    ),
+    "check_needed_keys": (
+        ("actor_rollout_ref.actor.policy_loss.loss_mode=dro",),
+        "actor_rollout_ref.actor.policy_loss.dro_beta=None",
+    ),
+    "check_older_keys": (
+        ("custom_reward_function.path=mine.py",),
+        "Fix: custom_reward_function.path=null, and reward.custom_reward_function.path in",
     ),
     "check_writers": (("actor_rollout_ref.model.path=<classifier>",), "which writes no text"),
     "check_memory": (
