@@ -243,7 +243,7 @@ ON_ONE_MACHINE: list[Case] = [
     ((f"{ACTOR}.fsdp_config.model_dtype=fp12",), f"{ACTOR}.fsdp_config.model_dtype='fp12' is ref"),
     ((f"{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp12",), "mixed_precision={'param_dtype'"),
     ((f"{ACTOR}.fsdp_config.mixed_precision.params=fp32",), "'params': 'fp32'} is refused"),
-    ((f"{ACTOR}.checkpoint.save_contents=[modell]",), "save_contents=['modell'] is refused"),
+    ((f"{ACTOR}.checkpoint.save_contents=[models]",), "save_contents=['models'] is refused"),
     ((f"{ACTOR}.checkpoint.save_contents=[]",), f"{ACTOR}.checkpoint.save_contents=[] is refused"),
     (("actor_rollout_ref.model.fused_kernel_options.impl_backend=cuda",), "impl_backend='cuda' is"),
     (("trainer.balance_batch=maybe",), "trainer.balance_batch='maybe' is refused"),
