@@ -60,7 +60,9 @@ _HARMLESS_STYLE = re.compile(
         |border-radius:\d{{1,2}}px""",
     re.VERBOSE | re.ASCII,
 )
-_HIDING_CLASS = re.compile(r"hid(?:e|den)|invisible|none|sr-only|collaps|offscreen", re.IGNORECASE)
+_HIDING_CLASS = re.compile(
+    r"hid(?:e|den)|invisible|none|sr-only|collapsed?|offscreen", re.IGNORECASE
+)
 _HANDLER = re.compile(r"on[a-z]{3,}")
 
 
