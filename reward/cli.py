@@ -19,6 +19,7 @@ from reward import jsontext
 from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.extract import Extract
 from reward.judge import Judge
+from reward.outputs import OutputError, check_outputs
 from reward.problem import MalformedProblem, Problem, parse_problem
 from reward.quality import without_examples
 from reward.sandbox.client import SandboxError
@@ -53,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))
-        if any(
-            options.out.resolve() == one.resolve() for one in (options.problems, options.programs)
-        ):
-            raise InputError(f"--out {options.out} is read too: name another file")
+        check_outputs(
+            {"--out": options.out, "--quarantine": options.quarantine},
+            (options.problems, options.programs),
+        )
         faulty: list[str] = []
         problems, quarantine = read_problems(options.problems, config, faulty)
         programs = [record for _, record in records(options.programs, faulty)]
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quarantine:
             lines = (json.dumps({"problem_id": k, "reason": v}) for k, v in quarantine.items())
             Path(options.quarantine).write_text("".join(f"{line}\n" for line in lines))
-    except (InputError, JudgeConfigError, SandboxError, OSError) as error:
+    except (InputError, OutputError, JudgeConfigError, SandboxError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _summary(counts, quarantine, faulty)

@@ -10,11 +10,15 @@ from reward.page import Line, Page
 # Any indentation, since responses are careless of it; an info string after backticks has none.
 # No two parts of it may match the same text: lines are hostile, and some are very long.
 _FENCE = re.compile(r"([ \t]*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
-_LANGUAGE = re.compile(r"\{?\.?(?:python|py)(?:\d+(?:\.\d+)*)?\}?", re.IGNORECASE)
+# The first word of an info string, in braces and with a point in some dialects.
+_WORD = re.compile(r"[\s{.]*+([\w+#.-]*)")
+_PYTHON = re.compile(r"(?:python|py)(?:\d+(?:\.\d+)*)?", re.IGNORECASE | re.ASCII)
 # A line with three backticks, as an opening fence and as a closing one, which it may both be.
 _WITH_BACKTICKS = re.compile(r"^(?=(```(?!`)[^`\n]*$)?)(?=(```[ \t]*$)?).*```.*", re.MULTILINE)
 # Text that may be HTML, or a definition above a line that may be an underline.
 _MAY_HIDE = re.compile(r"<[A-Za-z/!?]|^[^A-Za-z_\n]*\[", re.MULTILINE)
+# A tag behind the blocks: some hide all of a page.
+_MAY_REACH_BACK = re.compile(r"<[A-Za-z]")
 _LINE_END = re.compile(r"\r\n?|\n")
 _DEFINITION = re.compile(r"^(?:class|def|async\s+def)\s", re.MULTILINE)
 
@@ -72,12 +76,12 @@ def python_blocks(response: str) -> list[str]:
     """The contents of all closed blocks of Python that a reader sees, in order.
 
     A block opens with a line of three or more backticks or tildes, however indented, followed by
-    python, py or one of these with a version (any case), at the top or in a list or a quote. It
-    closes with at least as many of the same at the end of a line, alone or after code; or with the
-    quote; or with the list, if no such line follows. One that never closes is no block, since the
-    response was cut off. What stands in an HTML comment, or in another element of which a page
-    shows nothing by itself, is not found. If no block is declared as Python, those that declare no
-    language count.
+    python, py or one of these with a version (any case) as the first word, at the top or in a list
+    or a quote. It closes with at least as many of the same at the end of a line, alone or after
+    code; or with the quote; or with the list, if no such line follows. One that never closes is no
+    block, since the response was cut off. What a browser does not show is not found: HTML comments,
+    elements of which it shows nothing, what attributes and style sheets hide. If no block is
+    declared as Python, those that declare no language count.
     """
     blocks = _blocks(response)
     declared = [block for block in blocks if block.language == _Language.PYTHON]
@@ -115,12 +119,16 @@ def _plain_blocks(response: str) -> list["_Block"] | None:
         block.lines = code.split("\n")[:-1]
         blocks.append(block)
         before = closes.end()
-    return blocks
+    return None if _MAY_REACH_BACK.search(response, before) else blocks
 
 
 def _blocks_of_page(response: str) -> list["_Block"]:
-    lines = Page(_LINE_END.split(response)).lines
-    blocks, at = [], 0
+    page = Page(_LINE_END.split(response))
+    if page.hides_all:
+        return []
+    lines = page.lines
+    blocks: list[_Block] = []
+    at = 0
     while at < len(lines):
         block = _opened(lines[at])
         at += 1
@@ -228,7 +236,8 @@ def _opened(line: Line) -> _Block | None:
 
 
 def _language(info: str) -> _Language:
-    words = info.split()
-    if not words:
+    """The language that a block declares: the first word, whatever stands behind it."""
+    if not info.strip():
         return _Language.NONE
-    return _Language.PYTHON if _LANGUAGE.fullmatch(words[0]) else _Language.OTHER
+    word = _WORD.match(info)[1]  # type: ignore[index]
+    return _Language.PYTHON if _PYTHON.fullmatch(word) else _Language.OTHER

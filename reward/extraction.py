@@ -19,6 +19,7 @@ from reward.cli import UNREADABLE, InputError, identity, read_problems, records
 from reward.config import JudgeConfig, JudgeConfigError, add_settings_option, parse_settings
 from reward.extract import Extract, Shown, extract, shown
 from reward.judge import Judge
+from reward.outputs import OutputError, check_outputs
 from reward.problem import Problem
 from reward.sandbox.client import SandboxError
 from reward.submission import NoSubmission, response_in
@@ -129,11 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = JudgeConfig.from_mapping(parse_settings(options.set))
+        check_outputs({"--json": options.json}, (options.problems, options.responses))
         problems, _ = read_problems(options.problems, config)
         responses = list(read_responses(options.responses))
         with Judge(config) as judge:
             table = compare(judge, problems, responses)
-    except (InputError, JudgeConfigError, SandboxError, OSError) as error:
+    except (InputError, OutputError, JudgeConfigError, SandboxError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(lines(table)))

@@ -1,104 +1,103 @@
-"""What a page hides of the HTML in a response: comments, and elements that show nothing. Pure.
+"""What a browser hides of a page, as far as its HTML has been read: elements, and what ends them.
 
-Whatever is in doubt counts as hidden: an element that does not end where it plainly does hides all
-that follows.
+Whatever is in doubt counts as hidden: an element that does not plainly end hides all that follows.
+Fed by `rawhtml` and `inline` with a page's HTML in its order. Pure.
 """
 
 import re
-from bisect import bisect_right
-from collections import defaultdict
+from dataclasses import dataclass
 
-FOREVER = "\n"
-"""The end of what is hidden to the end of the page: no line holds it."""
+from reward import tags
+from reward.tags import NEVER_SHOWN, PLAIN, VOID, Tag
 
-_ELEMENTS = (
-    "script", "style", "title", "template", "textarea", "dialog", "iframe", "noembed", "noframes",
-    "noscript", "object", "audio", "video", "canvas", "datalist", "select", "progress", "meter",
-    "rp", "desc", "annotation-xml",
-)  # fmt: skip
-_ENDS = {"<!--": "-->", "<?": "?>", "<![cdata[": "]]>", "<!": ">"}
-_ENDS |= {f"<{name}": f"</{name}>" for name in _ELEMENTS}
-_ELEMENT = rf"<(?:{'|'.join(_ELEMENTS)})(?=[\s/>]|$)"
-_HIDING = re.compile(rf"<!--|<!\[CDATA\[|<![A-Za-z]|<\?|{_ELEMENT}", re.IGNORECASE)
-_INLINE = re.compile(r"\\.|`+|<(?=[A-Za-z/])", re.DOTALL)
-_INLINE_ELEMENT = re.compile(_ELEMENT, re.IGNORECASE)
-# No tag with attributes: a quotation mark in these may hide the end of a span of code.
-_SIMPLE_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9-]*\s*/?>|<[A-Za-z][A-Za-z0-9+.-]{1,31}:[^\s<>]*>")
-# What may put text out of sight inside a paragraph: a comment or an instruction, the target or the
-# title of a link, a definition, a label or a tag that goes over several lines.
-_PUTS_AWAY = re.compile(
-    r"<!--(?s:.*)-->|<\?(?s:.*)\?>|<![A-Za-z\[](?s:.*)>|\]\(|!\[|\A\s*\[(?s:.*)\]:|\]\[[^\]\n]*\n"
-    r"|<[A-Za-z/][\w-]*\s[^<>]*\n[^<>]*>|<[A-Za-z/][\w-]*\n[^<>]*>"
-)
+_ENDS = {
+    name: re.compile(rf"</{name}(?=[ \t\n\f\r/>])[^<>]*+>", re.IGNORECASE | re.ASCII)
+    for name in NEVER_SHOWN
+}
+_COMMENT_END = re.compile(r"--!?>")
+_MARKUP = re.compile(r"<[A-Za-z/!?]")
 
 
-class RawHtml:
-    """Reads the lines of raw HTML one after another; `until` says what ends what is hidden."""
+@dataclass(frozen=True)
+class _Open:
+    """An element that is open, and in how many containers of Markdown's it started."""
+
+    name: str
+    depth: int
+
+
+class Hiding:
+    """Reads the HTML of a page piece by piece.
+
+    Attributes:
+        forever: whether all that follows is hidden.
+        everything: whether what stands before it may be hidden as well.
+        style, script: whether an element of that name has started.
+    """
 
     def __init__(self) -> None:
-        self.until = ""
+        self.forever = self.everything = self.style = self.script = False
+        self._open: list[_Open] = []
 
-    def hides(self, line: str) -> bool:
-        """Whether any of the line is hidden."""
-        text, at, hidden = line.lower(), 0, bool(self.until)
-        while True:
-            if self.until:
-                at = self._end(text, at)
-                if at < 0:
-                    return True
-                self.until = ""
-            match = _HIDING.search(text, at)
-            if match is None:
-                return hidden
-            hidden, at = True, match.end()
-            self.until = _ENDS.get(match[0], ">")
+    @property
+    def now(self) -> bool:
+        """Whether what comes next is hidden."""
+        return self.forever or bool(self._open)
 
-    def _end(self, text: str, start: int) -> int:
-        """Where the hidden part ends; below zero if not in this line."""
-        end = text.find(self.until, start)
-        inside = text[start:] if end < 0 else text[start:end]
-        name = self.until[2:-1]
-        if self.until.startswith("</") and (f"<{name}" in inside or "<!--" in inside):
-            self.until = FOREVER  # nested: the page counts them in its own way
-            return -1
-        return end + len(self.until) if end >= 0 else -1
+    def start(self, tag: Tag, depth: int) -> None:
+        """An element starts, other than one that is never shown."""
+        if self.forever or tag.name in VOID:
+            return
+        if self._open or tags.hides(tag):
+            self.forever = tag.name not in PLAIN
+            self._open.append(_Open(tag.name, depth))
 
-    def close(self) -> None:
-        """The HTML ends here for Markdown; what is hidden by then stays hidden."""
-        if self.until:
-            self.until = FOREVER
+    def end(self, name: str, depth: int, trusted: bool) -> None:
+        """An end tag: what is hidden ends only if it is plainly that of the innermost element."""
+        if self.forever or not self._open:
+            return
+        if not trusted or self._open.pop() != _Open(name, depth):
+            self.forever = True
+
+    def outside(self, tag: Tag) -> None:
+        """Note what a tag does to what stands outside its element."""
+        self.everything |= tags.reaches_out(tag)
+        self.style |= tag.name == "style"
+        self.script |= tag.name == "script"
 
 
-def paragraph_hides(text: str) -> tuple[bool, bool]:
-    """Whether a paragraph may hide some of its own text, and whether it hides what follows it."""
-    element = _raw_element(text)
-    if element is None:
-        return bool(_PUTS_AWAY.search(text)), False
-    end = f"</{element[1:].lower()}>"
-    plain = "`" not in text and "\\" not in text
-    return True, not (plain and text.lower().count(end) == 1 == text.lower().count(element.lower()))
+def end_of(hiding: Hiding, tag: Tag, text: str, offset: int = 0) -> int:
+    """Where an element that is never shown ends; below zero if all that follows is hidden.
+
+    It plainly ends where it holds no markup and stands in nothing hidden. `offset` is that of the
+    tag's own places in `text`.
+    """
+    if not hiding.now:
+        start = tag.end + offset
+        end = _ENDS[tag.name].search(text, start)
+        if end is not None and not _MARKUP.search(text, start, end.start()):
+            return end.end()
+    hiding.forever = True
+    return -1
 
 
-def _raw_element(text: str) -> str | None:
-    """The first tag in a paragraph, outside of spans of code, that starts a hiding element."""
-    if not _INLINE_ELEMENT.search(text):
-        return None
-    runs: dict[int, list[int]] = defaultdict(list)
-    for run in re.finditer("`+", text):
-        runs[len(run[0])].append(run.start())
-    at, trusted = 0, True
-    while match := _INLINE.search(text, at):
-        at = match.end()
-        if match[0][0] == "`" and trusted:
-            closers = runs[len(match[0])]
-            next_one = bisect_right(closers, match.start())
-            if next_one < len(closers):
-                at = closers[next_one] + len(match[0])
-        elif match[0] == "<":
-            if found := _INLINE_ELEMENT.match(text, match.start()):
-                return found[0]
-            if tag := _SIMPLE_TAG.match(text, match.start()):
-                at = tag.end()
-            else:
-                trusted = False
-    return None
+def closer_of(text: str, start: int) -> str:
+    """What ends a comment, an instruction, a section or a declaration."""
+    if text.startswith("<!--", start):
+        return "-->"
+    if text.startswith("<?", start):
+        return "?>"
+    return "]]>" if text[start : start + 9].lower() == "<![cdata[" else ">"
+
+
+def remark(text: str, start: int) -> tuple[int, bool]:
+    """Where it ends for a browser, and whether it does so for Markdown as well."""
+    closer = closer_of(text, start)
+    if closer == "-->":
+        if (match := _COMMENT_END.search(text, start + 2)) is None:
+            return len(text), False
+        return match.end(), match[0] == closer and match.start() >= start + 4
+    end = text.find(">", start + 2) + 1
+    if end == 0:
+        return len(text), False
+    return end, end - len(closer) >= start + 2 and text.endswith(closer, start, end)

@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from reward import inline
 from reward.containers import RULE, Container, Cursor, enter, opening
-from reward.hiding import FOREVER, RawHtml, paragraph_hides
+from reward.hiding import Hiding
+from reward.rawhtml import hidden_lines
 
 _INTERRUPTING = (">", "-", "+", "*", "1.", "1)")
 _MAX_DEPTH = 10
@@ -37,6 +39,8 @@ _TYPE_6 = re.compile(
 _ATTRIBUTE = r"""\s+[A-Za-z_:][\w.:-]*(?:\s*=\s*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
 _TYPE_7 = re.compile(rf"(?:<[A-Za-z][\w-]*(?:{_ATTRIBUTE})*\s*/?>|</[A-Za-z][\w-]*\s*>)\s*")
 _BLANK = re.compile(r"\s*$")
+_RULES = re.compile(r"\{|@import", re.IGNORECASE)
+_RUNS = re.compile(r"</script|\ssrc\s*=|\shref\s*=", re.IGNORECASE)
 _ORDINARY = re.compile(r" {0,3}[A-Za-z(\"']")
 """The start of a line that starts no block but a paragraph."""
 
@@ -72,22 +76,24 @@ class Page:
         self.lines: list[Line] = []
         self._stack: list[Container] = []
         self._leaf = _Leaf.NONE
-        self._paragraph: list[Line] = []
+        self._own: list[Line] = []
         self._fence = ""
         self._html_end: re.Pattern[str] = _BLANK
-        self._raw = RawHtml()
+        self._hiding = Hiding()
+        self._sheet = -1  # the line from which on there is a style sheet or a script
         self._empty_item = False
         for text in texts:
             self._read(text)
         self._end_leaf()
+        self.hides_all = self._hides_all(texts)
 
     def _read(self, text: str) -> None:
         line = Line(text, text)
         self.lines.append(line)
         if not self._stack and self._is_plain(text):
             if self._leaf != _Leaf.FENCE:
-                self._continue(line)
-            line.hidden = self._raw.until == FOREVER
+                self._continue(line, text)
+            line.hidden = self._hiding.now
             return
         cursor = Cursor(text)
         matched = enter(self._stack, cursor)
@@ -101,7 +107,7 @@ class Page:
         else:
             self._start(cursor, line, matched)
         line.rest, line.containers = cursor.rest, list(self._stack)
-        line.hidden |= self._raw.until == FOREVER
+        line.hidden |= self._hiding.now and self._leaf != _Leaf.HTML
 
     def _is_plain(self, text: str) -> bool:
         """Whether a line at the top is more of the same code, or of a paragraph; most are."""
@@ -119,7 +125,8 @@ class Page:
         if self._html_end is _BLANK and cursor.blank:
             self._end_leaf()
             return
-        line.hidden |= self._raw.hides(cursor.rest)
+        line.rest = cursor.rest
+        self._own.append(line)
         if self._html_end is not _BLANK and self._html_end.search(cursor.rest):
             self._end_leaf()
 
@@ -143,11 +150,11 @@ class Page:
             if not lazy:
                 self._leave(matched + new)
             else:
-                self._continue(line)
+                self._continue(line, cursor.rest)
         elif not self._block(cursor, line, matched + new, lazy, whole and not new):
             if not lazy:
                 self._leave(matched + new)
-            self._continue(line)
+            self._continue(line, cursor.rest)
 
     def _new_containers(self, cursor: Cursor, matched: int, interrupts: bool) -> int:
         """Enter the quotes and items that the line starts; how many.
@@ -170,14 +177,14 @@ class Page:
         """Start a block other than a paragraph, if the line does."""
         text = cursor.content
         if lazy and same and _UNDERLINE.fullmatch(text):
-            if self._paragraph[0].rest.lstrip().startswith("["):
-                self._raw.until = FOREVER  # an item, if all the paragraph is definitions
-            self._continue(line)
+            if self._own[0].rest.lstrip().startswith("["):
+                self._hiding.forever = True  # an item, if all the paragraph is definitions
+            self._continue(line, cursor.rest)
             self._end_leaf()
             return True
         if _HEADING.match(text) or RULE.fullmatch(text):
             self._leave(depth)
-            self._continue(line)
+            self._continue(line, cursor.rest)
             self._end_leaf()
             return True
         if match := _OPENING.fullmatch(text):
@@ -191,9 +198,10 @@ class Page:
             return True
         return False
 
-    def _continue(self, line: Line) -> None:
+    def _continue(self, line: Line, rest: str) -> None:
         self._leaf = _Leaf.PARAGRAPH
-        self._paragraph.append(line)
+        line.rest = rest
+        self._own.append(line)
 
     def _leave(self, depth: int) -> None:
         """End the open leaf, and all containers below this depth."""
@@ -201,16 +209,29 @@ class Page:
         del self._stack[depth:]
 
     def _end_leaf(self) -> None:
+        """End the open leaf: what it hides is known now."""
+        depth, texts = len(self._stack), [line.rest for line in self._own]
         if self._leaf == _Leaf.HTML:
-            self._raw.close()
-        elif self._leaf == _Leaf.PARAGRAPH:
-            own, rest = paragraph_hides("\n".join(line.text for line in self._paragraph))
-            for line in self._paragraph:
-                line.hidden |= own
-            if rest:
-                self._raw.until = FOREVER
-            self._paragraph = []
+            for line, hidden in zip(
+                self._own, hidden_lines(self._hiding, texts, depth), strict=True
+            ):
+                line.hidden |= hidden
+        elif self._leaf == _Leaf.PARAGRAPH and inline.hides(self._hiding, "\n".join(texts), depth):
+            for line in self._own:
+                line.hidden = True
+        if self._sheet < 0 and (self._hiding.style or self._hiding.script):
+            self._sheet = max(0, len(self.lines) - len(self._own) - 1)
+        self._own = []
         self._leaf = _Leaf.NONE
+
+    def _hides_all(self, texts: list[str]) -> bool:
+        """Whether a reader may see nothing: a style sheet or a script reaches all of the page."""
+        following = "\n".join(texts[self._sheet :]) if self._sheet >= 0 else ""
+        return (
+            self._hiding.everything
+            or (self._hiding.style and bool(_RULES.search(following)))
+            or (self._hiding.script and bool(_RUNS.search(following)))
+        )
 
 
 def _html_end(text: str, may_be_any: bool) -> re.Pattern[str] | None:

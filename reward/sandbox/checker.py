@@ -124,7 +124,7 @@ def _run_test(prompt: str, test: str, entry: str, line: "Line") -> tuple[End, st
             namespace["check"] = Candidate(line, "check")
         check(namespace[entry])
     elif suite.wanted(names):
-        suite.run(sys.modules[TEST_MODULE])
+        suite.run(sys.modules[TEST_MODULE], lambda: line.calls)
     else:
         forms.run(namespace)
     if line.calls == 0:

@@ -23,12 +23,13 @@ PROGRAMS = {
 }
 EXITS = "exits"
 """The form that ends pytest, and all other files with it."""
+FAILED = {Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR}
 PROMPT = 'def f(n):\n    """n squared."""\n'
 
 
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
-    with Judge(JudgeConfig(workers=2, timeout_s=1.0, audit_fraction=0.0, retries=0)) as judge:
+    with Judge(JudgeConfig(workers=2, timeout_s=4.0, audit_fraction=0.0, retries=0)) as judge:
         yield judge
 
 
@@ -143,6 +144,182 @@ def test_a_candidate_has_no_power_over_the_tests_pytest(judge: Judge, how: str) 
     failed = (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
     assert judge.judge(problem, TAMPERING[how]).verdict in failed
     assert judge.judge(problem, HONEST).verdict == Verdict.ACCEPTED
+
+
+MADE_OF_RESULTS = {
+    "parameters": '@pytest.mark.parametrize("a, b", f(3))\n',
+    "parameters of a class": '@pytest.mark.parametrize("a, b", f(3))\nclass TestF:\n ',
+    "generated parameters": (
+        "def pytest_generate_tests(metafunc):\n    metafunc.parametrize('a, b', f(3))\n"
+    ),
+    "generated parameters by names": (
+        "def pytest_generate_tests(metafunc):\n"
+        "    for names in {tuple(sorted(row)) for row in f(4)} or [f(5)]:\n"
+        "        metafunc.parametrize(names, [[r[n] for n in names] for r in f(4)])\n"
+    ),
+    "parameters of a fixture": (
+        "@pytest.fixture(params=f(3))\ndef row(request):\n    return request.param\n"
+        "@pytest.fixture\ndef a(row):\n    return row[0]\n"
+        "@pytest.fixture\ndef b(row):\n    return row[1]\n"
+    ),
+}
+"""Tests of pairs a, b that are made of what the program says."""
+ROWS = "def f(n): return [(1, 1), (2, 4)] if n == 3 else [{'a': 1, 'b': 1}, {'a': 2, 'b': 4}]\n"
+NO_ROWS = ("5", "[]", "[()]", "[(1, 2, 3)]", "[{'c': 1}]", "[(1, 10**5000)]", "['\\ud800b']")
+
+
+@pytest.mark.parametrize("how", MADE_OF_RESULTS)
+def test_results_of_which_no_tests_can_be_made_are_wrong(judge: Judge, how: str) -> None:
+    test = "import pytest\n" + MADE_OF_RESULTS[how]
+    test += "def test_f(self, a, b):" if test.endswith(" ") else "def test_f(a, b):"
+    problem = parse_problem({"entry_point": "f", "test": f"{test}\n    assert b == a * a\n"})
+    assert judge.judge(problem, ROWS).verdict == Verdict.ACCEPTED
+    futures = {rows: judge.submit(problem, f"def f(n): return {rows}\n") for rows in NO_ROWS}
+    verdicts = {rows: future.result().verdict for rows, future in futures.items()}
+    assert set(verdicts.values()) <= FAILED | {Verdict.TIME_LIMIT}, verdicts
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "N = 5\n@pytest.mark.parametrize('n', N)\ndef test_f(n):\n    assert f(n) == 9\n",
+        "def pytest_generate_tests(metafunc):\n    metafunc.parametrize('n', None)\n"
+        "def test_f(n):\n    assert f(n) == 9\n",
+        "def pytest_generate_tests(metafunc):\n    metafunc.parametrize('m', [3])\n"
+        "def test_f(n):\n    assert f(n) == 9\n",
+        "def pytest_generate_tests(metafunc):\n    raise ValueError\n"
+        "def test_f(n=3):\n    assert f(n) == 9\n",
+        "def pytest_generate_tests(metafunc):\n    metafunc.parametrize('n', 5)\n"
+        "class TestF:\n    def test_f(self, n):\n        assert f(n) == 9\n"
+        "class TestG(TestF):\n    pass\n",
+    ],
+)
+def test_a_tests_own_fault_is_no_programs(judge: Judge, broken: str) -> None:
+    problem = parse_problem({"entry_point": "f", "test": f"import pytest\n{broken}"})
+    for program in PROGRAMS.values():
+        assert judge.judge(problem, program).verdict == Verdict.INTERNAL_ERROR
+
+
+SOCKET = """
+import json, os, stat, struct, time
+def is_socket(fd):
+    try: return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError: return False
+line = next(fd for fd in range(1024) if is_socket(fd))
+def say(data):
+    while data:
+        data = data[os.write(line, data):]
+def tell(*frames):
+    for frame in frames:
+        data = json.dumps(frame).encode()
+        say(struct.pack("<I", len(data)) + data)
+zero = {"result": "0", "arguments": "[0]"}
+"""
+ON_THE_LINE = {
+    "results before it is asked": "tell(*[zero] * 50)",
+    "results in place of others": "def f(n):\n    tell(zero, zero)\n    return 0",
+    "that it is ready, again": "tell(*[{'ready': True}] * 50)",
+    "the outcome": "say(b'[0, \"passed\"]')\ntell({'end': 0, 'detail': 'passed'})",
+    "the outcome everywhere": (
+        "for fd in range(1024):\n    try: os.write(fd, b'[0, \"passed\"]')\n"
+        "    except OSError: pass"
+    ),
+    "an outcome of pytest's": (
+        "tell({}, *[{'error': ['Skipped'], 'text': '', 'arguments': '[]'}] * 9)"
+    ),
+    "an exit of pytest's": (
+        "tell({}, *[{'error': ['Exit', 'Exception'], 'text': '', 'arguments': '[]'}] * 9)"
+    ),
+    "a fixture that is not there": (
+        "tell({}, *[{'error': ['FixtureLookupError', 'LookupError', 'Exception'], 'text': '',"
+        " 'arguments': '[]'}] * 9)"
+    ),
+    "a package that is not there": (
+        "tell({}, *[{'error': ['ImportError', 'Exception'], 'text': 'pytest',"
+        " 'arguments': '[\"pytest\"]'}] * 9)"
+    ),
+    "an error of no class": "tell({}, *[{'error': [], 'text': 5, 'arguments': '[]'}] * 9)",
+    "an error that is none": "tell({}, *[{'error': 5}] * 9)",
+    "a result that is no value": "tell({}, *[{'result': '[[', 'arguments': '[0]'}] * 9)",
+    "a result of no type": ("tell({}, *[{'result': '{\"object\": []}', 'arguments': '[0]'}] * 9)"),
+    "a result that is nested": (
+        "tell({}, {'result': '[' * 99999 + ']' * 99999, 'arguments': '[0]'})"
+    ),
+    "a result of many digits": "tell({}, {'result': '9' * 99999, 'arguments': '[0]'})",
+    "other arguments": "tell({}, *[{'result': '9', 'arguments': '[1, 2, 3]'}] * 9)",
+    "no object": "tell({}, *[[1]] * 9)",
+    "no JSON": "say(struct.pack('<I', 3) + b'abc')",
+    "more than there may be": "say(b'\\xff' * 8)",
+    "half of a frame": "say(b'\\0')\nos.close(line)",
+    "nothing more": "tell({})\nos.close(line)",
+}
+RETURNS_ZERO = "\ntry: f\nexcept NameError:\n    def f(n): return 0\n"
+COLLECTED = """
+import pytest
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize("n, want", [(n, f(n)) for n in (3, 2)])
+def test_f(n, want):
+    assert want == n * n
+"""
+
+
+@pytest.mark.parametrize("what", ON_THE_LINE)
+def test_nothing_that_a_candidate_says_by_itself_is_believed(judge: Judge, what: str) -> None:
+    """On the connection to its test: neither accepted, nor taken for a fault of the test's."""
+    program = f"{SOCKET}{ON_THE_LINE[what]}{RETURNS_ZERO}"
+    for test in (GENUINE, COLLECTED):
+        problem = parse_problem({"entry_point": "f", "prompt": PROMPT, "test": test})
+        result = judge.judge(problem, program)
+        assert result.verdict in FAILED | {Verdict.TIME_LIMIT}, result.detail
+        assert judge.judge(problem, HONEST).verdict == Verdict.ACCEPTED
+
+
+def test_a_candidate_that_answers_on_the_line_itself_is_heard(judge: Judge) -> None:
+    """A control: what is said there arrives, so that the attacks above reach the test."""
+    right = "tell({}, *[{'result': r, 'arguments': '[0]'} for r in ('9', '4')])\ntime.sleep(60)"
+    problem = parse_problem({"entry_point": "f", "prompt": PROMPT, "test": COLLECTED})
+    assert judge.judge(problem, f"{SOCKET}{right}").verdict == Verdict.ACCEPTED
+
+
+CONFTEST = """
+import pathlib
+pathlib.Path({mark!r}).write_text("read")
+def pytest_collection_modifyitems(items):
+    items.clear()
+"""
+RUNS = """
+import sys, types
+from reward.sandbox import suite
+module = types.ModuleType("test_program")
+exec("import pytest\\ndef test_f():\\n    assert 1 == 2", module.__dict__)
+try:
+    suite.run(module, lambda: 0)
+except AssertionError:
+    print("failed")
+"""
+
+
+def test_no_configuration_is_read_where_pytest_is_started(tmp_path: Path, repo_root: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "tests").mkdir()
+    for folder in (tmp_path, tmp_path / "tests"):
+        (folder / "conftest.py").write_text(CONFTEST.format(mark=str(mark)))
+    ini = "addopts = --collect-only -p conftest\n"
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
+    (tmp_path / "tox.ini").write_text(f"[pytest]\n{ini}")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\naddopts = '--collect-only'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(repo_root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.endswith("failed\n"), done.stderr
+    assert not mark.exists()
 
 
 def test_a_candidate_cannot_import_pytest(judge: Judge) -> None:

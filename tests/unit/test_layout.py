@@ -48,10 +48,13 @@ STANDARD_LIBRARY_ONLY = (
     "reward.containers",
     "reward.extract",
     "reward.hiding",
+    "reward.inline",
     "reward.jsontext",
     "reward.marks",
     "reward.page",
+    "reward.rawhtml",
     "reward.sandbox",
+    "reward.tags",
     "reward.verdict",
 )
 # numpy is imported in the sandboxed child, for the judged programs.

@@ -220,3 +220,39 @@ def test_a_damaged_file_is_refused_with_its_name(
     assert main([*arguments, "--out", str(tmp_path / "V.jsonl")]) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ") and str(damaged) in message
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "says"),
+    [
+        ("--quarantine", "no/such/Q.jsonl", "No such file or directory"),
+        ("--quarantine", ".", "Is a directory"),
+        ("--quarantine", "P.jsonl", "is read too"),
+        ("--quarantine", "old.jsonl", "is --out too"),
+        ("--out", "no/such/V.jsonl", "No such file or directory"),
+        ("--out", "G.jsonl", "is read too"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str, says: str
+) -> None:
+    arguments = _arguments(tmp_path)
+    old = tmp_path / "old.jsonl"
+    old.write_text("earlier verdicts\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    outputs = {"--out": str(old), "--quarantine": str(tmp_path / "Q.jsonl")}
+    outputs[option] = str(tmp_path / name)
+    assert main([*arguments, *(part for pair in outputs.items() for part in pair)]) == 1
+    error = capsys.readouterr().err
+    assert f"{option} {tmp_path / name}" in error
+    assert says in error
+    assert ": name a" in error
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_to_no_file_yet_stays_one(tmp_path: Path) -> None:
+    link = tmp_path / "V.jsonl"
+    link.symlink_to(tmp_path / "target.jsonl")
+    assert main([*_arguments(tmp_path), "--out", str(link), "--quarantine", str(tmp_path)]) == 1
+    assert link.is_symlink()
+    assert not link.exists()

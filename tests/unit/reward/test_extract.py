@@ -84,6 +84,60 @@ def test_what_shows_no_program_has_none(response: str, why: str, how: Extract) -
     assert extract(response, how) is None, why
 
 
+@pytest.mark.parametrize(
+    "info",
+    [
+        "python:main.py",
+        "python{1,2}",
+        "python {1,2}",
+        "python,ignore",
+        'python title="x"',
+        "python=",
+        "python=101",
+        "python;",
+        "python|x",
+        "python(3)",
+        "python/a.py",
+        "Python3.11:a",
+        "py:a.py",
+        "{.python}",
+        "{.python .numberLines}",
+        "{ .python }",
+        "{python}",
+        "{python, echo=TRUE}",
+    ],
+)
+@pytest.mark.parametrize("fence", ["```", "~~~"])
+def test_the_first_word_of_an_info_string_is_the_language(fence: str, info: str) -> None:
+    """As renderers take it, whatever stands behind it."""
+    other = "```text\n1\n```\n```\n2\n```\n"
+    assert extract(f"{other}{fence}{info}\nprint(1)\n{fence}\n") == CODE
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        "pythonic",
+        "python-repl",
+        "python_repl",
+        "python+html",
+        "python3.x",
+        "ipython",
+        "pycon",
+        "cpp:python",
+        "c++",
+        "{r} python",
+        "{code-block} python",
+        "{}",
+        "!python",
+        'title="python"',
+    ],
+)
+@pytest.mark.parametrize("fence", ["```", "~~~"])
+def test_other_info_strings_declare_other_languages(fence: str, info: str) -> None:
+    assert shown(f"{fence}{info}\nprint(1)\n{fence}\n") == Shown.NONE
+
+
 SEVERAL = (
     "```python\nfirst = 1\n```\n```python\ndef solve():\n    return 'the longest block'\n```\n"
     "Or:\n~~~py\ndef f(): 2\n~~~\nUse:\n```python\nprint(f())\n```"

@@ -80,3 +80,15 @@ def test_a_line_that_is_no_response_is_named(
     files = ["--problems", str(tmp_path / "P.jsonl"), "--responses", str(tmp_path / "R.jsonl")]
     assert main(files) == 1
     assert f"{tmp_path / 'R.jsonl'}:1: " in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "P.jsonl").write_text(json.dumps({"problem_id": "sum", "input_output": SUM}))
+    (tmp_path / "R.jsonl").write_text(json.dumps({"problem_id": "sum", "response": "x"}))
+    files = ["--problems", str(tmp_path / "P.jsonl"), "--responses", str(tmp_path / "R.jsonl")]
+    assert main([*files, "--json", str(tmp_path / "no" / "T.json")]) == 1
+    printed = capsys.readouterr()
+    assert f"--json {tmp_path / 'no' / 'T.json'} cannot be written" in printed.err
+    assert not printed.out

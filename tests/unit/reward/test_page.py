@@ -11,8 +11,9 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
+from reward import inline
 from reward.extract import Extract, extract, python_blocks
-from reward.hiding import paragraph_hides
+from reward.hiding import Hiding
 from reward.page import Page
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True})
@@ -146,23 +147,30 @@ class _Reader(HTMLParser):
     """Collects the text that a page shows."""
 
     HIDING = frozenset({"script", "style", "title", "template", "textarea", "dialog"})
+    EMPTY = frozenset({"br", "img", "hr"})
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
+        self.open: list[tuple[str, bool]] = []
         self.text = ""
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in self.HIDING:
-            self.open.append(tag)
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        hides = tag in self.HIDING or "hidden" in given or "none" in (given.get("style") or "")
+        if tag not in self.EMPTY:
+            self.open.append((tag, hides))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
-        while tag in self.open:
-            if self.open.pop() == tag:
-                return
+        """Up to the innermost one of that name, as browsers do; if there is none, nothing."""
+        if tag in [name for name, _ in self.open]:
+            while self.open.pop()[0] != tag:
+                pass
 
     def handle_data(self, data: str) -> None:
-        if not self.open:
+        if not any(hides for _, hides in self.open):
             self.text += data
 
 
@@ -174,6 +182,9 @@ PIECES = """
 # h|T|T|T|T|    T|  T|> T|- T|T```|||\tT|\t```|> - ```python|> - T|  > T|<a href='`'>|`|``
 \\`<template>`|<textarea>|</textarea>|<style>|</style>|> <!--|- <!--|   - ```python|     ```
      T|1) ```python|    - ```python|# <!--|<details>|<summary>s</summary>|</details>|<!-->|<!--->
+<div hidden>|<DIV Hidden=''>|> <div hidden>|- <div hidden>|x <span hidden> y|</span>|x </span> y
+<div style="display:none">|</div>|`</div>`|\\</div>|<a title="</div>">|<div|hidden>|<p|style='
+none'>|> hidden>|<b hidden>|</b>|<br hidden>|<div title="<div hidden>">|- </div>|> </div>|```|</div>
 """
 ALPHABET = [piece for line in PIECES.strip("\n").split("\n") for piece in line.split("|")]
 
@@ -265,7 +276,8 @@ def test_hostile_responses_are_read_in_linear_time(response: str) -> None:
     ],
 )
 def test_what_a_paragraph_hides(text: str, hides: tuple[bool, bool]) -> None:
-    assert paragraph_hides(text) == hides
+    hiding = Hiding()
+    assert (inline.hides(hiding, text, 0), hiding.now) == hides
 
 
 def test_a_line_knows_its_containers() -> None:
