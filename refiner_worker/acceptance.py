@@ -131,17 +131,20 @@ def tempered_probability(
     if token not in score.token_ids:
         return 0.0, 1.0
     r = 1.0 / temperature
-    weights = [math.exp(log_prob * r) for log_prob in score.log_probs]
+    # In units of the likeliest token's q^r, which alone underflows at low temperatures.
+    weights = [math.exp((log_prob - score.log_probs[0]) * r) for log_prob in score.log_probs]
     tail_low, tail_high = _tail(score, r, vocabulary_size)
     weight, listed = weights[score.token_ids.index(token)], sum(weights)
     return weight / (listed + tail_high), weight / (listed + tail_low)
 
 
 def _tail(score: TokenScore, r: float, vocabulary_size: int) -> tuple[float, float]:
+    """Bounds on Σ (q/q_1)^r over the unlisted tokens."""
     unlisted = vocabulary_size - len(score.token_ids)
     if unlisted <= 0:
         return 0.0, 0.0
     unseen = max(1.0 - sum(map(math.exp, score.log_probs)), ROUNDING)
-    largest = math.exp(score.log_probs[-1] * (r - 1)) * unseen
-    spread = unseen**r * unlisted ** (1 - r)
+    first, last = score.log_probs[0], score.log_probs[-1]
+    largest = unseen * math.exp(last * (r - 1) - first * r)
+    spread = unlisted * math.exp((math.log(unseen / unlisted) - first) * r)
     return min(largest, spread), max(largest, spread)

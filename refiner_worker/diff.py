@@ -112,8 +112,8 @@ def _blocks(
 def _align_by_windows(
     a: Sequence[Hashable], b: Sequence[Hashable], start: int, ends: tuple[int, int]
 ) -> Iterator[Block]:
-    """Align the next `WINDOW_TOKENS` of both texts, accept the first half of the blocks' way, go on
-    from there; the last window is accepted whole.
+    """Align the next `WINDOW_TOKENS` of both texts, accept the blocks of the first half, go on from
+    there; the last window is accepted whole.
     """
     at_a = at_b = start
     while at_a < ends[0] or at_b < ends[1]:

@@ -15,13 +15,18 @@ Configuration = Mapping[str, str]
 """Dotted keys and their values as text; empty if it is unknown."""
 
 UNSET = "null"
-OF_ONE_KIND = ("distill", "static_kl", "chord")
-"""Kinds of constraint with a section of their own below `constraint`."""
 
 
 def default_of(key: str) -> str:
     """The value that a key has if nobody sets it, as far as this package knows."""
     return _defaults().get(key, UNSET)
+
+
+@cache
+def _of_one_kind() -> frozenset[str]:
+    """Kinds of constraint with a section of their own below `constraint`."""
+    sections = (key.split(".") for key in _defaults() if key.startswith("constraint."))
+    return frozenset(parts[1] for parts in sections if len(parts) > 2)
 
 
 @cache
@@ -36,8 +41,9 @@ def is_read(key: str, configuration: Configuration) -> bool:
     if key.startswith("critic."):
         return _has_critic(configuration)
     kind = configuration.get("constraint.kind")
-    own = next((name for name in OF_ONE_KIND if key.startswith(f"constraint.{name}.")), None)
-    return own is None or kind not in (*OF_ONE_KIND, "dynamic", "none") or kind == own
+    kinds = _of_one_kind()
+    own = next((name for name in kinds if key.startswith(f"constraint.{name}.")), None)
+    return own is None or kind not in {*kinds, "dynamic", "none"} or kind == own
 
 
 def _has_critic(configuration: Configuration) -> bool:

@@ -20,10 +20,12 @@ from recipe.online_refiner.method.constraint import Additions, Constraint, Extra
 from recipe.online_refiner.method.extra_rows import extra_row_faults
 from recipe.online_refiner.method.maths import expert_weights
 from recipe.online_refiner.method.schedules import chord_mu
+from recipe.online_refiner.method.unread import unread
 from recipe.online_refiner.plan import Needs, RunPlan, paths_of
 from recipe.online_refiner.records import Prompt, Rollout
 from recipe.online_refiner.settings import Section, Settings
 from refiner_worker.chat import Chat
+from reward.traits import traits_of
 
 Demonstration = tuple[Sequence[int], Sequence[int]]
 """Tokens of a prompt and of its reference solution."""
@@ -48,6 +50,8 @@ class Chord(Constraint):
     def __init__(self, plan: RunPlan) -> None:
         super().__init__(plan)
         self._own = plan.settings.constraint.own(ChordSettings)
+        task = traits_of(plan.config.reward.custom_reward_function.path).task
+        self._are_programs = task in ("", "code")
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
@@ -70,13 +74,19 @@ class Chord(Constraint):
                 "reference solutions, or another kind"
             )
 
+    @classmethod
+    def warnings(cls, plan: RunPlan) -> Iterator[str]:
+        own = plan.settings.constraint.own(ChordSettings)
+        reason = f"the weight is μ, from constraint.chord.peak={own.peak:g} to {own.valley:g}"
+        yield from unread(plan, "lambda", None, reason)
+
     def additions(self, step: Step) -> Additions:
         share = self._share(step)
-        rows = demonstration_rows(step, share)
+        rows = demonstration_rows(self._demonstrations(step), step, share)
         return Additions(rows, policy_share=1.0 - share, token_factor=self._own.phi)
 
     def after_update(self, step: Step, cross_entropy: Sequence[torch.Tensor]) -> dict[str, float]:
-        count = len(demonstrations(step))
+        count = len(self._demonstrations(step))
         metrics = {
             "constraint/mu": self._share(step),
             "constraint/expert_total": float(count),
@@ -88,33 +98,39 @@ class Chord(Constraint):
                 metrics["constraint/expert_ce_mean"] = seen.mean().item()
         return metrics
 
+    def _demonstrations(self, step: Step) -> list[Demonstration]:
+        return demonstrations(step, self._are_programs)
+
     def _share(self, step: Step) -> float:
         """μ of this step."""
         own = self._own
         return chord_mu(step.number, own.warmup_steps, own.decay_steps, own.peak, own.valley)
 
 
-def demonstrations(step: Step) -> list[Demonstration]:
+def demonstrations(step: Step, are_programs: bool = True) -> list[Demonstration]:
     """One for each prompt of the step that has one that is short enough.
 
     Also of prompts whose rollouts dynamic sampling dropped: what always fails needs them most.
+
+    Args:
+        are_programs: whether they are written as code blocks, and not as they stand.
     """
     prompts: list[Rollout | Prompt] = [*step.rollouts, *step.dropped]
     by_prompt = {one.uid: one for one in prompts if one.reference}
     return [
         (one.prompt_ids, ids)
         for one in by_prompt.values()
-        if len(ids := _token_ids(one.reference, step.chat)) <= step.max_response_tokens
+        if len(ids := _token_ids(one.reference, step.chat, are_programs))
+        <= step.max_response_tokens
     ]
 
 
-def demonstration_rows(step: Step, share: float) -> list[ExtraRow]:
+def demonstration_rows(found: Sequence[Demonstration], step: Step, share: float) -> list[ExtraRow]:
     """The weighted demonstrations, repeated in turn if there are fewer than mini-batches.
 
     Args:
         share: μ of this step.
     """
-    found = demonstrations(step)
     if not found:
         return []
     rows = [found[index % len(found)] for index in range(max(len(found), step.mini_batches))]
@@ -126,9 +142,10 @@ def demonstration_rows(step: Step, share: float) -> list[ExtraRow]:
     ]
 
 
-def _token_ids(program: str, chat: Chat) -> list[int]:
-    """The program as the policy would have written it, its end token included."""
-    return chat.response_ids(f"```python\n{program.strip()}\n```")
+def _token_ids(reference: str, chat: Chat, is_program: bool) -> list[int]:
+    """The solution as the policy would have written it, its end token included."""
+    text = reference.strip()
+    return chat.response_ids(f"```python\n{text}\n```" if is_program else text)
 
 
 def _has_references(path: str) -> bool:

@@ -75,8 +75,9 @@ class ExtraRow:
     """A row for the actor's update beside the policy's: a prompt, a response, its U weights.
 
     The loss gets Σ_t w_t·c_t of it; λ and every normalisation are in the weights, which are for a
-    mini-batch of the policy's size. With `targets`, distributions over the response's tokens,
-    the divergence of the policy from each is in place of c_t.
+    mini-batch of the policy's size; a negative one makes its token less likely. With `targets`,
+    distributions over the response's tokens, the divergence of the policy from each is in place of
+    c_t.
     """
 
     prompt_ids: Sequence[int]

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import Align, Conditioning, Place, Schedule, Stage
+from recipe.online_refiner.choices import Align, Conditioning, Filter, Place, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Constraint, Penalty, Step
 from recipe.online_refiner.method.labels import RowLabels, labels_of, on_steps, on_tokens
 from recipe.online_refiner.method.maths import aligned, reduced
 from recipe.online_refiner.method.readings import reading_faults
 from recipe.online_refiner.method.schedules import adaptive_lambda, lambda_at, smoothed
+from recipe.online_refiner.method.unread import schedule_faults
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout
 from recipe.online_refiner.settings import ConstraintSettings, Settings
@@ -52,7 +53,18 @@ class Dynamic(Constraint):
                 f"constraint.lambda_end={section.lambda_end} is above constraint.lambda="
                 f"{section.lambda_}: with schedule=adaptive it is the lower bound. Fix: lower it"
             )
+        yield from schedule_faults(plan)
         yield from reading_faults(plan)
+
+    @classmethod
+    def warnings(cls, plan: RunPlan) -> Iterator[str]:
+        rule, perfect = plan.settings.constraint.filter, plan.settings.refiner.perfect_reward
+        if rule is not Filter.BETTER and perfect is not None:
+            yield (
+                f"constraint.filter={rule} with refiner.perfect_reward={perfect:g}: rollouts with "
+                "that reward are not refined, although this filter accepts refinements of them. "
+                "refiner.perfect_reward=null refines all"
+            )
 
     @property
     def conditioning(self) -> Conditioning:

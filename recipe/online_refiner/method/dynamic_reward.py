@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipe.online_refiner.choices import Place
+from recipe.online_refiner.choices import Accumulate, Place
 from recipe.online_refiner.method.constraint import Penalty, Step
 from recipe.online_refiner.method.dynamic import Dynamic
+from recipe.online_refiner.method.unread import unread
 from recipe.online_refiner.plan import RunPlan
 
 
@@ -18,6 +19,9 @@ class DynamicReward(Dynamic):
 
     @classmethod
     def warnings(cls, plan: RunPlan) -> Iterator[str]:
+        yield from super().warnings(plan)
+        reason = "the estimator cumulates rewards itself"
+        yield from unread(plan, "accumulate", Accumulate.RETURN_TO_GO, reason)
         estimator = plan.config.algorithm.adv_estimator
         if estimator != "gae":
             yield (

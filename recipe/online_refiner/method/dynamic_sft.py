@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from recipe.online_refiner.choices import Conditioning, Schedule, Stage
+from recipe.online_refiner.choices import Accumulate, Align, Conditioning, Schedule, Stage
 from recipe.online_refiner.method.accepted import with_cross_entropy
 from recipe.online_refiner.method.constraint import Additions, ExtraRow, Step
 from recipe.online_refiner.method.dynamic import Dynamic
 from recipe.online_refiner.method.extra_rows import extra_row_faults
 from recipe.online_refiner.method.labels import RowLabels, labels_of
 from recipe.online_refiner.method.maths import sft_weights
+from recipe.online_refiner.method.unread import unread
 from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.records import RefinedRollout
 from recipe.online_refiner.settings import ConstraintSettings, Settings
@@ -37,6 +38,13 @@ class DynamicSft(Dynamic):
         yield from super().faults(plan)
         if plan.settings.constraint.conditioning is Conditioning.TEACHER_FORCING:
             yield from extra_row_faults(plan.config)
+
+    @classmethod
+    def warnings(cls, plan: RunPlan) -> Iterator[str]:
+        yield from super().warnings(plan)
+        reason = "only a penalty (constraint.inject=reward or advantage) is laid on the rollout"
+        yield from unread(plan, "align", Align.POSITION, reason)
+        yield from unread(plan, "accumulate", Accumulate.RETURN_TO_GO, reason)
 
     def reads_at(self, step: Step) -> Stage:
         # Whether λ is 0, and c_t then measured before the update, may depend on the refinements.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from omegaconf import DictConfig, open_dict
 from pydantic import Field
 
 from recipe.online_refiner.method.constraint import Constraint
-from recipe.online_refiner.plan import Needs
+from recipe.online_refiner.method.unread import unread
+from recipe.online_refiner.plan import Needs, RunPlan
 from recipe.online_refiner.settings import MOST_COEFFICIENT, Section, Settings
 
 
@@ -28,6 +30,12 @@ class StaticKl(Constraint):
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
         return Needs(reference=True)
+
+    @classmethod
+    def warnings(cls, plan: RunPlan) -> Iterator[str]:
+        coef = plan.settings.constraint.own(StaticKlSettings).coef
+        reason = f"the KL's coefficient is constraint.static_kl.coef={coef:g}"
+        yield from unread(plan, "lambda", None, reason)
 
     @classmethod
     def set_verl_keys(cls, config: DictConfig, settings: Settings) -> None:

@@ -40,7 +40,7 @@ def turn_faults(plan: RunPlan, chat: Chat) -> Iterator[str]:
 
 
 def sense_faults(plan: RunPlan) -> Iterator[str]:
-    """Refuse to refine, or to show demonstrations to, a model that also takes images or sound.
+    """Refuse to refine, or to add to the update of, a model that also takes images or sound.
 
     Its rows carry images and positions in several dimensions; the rows that are added are text.
     """
@@ -49,7 +49,7 @@ def sense_faults(plan: RunPlan) -> Iterator[str]:
     senses = [] if isinstance(config, str) else _senses(config)
     if not senses:
         return
-    if plan.refines or plan.settings.constraint.kind == "chord":
+    if plan.refines or plan.needs.own_loss:
         yield (
             f"actor_rollout_ref.model.path={path!r} takes more than text ({', '.join(senses)}): "
             f"with constraint.kind={plan.settings.constraint.kind} and refiner.observe="

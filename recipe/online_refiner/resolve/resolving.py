@@ -53,8 +53,10 @@ def _resolved(config: DictConfig) -> RunPlan:
     constraint = constraint_class(config)
     settings = read_settings(config, own_sections(constraint))
     needs = constraint.needs(settings)
+    given = _coefficients_of_kl(config)
     _set_verl_keys(config, settings)
     constraint.set_verl_keys(config, settings)
+    _refuse_other_kl(given, _coefficients_of_kl(config))
     plan = _plan(config, settings, needs)
     _set_keys_of_refining(config, plan)
     return plan
@@ -99,6 +101,36 @@ def _set_verl_keys(config: DictConfig, settings: Settings) -> None:
         overlong = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
         if overlong is not None and overlong.len is None:
             overlong.len = max(1, config.data.max_response_length // OVERLONG_PART)
+
+
+def _coefficients_of_kl(config: DictConfig) -> dict[str, float]:
+    """verl's coefficients of the KL to the reference, by key; without those that are 0 or off."""
+    actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
+    found = {
+        "actor_rollout_ref.actor.kl_loss_coef": actor.use_kl_loss and actor.kl_loss_coef,
+        "algorithm.kl_ctrl.kl_coef": algorithm.use_kl_in_reward and algorithm.kl_ctrl.kl_coef,
+    }
+    return {key: float(value) for key, value in found.items() if value}
+
+
+def _refuse_other_kl(given: dict[str, float], set_: dict[str, float]) -> None:
+    """Which KL there is follows from the constraint: another one would silently be overwritten."""
+    if given in ({}, set_):
+        return
+    switches = {
+        "actor_rollout_ref.actor.kl_loss_coef": "actor_rollout_ref.actor.use_kl_loss",
+        "algorithm.kl_ctrl.kl_coef": "algorithm.use_kl_in_reward",
+    }
+    faults = []
+    for key, value in given.items():
+        place = "reward" if key.startswith("algorithm") else "loss"
+        faults.append(
+            f"{switches[key]}=True with {key}={value:g}: a KL to the reference is a constraint "
+            f"here, and constraint.kind would overwrite it. Fix: {switches[key]}=False; or "
+            f"constraint.kind=static_kl constraint.static_kl.coef={value:g} "
+            f"constraint.static_kl.where={place} {switches[key]}=False"
+        )
+    raise ConfigError("\n".join(faults))
 
 
 def _bound_lengths(config: DictConfig) -> None:

@@ -84,8 +84,8 @@ def mixed_loss(
     if TARGET_MARGIN in model_output:
         costs, taught = _with_divergences(costs, model_output, data, places)
         metrics[DIVERGENCE_METRIC] = report(costs.detach(), taught)
-    known = costs.detach().where(weights > 0, 0.0)
-    weighted = (weights > 0) & _in_finite_rows(known, places.row_M, len(data))
+    known = costs.detach().where(weights != 0, 0.0)
+    weighted = (weights != 0) & _in_finite_rows(known, places.row_M, len(data))
     if tu.get_non_tensor_data(data=data, key=TOKEN_FACTOR, default=False):
         weights = weights * expert_token_factor(log_probs)
     term = (costs.where(weighted, 0.0) * weights.where(weighted, 0.0)).sum() * data["dp_size"]

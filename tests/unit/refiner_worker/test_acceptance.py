@@ -106,6 +106,16 @@ def test_the_lowest_temperature_that_vllm_obeys_is_accepted() -> None:
     assert Sampling(0.01, vocabulary_size=3).probability(1, score(t1=0.6, t2=0.3, t3=0.1)) == 1.0
 
 
+def test_an_almost_even_distribution_has_bounds_at_the_lowest_temperature() -> None:
+    # Of 150,000 tokens 20 are listed; 1e-5 to the power of 100 is no number of 64 bits.
+    even = TokenScore(tuple(range(20)), (math.log(1e-5),) * 20)
+    low, high = tempered_probability(3, even, 0.01, vocabulary_size=150_000)
+    # The tail of 1 - 20e-5 is in 99,980 tokens of 1e-5 each, or spread over 149,980 of 0.67e-5.
+    assert low == pytest.approx(1 / (20 + (1 - 20e-5) / 1e-5))
+    spread = 149_980 * ((1 - 20e-5) / 149_980 / 1e-5) ** 100
+    assert high == pytest.approx(1 / (20 + spread))
+
+
 def test_as_many_tokens_are_listed_as_there_are_up_to_the_engines_maximum() -> None:
     assert Sampling(0.5, vocabulary_size=3).listed == 3
     assert Sampling(0.5, vocabulary_size=1000).listed == 20

@@ -149,6 +149,66 @@ def test_a_penalty_that_group_normalisation_cancels_is_warned_about(composed: Co
     assert warnings("algorithm.adv_estimator=gae") == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("constraint.filter='off'",), "constraint.filter=off with refiner.perfect_reward=1: "),
+        (("constraint.filter=not_worse", "constraint.inject=reward"), "refiner.perfect_reward=1: "),
+        (("constraint.filter='off'", "refiner.perfect_reward=null"), ""),
+        (("constraint.align=edit",), "constraint.align=edit is not read: only a penalty"),
+        (("constraint.align=edit", "constraint.inject=advantage"), ""),
+        (("constraint.accumulate=none",), "constraint.accumulate=none is not read: only a pen"),
+        (
+            ("constraint.accumulate=none", "constraint.inject=reward"),
+            "constraint.accumulate=none is not read: the estimator cumulates rewards itself",
+        ),
+        (("constraint.accumulate=none", "constraint.inject=advantage"), ""),
+        (("constraint.kind=none", "constraint.lambda=0.1"), "constraint.lambda=0.1 is not read"),
+        (
+            ("constraint.kind=static_kl", "constraint.lambda=0.1"),
+            "constraint.lambda=0.1 is not read: the KL's coefficient is "
+            "constraint.static_kl.coef=0.01",
+        ),
+        (
+            ("constraint.kind=chord", "constraint.lambda=0.1"),
+            "constraint.lambda=0.1 is not read: the weight is μ, from constraint.chord.peak=0.9 to",
+        ),
+        (("constraint.kind=static_kl",), ""),
+    ],
+)
+def test_keys_of_the_constraint_that_are_not_read_are_warned_about(
+    composed: Compose, overrides: tuple[str, ...], told: str
+) -> None:
+    config = composed("constraint.lambda=null", *overrides)
+    found = [one for one in warnings_on(resolve(config)) if "refined" in one or "not read" in one]
+    assert [one for one in found if told and told in one] == found[: bool(told)] == found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (
+            ("constraint.lambda_end=0",),
+            "constraint.lambda_end=0 with constraint.schedule=constant: λ stays 0.5. Fix: "
+            "constraint.schedule=linear, cosine or adaptive, or constraint.lambda_end=null",
+        ),
+        (
+            ("constraint.schedule=cosine",),
+            "constraint.schedule=cosine with constraint.lambda_end=null: λ stays 0.5. Fix: "
+            "constraint.lambda_end=0, or constraint.schedule=constant",
+        ),
+        (("constraint.schedule=linear", "constraint.lambda_end=0"), ""),
+        (("constraint.schedule=adaptive",), ""),
+        (("constraint.lambda_end=0.5",), ""),
+    ],
+)
+def test_a_schedule_that_leads_nowhere_is_refused(
+    composed: Compose, overrides: tuple[str, ...], fault: str
+) -> None:
+    found = faults_of(resolve(composed("constraint.lambda=0.5", *overrides)))
+    assert found == ([fault] if fault else [])
+
+
 def test_a_reward_manager_of_ones_own_is_told_what_it_must_return(composed: Compose) -> None:
     name = "reward.reward_manager.source"
     found = list(warnings_on(resolve(composed(f"{name}=importlib"))))

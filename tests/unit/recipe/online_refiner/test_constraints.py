@@ -280,6 +280,22 @@ def test_a_demonstration_may_be_as_long_as_a_response_and_no_longer(composed: Co
         assert additions is not None and bool(additions.rows) is fits
 
 
+def test_a_solution_is_written_as_a_program_unless_the_reward_judges_something_else(
+    composed: Compose,
+) -> None:
+    step = step_of([rollout("a_0", (5,), reference=" x\n")])
+    for path, text in (
+        ("pkg://reward.math_dapo", "x"),
+        ("pkg://reward.apps", "```python\nx\n```"),
+        ("docs/examples/keyword_reward.py", "```python\nx\n```"),
+    ):
+        constraint = made(composed, *CHORD, f"reward.custom_reward_function.path={path}")
+        additions = constraint.additions(step)
+        assert additions is not None
+        assert additions.rows[0].response_ids == [*map(ord, text), 0]
+        assert constraint.after_update(step, [torch.ones(1)])["constraint/expert_total"] == 1.0
+
+
 def test_a_step_without_demonstrations_reports_none(composed: Compose) -> None:
     constraint, step = made(composed, *CHORD), step_of([rollout("a_0", (5,))])
     additions = constraint.additions(step)

@@ -10,6 +10,7 @@ from worker_group import WorkerGroup
 
 from recipe.online_refiner.method.constraint import Additions
 from recipe.online_refiner.method.labels import RowLabels
+from recipe.online_refiner.queue import label_code
 from recipe.online_refiner.queue.label_fields import label_values, without_measured
 from recipe.online_refiner.update.asked_actor import AskedActor
 from recipe.online_refiner.update.mixed_actor import MixedActor
@@ -20,6 +21,13 @@ LABELS = [
     RowLabels("c", torch.tensor([7]), torch.tensor([0.5])),
     RowLabels("a", torch.tensor([5, -1, 6]), torch.tensor([0.25, 0.0, 0.125])),
 ]
+
+
+def test_a_label_and_its_weight_share_one_value_whatever_the_weights_sign() -> None:
+    ids, given = torch.tensor([-1, 0, 150_000]), torch.tensor([0.0, -0.3, 0.25])
+    values = label_code.coded(ids, given)
+    assert torch.equal(label_code.labels_plus_one(values), ids + 1)
+    assert torch.equal(label_code.weights(values), given)
 
 
 @pytest.fixture

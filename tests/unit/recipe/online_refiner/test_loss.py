@@ -138,6 +138,21 @@ def test_a_row_whose_cross_entropy_is_not_finite_has_no_part_in_the_term(
     assert metrics["refine_ce"][0] == (1, pytest.approx([1.0, -broken], nan_ok=True))
 
 
+def test_a_negative_weight_makes_a_token_less_likely() -> None:
+    values = EXTRA_LOG_PROBS.clone().requires_grad_()
+    rows = [extra_row([-0.5, 0.25])]
+    outputs = log_probs_of(rows, [values])
+    loss, metrics = constrained_loss(actor_config("token-mean"), outputs, micro_batch(rows, 4, 2))
+    loss.backward()
+    assert loss.item() == pytest.approx(-0.5 * 3.0 + 0.25 * 0.5)
+    assert metrics["sft_loss"].aggregate() == loss.item()
+    assert values.grad is not None
+    assert values.grad.tolist() == pytest.approx([0.5, -0.25])
+    broken = log_probs_of(rows, [torch.tensor([-math.inf, -0.5])])
+    loss, _ = constrained_loss(actor_config("token-mean"), broken, micro_batch(rows, 4, 2))
+    assert loss.item() == 0.0
+
+
 def test_a_token_without_weight_may_have_any_log_prob() -> None:
     rows = [extra_row([0.5, 0.0])]
     outputs = log_probs_of(rows, [torch.tensor([-1.0, -math.inf])])

@@ -10,6 +10,7 @@ from recipe.online_refiner.choices import Accumulate, Conditioning, Reduce
 from recipe.online_refiner.resolve.resolving import resolve
 from recipe.online_refiner.settings import ConfigError, ConstraintSettings
 
+ACTOR = "actor_rollout_ref.actor"
 Compose = Callable[..., DictConfig]
 
 
@@ -177,6 +178,42 @@ def test_verls_kl_keys_follow_the_kind(
     actor = config.actor_rollout_ref.actor
     assert config.algorithm.use_kl_in_reward is in_reward
     assert (actor.use_kl_loss, actor.kl_loss_coef) == (in_loss, coefficient)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fix"),
+    [
+        (
+            (f"{ACTOR}.use_kl_loss=true", f"{ACTOR}.kl_loss_coef=0.2"),
+            "actor_rollout_ref.actor.use_kl_loss=False; or constraint.kind=static_kl "
+            "constraint.static_kl.coef=0.2 constraint.static_kl.where=loss",
+        ),
+        (
+            ("algorithm.use_kl_in_reward=true", "algorithm.kl_ctrl.kl_coef=0.2"),
+            "algorithm.use_kl_in_reward=False; or constraint.kind=static_kl "
+            "constraint.static_kl.coef=0.2 constraint.static_kl.where=reward",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["dynamic", "none", "static_kl"])
+def test_a_kl_by_verls_keys_is_refused_rather_than_overwritten(
+    composed: Compose, kind: str, overrides: tuple[str, ...], fix: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve(composed(f"constraint.kind={kind}", *overrides))
+    assert "=0.2: a KL to the reference is a constraint here" in str(refused.value)
+    assert fix in str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["loss", "reward"])
+def test_the_config_of_a_static_kl_is_resolved_again_to_the_same(
+    composed: Compose, where: str
+) -> None:
+    config = composed("constraint.kind=static_kl", f"constraint.static_kl.where={where}")
+    resolve(config)
+    once = config.copy()
+    resolve(config)
+    assert config == once
 
 
 def test_static_kl_in_the_reward_has_a_fixed_coefficient_of_its_own(composed: Compose) -> None:

@@ -217,6 +217,7 @@ def test_a_model_that_sees_or_hears_is_neither_refined_nor_shown_demonstrations(
         ("constraint.kind=dynamic",),
         CHORD,
         ("constraint.kind=none", "refiner.observe=true"),
+        ("constraint.kind=recipe.online_refiner.method.chord:Chord",),
     ):
         told = refusal(composed_with(folder, *changes))
         assert f"takes more than text ({sense})" in told
