@@ -76,12 +76,13 @@ class _Raw:
                 self.hiding.forever |= tag.in_quotes or tags.hides(tag)
             return tag.end
         if tag.closing:
-            self.hiding.end(tag.name, self.depth, trusted=not self._in_fence(start))
+            trusted = not self._in_fence(start)
+            self.hiding.end(tag.name, self.depth, raw=True, trusted=trusted)
             return tag.end
         self.hiding.outside(tag)
         if tag.name in NEVER_SHOWN:
             return self._never_shown(tag)
-        self.hiding.start(tag, self.depth)
+        self.hiding.start(tag, self.depth, raw=True)
         return tag.end
 
     def _never_shown(self, tag: Tag) -> int:

@@ -84,6 +84,7 @@ STARTS = {
     "an end tag in a label": "<div hidden>\n\n[</div>]: /u",
     "an end tag in an attribute": "<div hidden>\n<a title='</div>'></a>",
     "an end tag in a comment": "<div hidden>\n<!-- </div> -->",
+    "an end tag in a paragraph": "<div>\nx <span hidden>\n\ny </span> z",
     "an end tag in a cell": "<div hidden>\n\n|a|\n|-|\n|</div>|",
     "an end tag in a table": "<div hidden><table><tr><td></div>",
     "an end tag in a formula": "<div hidden>\n\nx $</div>$",
