@@ -39,10 +39,11 @@ class Hiding:
         forever: whether all that follows is hidden.
         everything: whether what stands before it may be hidden as well.
         style, script: whether an element of that name has started.
+        unfinished: whether the last tag of raw HTML takes what follows for its attributes.
     """
 
     def __init__(self) -> None:
-        self.forever = self.everything = self.style = self.script = False
+        self.forever = self.everything = self.style = self.script = self.unfinished = False
         self._open: list[_Open] = []
 
     @property

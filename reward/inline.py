@@ -37,7 +37,7 @@ def hides(hiding: Hiding, text: str, depth: int) -> bool:
 
     Or it is hidden as it starts. `depth` is the number of Markdown's containers around it.
     """
-    before = hiding.now
+    before, hiding.unfinished = hiding.now, False
     own = "<" in text and _Paragraph(hiding, text, depth).hides
     return before or own or _puts_away(text)
 
