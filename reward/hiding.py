@@ -20,10 +20,16 @@ _MARKUP = re.compile(r"<[A-Za-z/!?]")
 
 @dataclass(frozen=True)
 class _Open:
-    """An element that is open, and in how many containers of Markdown's it started."""
+    """An element that is open.
+
+    Attributes:
+        depth: in how many containers of Markdown's it started.
+        raw: whether it started in raw HTML, not in a paragraph, which is an element as well.
+    """
 
     name: str
     depth: int
+    raw: bool
 
 
 class Hiding:
@@ -33,10 +39,11 @@ class Hiding:
         forever: whether all that follows is hidden.
         everything: whether what stands before it may be hidden as well.
         style, script: whether an element of that name has started.
+        unfinished: whether the last tag of raw HTML takes what follows for its attributes.
     """
 
     def __init__(self) -> None:
-        self.forever = self.everything = self.style = self.script = False
+        self.forever = self.everything = self.style = self.script = self.unfinished = False
         self._open: list[_Open] = []
 
     @property
@@ -44,19 +51,20 @@ class Hiding:
         """Whether what comes next is hidden."""
         return self.forever or bool(self._open)
 
-    def start(self, tag: Tag, depth: int) -> None:
+    def start(self, tag: Tag, depth: int, raw: bool) -> None:
         """An element starts, other than one that is never shown."""
         if self.forever or tag.name in VOID:
             return
         if self._open or tags.hides(tag):
             self.forever = tag.name not in PLAIN
-            self._open.append(_Open(tag.name, depth))
+            self._open.append(_Open(tag.name, depth, raw))
 
-    def end(self, name: str, depth: int, trusted: bool) -> None:
+    def end(self, name: str, depth: int, raw: bool, trusted: bool) -> None:
         """An end tag: what is hidden ends only if it is plainly that of the innermost element."""
         if self.forever or not self._open:
             return
-        if not trusted or self._open.pop() != _Open(name, depth):
+        last = self._open.pop()
+        if not trusted or (last.name, last.depth) != (name, depth) or (last.raw and not raw):
             self.forever = True
 
     def outside(self, tag: Tag) -> None:

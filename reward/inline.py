@@ -37,7 +37,7 @@ def hides(hiding: Hiding, text: str, depth: int) -> bool:
 
     Or it is hidden as it starts. `depth` is the number of Markdown's containers around it.
     """
-    before = hiding.now
+    before, hiding.unfinished = hiding.now, False
     own = "<" in text and _Paragraph(hiding, text, depth).hides
     return before or own or _puts_away(text)
 
@@ -102,13 +102,13 @@ class _Paragraph:
         match = exact or _LOOSE_TAG.match(self.text, start)
         tag = tags.read(match[0], 0)  # type: ignore[index]
         if tag.closing:
-            self.hiding.end(tag.name, self.depth, trusted=self._plain)
+            self.hiding.end(tag.name, self.depth, raw=False, trusted=self._plain)
             return start
         self.hiding.outside(tag)
         if tag.name in NEVER_SHOWN:
             self.hides = True
             return self._never_shown(tag, start)
-        self.hiding.start(tag, self.depth)
+        self.hiding.start(tag, self.depth, raw=False)
         self.hides |= self.hiding.now
         return start
 

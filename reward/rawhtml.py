@@ -42,6 +42,7 @@ class _Raw:
         self.hiding, self.text, self.depth = hiding, text, depth
         self.spans: list[tuple[int, int]] = []
         self._fences = [match.start() for match in _FENCE.finditer(text)]
+        self._go_on_with_tag()
         self._hidden_from = 0 if hiding.now else -1
         at = 0
         while match := _RAW.search(text, at):
@@ -49,6 +50,14 @@ class _Raw:
             self._note(match.start(), at)
         if self._hidden_from >= 0:
             self.spans.append((self._hidden_from, len(text) + 1))
+
+    def _go_on_with_tag(self) -> None:
+        """The block before may have ended within a tag, which goes on here."""
+        if self.hiding.unfinished:
+            tag = tags.read(f"<a {self.text}", 0)
+            self.hiding.forever |= tag.in_quotes or tags.hides(tag)
+            self.hiding.outside(tag)
+        self.hiding.unfinished = False
 
     def _note(self, start: int, end: int) -> None:
         """Begin or end a hidden part, if the markup in between does."""
@@ -72,16 +81,20 @@ class _Raw:
         tag = tags.read(self.text, start)
         self._over_lines(start, tag.end)
         if not tag.finished:
+            self.hiding.unfinished = True
             if not self._in_fence(start):
-                self.hiding.forever |= tag.in_quotes or tags.hides(tag)
+                self.hiding.outside(tag)
+                never = tag.name in NEVER_SHOWN or self.hiding.now
+                self.hiding.forever |= tag.in_quotes or tags.hides(tag) or never
             return tag.end
         if tag.closing:
-            self.hiding.end(tag.name, self.depth, trusted=not self._in_fence(start))
+            trusted = not self._in_fence(start)
+            self.hiding.end(tag.name, self.depth, raw=True, trusted=trusted)
             return tag.end
         self.hiding.outside(tag)
         if tag.name in NEVER_SHOWN:
             return self._never_shown(tag)
-        self.hiding.start(tag, self.depth)
+        self.hiding.start(tag, self.depth, raw=True)
         return tag.end
 
     def _never_shown(self, tag: Tag) -> int:
