@@ -197,7 +197,9 @@ def main() -> int:
         return 1
     out.mkdir(parents=True, exist_ok=True)
     seen = []
-    with tempfile.TemporaryDirectory() as profile, Browser(program, Path(profile)) as browser:
+    # Chromium's own processes may write to the profile for a moment after the browser has ended.
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with scratch as profile, Browser(program, Path(profile)) as browser:
         for look in (Look(*values) for values in LOOKS):
             browser.open(page, look)
             name = f"{look.width}-{look.scheme}.png"

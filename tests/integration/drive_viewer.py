@@ -89,7 +89,7 @@ def main() -> int:
         print("no Chromium is installed", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         command = [sys.executable, "-m", "recipe.analysis.view", *map(str, options.runs)]
         command += ["--port", "0", "--cache", f"{scratch}/cache"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -60,7 +60,7 @@ def train(module_training: Make, files: tuple[Path, Path]) -> Train:
 @pytest.fixture(scope="module")
 def run(train: Train) -> Any:
     """DAPO with the penalty on advantages, and validation at the end, twice a problem."""
-    return train("dynamic_dapo_math_7b", "trainer.test_freq=2", "constraint.lambda=0.01")
+    return train("dynamic_dapo_math_7b", "trainer.test_freq=2", "constraint.lambda=0.1")
 
 
 @pytest.fixture(scope="module", params=["dapo_math_7b", "dynamic_dapo_math_7b_sft"])
@@ -120,7 +120,7 @@ def test_the_filter_compares_verls_scores_before_the_length_penalty(run: Any) ->
 
 def test_accepted_refinements_cost_advantage(run: Any) -> None:
     records = [*run.records("episodes.jsonl"), *run.records("rollouts.jsonl")]
-    check_return_to_go(records, lambda_=0.01)
+    check_return_to_go(records, lambda_=0.1)
     for data in run.metrics().values():
         assert data["constraint/improvement_ratio"] > 0
         assert data["constraint/kept_total"] > 0

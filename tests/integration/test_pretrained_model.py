@@ -117,7 +117,7 @@ class TestATrainingStep:
             *(f"data.train_files={rows}", f"data.val_files={rows}", "trainer.save_freq=-1"),
             *("trainer.total_training_steps=1", "monitor.kl_to_reference=false"),
             *("data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"),
-            *("actor_rollout_ref.rollout.n=4", "actor_rollout_ref.rollout.temperature=0.6"),
+            *("actor_rollout_ref.rollout.n=2", "actor_rollout_ref.rollout.temperature=0.6"),
             *("data.max_prompt_length=192", f"data.max_response_length={MAX_TOKENS}"),
             *("refiner.template=code-v1", "refiner.max_prompt_length=640"),
             *("refiner.temperature=0.7", "constraint.inject=sft", "constraint.filter=off"),
