@@ -141,7 +141,8 @@ def _asserts(node: ast.stmt) -> bool:
 
 def _is_assertion(node: ast.AST) -> bool:
     if isinstance(node, ast.Assert):
-        return not (isinstance(node.test, ast.Constant) and node.test.value)
+        always = isinstance(node.test, ast.Tuple) and node.test.elts  # as in assert (a == b, "why")
+        return not (always or (isinstance(node.test, ast.Constant) and node.test.value))
     if isinstance(node, ast.Call):
         return last_name(node.func).lower().lstrip("_").startswith(_ASSERTING)
     return isinstance(node, ast.Raise)

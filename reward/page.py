@@ -177,7 +177,8 @@ class Page:
         """Start a block other than a paragraph, if the line does."""
         text = cursor.content
         if lazy and same and _UNDERLINE.fullmatch(text):
-            if self._own[0].rest.lstrip().startswith("["):
+            above = "\n".join(line.rest for line in self._own)
+            if above.lstrip().startswith("[") and "]:" in above and not RULE.fullmatch(text):
                 self._hiding.forever = True  # an item, if all the paragraph is definitions
             self._continue(line, cursor.rest)
             self._end_leaf()

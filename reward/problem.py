@@ -234,8 +234,10 @@ def program_source(problem: Problem, code: str) -> str:
     """What is compiled: `code`, after the prompt if the problem has one.
 
     An answer that starts indented, or does not define `entry`, completes the prompt; any other is
-    a program of its own, which may use the prompt's imports and helpers.
+    a program of its own, which may use the prompt's imports and helpers. A byte order mark in front
+    is none of it, as in a file.
     """
+    code = code.removeprefix("\ufeff")
     if problem.kind != Kind.CHECK:
         return code
     first = next((line for line in code.splitlines() if line.strip()), "")

@@ -80,7 +80,20 @@ class RewardTraits:
 
 
 def load_reward(path: str) -> ModuleType:
-    """The module of `pkg://dotted.name` or of a file; raises ImportError or OSError."""
+    """The module of `pkg://dotted.name` or of a file; raises ImportError or OSError.
+
+    Whatever else its code raises while it is loaded, as a file that does not compile, is an
+    ImportError with the class and the text of it.
+    """
+    try:
+        return _loaded(path)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise ImportError(f"{type(error).__name__}: {error}") from error
+
+
+def _loaded(path: str) -> ModuleType:
     if path.startswith(PACKAGE):
         return importlib.import_module(path.removeprefix(PACKAGE))
     file = Path(path).expanduser()

@@ -44,6 +44,8 @@ FILTERED = ("algorithm.filter_groups.enable=true", "reward.reward_manager.name=d
             "algorithm.filter_groups.metric=score")  # fmt: skip
 MACHINE = ("machine.gpu_memory_gib=80", "machine.gpus_per_node=8", "machine.nodes=1")
 
+VERLS_MANAGER = "verl.trainer.ppo.v1.agent_loop_tq.AgentLoopManagerTQ"
+
 ON_ONE_MACHINE: list[Case] = [
     # Lengths of the servers and their caches.
     ((f"{ROLLOUT}.max_model_len=100",), f"{ROLLOUT}.max_model_len=null"),
@@ -248,6 +250,30 @@ ON_ONE_MACHINE: list[Case] = [
     (("actor_rollout_ref.model.fused_kernel_options.impl_backend=cuda",), "impl_backend='cuda' is"),
     (("trainer.balance_batch=maybe",), "trainer.balance_batch='maybe' is refused"),
     ((f"{ROLLOUT}.ignore_eos=1",), f"{ROLLOUT}.ignore_eos=1 is refused. Fix: set it to a valid bo"),
+    # Numbers and names that verl reads in the first update.
+    ((f"{ACTOR}.kl_loss_coef=low",), f"{ACTOR}.kl_loss_coef='low' is refused"),
+    (("algorithm.kl_ctrl.type=fixd",), "kl_ctrl.type='fixd' is refused. Fix: set it to 'fixed'"),
+    (("algorithm.rollout_correction.rollout_is=tokn",), "Fix: set it to 'token' or 'sequence'"),
+    (("algorithm.rollout_correction.rollout_rs=token_k9",), "set it to some of token_k1, token_k2"),
+    (("actor_rollout_ref.model.lora_alpha=0",), "actor_rollout_ref.model.lora_alpha=0 is refused"),
+    (("actor_rollout_ref.model.custom_chat_template='{% if %}'",),
+     "its chat template fails (Expected an expression"),
+    # Own agent loops that could not run.
+    ((f"{ROLLOUT}.agent.agent_loop_config_path=<loops-no-yaml>",), "it is no YAML ("),
+    ((f"{ROLLOUT}.agent.agent_loop_config_path=<loops-no-list>",), "it holds no list. Fix: a list"),
+    ((f"{ROLLOUT}.agent.agent_loop_config_path=<loops-no-name>",), "lacks name or _target_. Fix: "),
+    ((f"{ROLLOUT}.agent.agent_loop_config_path=<loops-no-module>",),
+     "there is no module of mine's _target_ 'no_such.Loop'. Fix: package.module.Class"),
+    ((f"{ROLLOUT}.agent.agent_loop_config_path=<loops>",
+      f"{ROLLOUT}.agent.default_agent_loop=min"), "did you mean mine? one of single_turn_agent"),
+    ((f"{ROLLOUT}.agent.agent_loop_manager_class=recipe.online_refiner.agent_loop.RefiningManger",),
+     "has no class RefiningManger (did you mean RefiningManager?). Fix: "),
+    ((f"{ROLLOUT}.agent.agent_loop_manager_class={VERLS_MANAGER}",), "it would refine nothing."),
+    # Code of one's own that raises when it is loaded.
+    ((f"{REWARD}.path=<no-python>",), "it could not be loaded (SyntaxError: "),
+    # verl loads a file under no name, by which a dataclass would look for its own annotations.
+    ((f"{REWARD}.path=<annotated>",), "it could not be loaded (AttributeError: "),
+    ((f"{REWARD}.path=<raises>",), "it could not be loaded (RuntimeError: boom)"),
     # What verl has in its config for older releases' sake, and reads no more.
     (("custom_reward_function.path=mine.py",), "and reward.custom_reward_function.path in its"),
     (("reward_model.enable=true",), "reward_model.enable=True: verl 0.9.1 reads it no more"),
@@ -356,6 +382,28 @@ WARNED: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
 ]  # fmt: skip
 
 
+RIGHT: list[tuple[str, ...]] = [
+    (f"{ROLLOUT}.agent.agent_loop_config_path=<loops>", f"{ROLLOUT}.agent.default_agent_loop=mine"),
+    (f"{ROLLOUT}.agent.agent_loop_config_path=<loops>",),
+    ("actor_rollout_ref.model.external_lib=json", f"{ACTOR}.policy_loss.loss_mode=mine"),
+    ("actor_rollout_ref.model.external_lib=json",
+     f"{ROLLOUT}.agent.agent_loop_config_path=<loops>",
+     f"{ROLLOUT}.agent.default_agent_loop=registered"),
+    ("constraint.kind=none", f"{ROLLOUT}.agent.agent_loop_manager_class={VERLS_MANAGER}"),
+    (f"{REWARD}.path=<a-partial>", f"{REWARD}.reward_kwargs=null", "refiner.perfect_reward=null"),
+    ("algorithm.rollout_correction=null",),
+    ("constraint.kind=none", "algorithm.rollout_correction.rollout_is=token",
+     "algorithm.rollout_correction.rollout_rs=token_k1, seq_max_k2"),
+    ("actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora_alpha=16"),
+    *((f"algorithm.adv_estimator={name}",)
+      for name in ("grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "opo")),
+    ("data.train_batch_size=7", f"{ACTOR}.ppo_mini_batch_size=7"),
+    (f"{ROLLOUT}.n=5",),
+    ("constraint.lambda=0", "algorithm.gamma=1", f"{ROLLOUT}.temperature=1"),
+]  # fmt: skip
+"""Changes of the quickstart that an operator may well make, and that nothing refuses."""
+
+
 def refused(config: DictConfig) -> list[str]:
     """The sentences that the preflight refuses a configuration with."""
     try:
@@ -386,8 +434,38 @@ def change_keys(
         OmegaConf.update(config, key, yaml.safe_load(value), force_add=True)
 
 
+FILES = {
+    "loops": ("loops.yaml", f"- name: mine\n  _target_: {VERLS_MANAGER}\n"),
+    "loops-no-yaml": ("no_yaml.yaml", "a: [1\n"),
+    "loops-no-list": ("no_list.yaml", "name: mine\n"),
+    "loops-no-name": ("no_name.yaml", f"- _target_: {VERLS_MANAGER}\n"),
+    "loops-no-module": ("no_module.yaml", "- name: mine\n  _target_: no_such.Loop\n"),
+    "no-python": ("no_python.py", "def compute_score(:\n"),
+    "raises": ("raises.py", "raise RuntimeError('boom')\n"),
+    "a-partial": (
+        "a_partial.py",
+        "import functools\n\ndef of(bonus, data_source, solution_str, ground_truth, **rest):\n"
+        "    return bonus\n\ncompute_score = functools.partial(of, 1.0)\n",
+    ),
+    "annotated": (
+        "annotated.py",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Fixed:\n    worth: float = 1.0\n"
+        "    def __call__(self, data_source, solution_str, ground_truth, extra_info=None):\n"
+        "        return self.worth\n\ncompute_score = Fixed()\n",
+    ),
+    "annotated-constraint": (
+        "annotated_constraint.py",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "from recipe.online_refiner.method.constraint import Constraint\n\n"
+        "@dataclass\nclass Part:\n    worth: float = 1.0\n\nclass Mine(Constraint):\n    pass\n",
+    ),
+}
+"""Files of agent loops and rewards, some of them wrong, by the name that overrides give them."""
+
+
 def wrong_folders(root: Path) -> dict[str, str]:
-    """Folders of models that are wrong in one respect, or of a real model's sizes: `<name>`."""
+    """Files and folders that are wrong in one respect, or have a real model's sizes: `<name>`."""
     wrong: dict[str, dict[str, Any]] = {
         "small-vocabulary": {"vocab_size": 100},
         "other-tokenizer": {"swapped": True},
@@ -396,6 +474,9 @@ def wrong_folders(root: Path) -> dict[str, str]:
         "two-labels": SCORES | {"num_labels": 2},
     }
     found = {f"<{name}>": str(model_folder(root / name, **keys)) for name, keys in wrong.items()}
+    for name, (file, text) in FILES.items():
+        (root / file).write_text(text)
+        found[f"<{name}>"] = str(root / file)
     sized = {f"<{name.split('-')[-2]}>": sizes_of(name) for name in SIZES if "Qwen" in name}
     return found | {
         name: str(model_folder(root / name[1:-1], **keys)) for name, keys in sized.items()

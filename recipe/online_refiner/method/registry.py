@@ -72,7 +72,7 @@ def load_constraint(reference: str) -> type[Constraint]:
     origin, _, name = reference.rpartition(":")
     try:
         found = getattr(_module(origin), name)
-    except (ImportError, OSError, AttributeError) as error:
+    except Exception as error:  # a user's code may raise anything, or not compile
         raise ConfigError(
             f"constraint.kind={reference!r}: it could not be loaded ({error}). Fix: name a class "
             "of a module that every node can import, or of a file that every node has"
@@ -97,6 +97,10 @@ def _module(origin: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[name] = module
+    sys.modules[name] = module  # where a dataclass looks for its own annotations
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -11,7 +11,7 @@ from recipe.online_refiner.preflight.data_rules import check_files, check_model_
 from recipe.online_refiner.preflight.files_read import model_config, read_policy_tokenizer
 from recipe.online_refiner.preflight.shapes import check_shapes
 from recipe.online_refiner.preflight.turn_rules import sense_faults, turn_faults
-from recipe.online_refiner.resolve.chat import policy_chat, tokenizer_path
+from recipe.online_refiner.resolve.chat import TemplateFault, policy_chat, tokenizer_path
 from refiner_worker.chat import Chat
 
 MAX_ROWS_MEASURED = 2000
@@ -63,6 +63,12 @@ def check_prompts(plan: RunPlan) -> Iterator[str]:
         return
     try:
         chat = policy_chat(plan.config, tokenizer)
+    except TemplateFault as error:
+        yield (
+            f"{model}: {error}. Fix: actor_rollout_ref.model.custom_chat_template=null, or one "
+            "that writes a message of a user and its reply"
+        )
+        return
     except ValueError as error:
         yield (
             f"{model}: {error}, so no response would end. Fix: set eos_token in "

@@ -155,12 +155,11 @@ def check_estimator(plan: RunPlan) -> Iterator[str]:
 def check_classes(plan: RunPlan) -> Iterator[str]:
     """Modules and classes that a model is made with can be found."""
     for name in paths_of(plan.config.actor_rollout_ref.model.get("external_lib") or []):
-        if not _is_module(name):
+        if not is_module(name):
             yield (
                 f"actor_rollout_ref.model.external_lib={name!r}: there is no such module. Fix: "
                 "actor_rollout_ref.model.external_lib=null, or install it"
             )
-    yield from _agent_faults(plan.config.actor_rollout_ref.rollout.agent)
     sections = {"actor_rollout_ref": plan.config.actor_rollout_ref}
     if plan.has_critic:
         sections["critic"] = plan.config.critic
@@ -172,22 +171,6 @@ def check_classes(plan: RunPlan) -> Iterator[str]:
                                     ATTENTIONS)  # fmt: skip
         trained = "actor_rollout_ref.actor" if key == "actor_rollout_ref" else key
         yield from _optimizer_faults(f"{trained}.optim", OmegaConf.select(plan.config, trained))
-
-
-def _agent_faults(agent: DictConfig) -> Iterator[str]:
-    """Own agent loops are read from a file, and their manager from a module."""
-    file, manager = agent.get("agent_loop_config_path"), str(agent.agent_loop_manager_class)
-    if file is not None and not os.path.isfile(os.path.expanduser(str(file))):
-        yield (
-            f"{ROLLOUT}.agent.agent_loop_config_path={file!r}: no such file. Fix: "
-            f"{ROLLOUT}.agent.agent_loop_config_path=null, or an absolute path"
-        )
-    module = manager.rpartition(".")[0]
-    if not _is_module(module):
-        yield (
-            f"{ROLLOUT}.agent.agent_loop_manager_class={manager!r}: there is no module {module!r}. "
-            f"Fix: {ROLLOUT}.agent.agent_loop_manager_class={OUR_MANAGER}, or a class below it"
-        )
 
 
 def _optimizer_faults(key: str, section: DictConfig) -> Iterator[str]:
@@ -205,7 +188,7 @@ def _optimizer_faults(key: str, section: DictConfig) -> Iterator[str]:
     )
 
 
-def _is_module(name: str) -> bool:
+def is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError, AttributeError):

@@ -22,8 +22,8 @@ def check_reward(plan: RunPlan) -> Iterator[str]:
         load_reward(path)
     except (ImportError, OSError) as error:
         yield (
-            f"reward.custom_reward_function.path={path!r}: no such module or file ({error}). Fix: "
-            "pkg://reward.apps for code, or the path of a .py file"
+            f"reward.custom_reward_function.path={path!r}: it could not be loaded ({error}). "
+            "Fix: pkg://reward.apps for code, or the path of a .py file that Python can import"
         )
         return
     for fault in inspect_reward(plan).faults:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from recipe.online_refiner.method.registry import constraint_class
 from recipe.online_refiner.plan import RunPlan
+from recipe.online_refiner.preflight.agent_rules import check_agent_loops, check_agent_manager
 from recipe.online_refiner.preflight.batch_rules import (
     check_groups,
     check_micro_batches,
@@ -149,6 +150,8 @@ RULES: tuple[Rule, ...] = (
     check_optimizers,
     check_registered,
     check_classes,
+    check_agent_loops,
+    check_agent_manager,
     check_needed_keys,
     check_older_keys,
     check_loggers,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from recipe.online_refiner.resolve.refiner_engine import end_ids
 from refiner_worker.chat import Chat
+
+
+class TemplateFault(ValueError):
+    """A chat template that does not compile, or writes no chat; the message says why."""
 
 
 def chat_options(config: DictConfig) -> dict[str, Any]:
@@ -48,7 +53,10 @@ def policy_chat(
         tokenizer: the policy's, with its chat template.
         model_path: the model's folder on this machine; None for the one in the configuration.
 
-    Raises ValueError if the model has no end token.
+    Raises ValueError if the model has no end token, or TemplateFault if its template fails.
     """
     path = model_path or str(config.actor_rollout_ref.model.path)
-    return Chat.of(tokenizer, chat_options(config), end_ids(path))
+    try:
+        return Chat.of(tokenizer, chat_options(config), end_ids(path))
+    except TemplateError as error:
+        raise TemplateFault(f"its chat template fails ({error})") from error

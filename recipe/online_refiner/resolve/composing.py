@@ -203,6 +203,8 @@ def _unknown(override: Override) -> str:
             f"{typed}: nothing that is chosen here has a file of {key} that this could replace. "
             f"Fix: leave it out, or another hardware group; +{typed} adds it"
         )
+    if key in known_keys():  # verl reads it, and its own config has no line for it
+        return f"{typed}: the config has no such key yet. Fix: +{typed} adds it"
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.8)
     meant = f"did you mean {near[0]}? If not, " if near else ""
     own = key.partition(".")[0] in OWN_SECTIONS

@@ -17,7 +17,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from recipe.online_refiner.resolve.verl_keys import KINDS
 from recipe.online_refiner.settings import wanted
 
-MAY_BE_NULL = ("machine", "ray_kwargs.ray_init.runtime_env", "data.apply_chat_template_kwargs")
+MAY_BE_NULL = (
+    *("machine", "ray_kwargs.ray_init.runtime_env", "data.apply_chat_template_kwargs"),
+    "algorithm.rollout_correction",
+)
 """Sections that may be null, which is as if they were not there."""
 MACHINE_NEEDS = ("gpu_memory_gib", "gpus_per_node", "nodes")
 OWN_SECTIONS = ("constraint", "refiner", "monitor", "run")

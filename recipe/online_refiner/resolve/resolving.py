@@ -25,6 +25,8 @@ from recipe.online_refiner.settings import ConfigError, Settings, read_settings
 from refiner_worker.choice import Choice
 from reward.traits import traits_of
 
+ENGINE = "actor_rollout_ref.rollout.name"
+"""verl has no default for it; the hardware groups do."""
 OVERLONG_PART = 5
 """DAPO penalises lengths in the last fifth before the limit: 4,096 of 20,480 tokens."""
 
@@ -41,10 +43,11 @@ def resolve(config: DictConfig) -> RunPlan:
             raise ConfigError("\n".join(wrong))
         return _resolved(config)
     except omegaconf_errors.OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}. Fix: set it, or "
-            "leave its line in the config as it was"
-        ) from error
+        key = str(error.full_key or "the config")
+        fix = "leave its line in the config as it was"
+        if key == ENGINE:
+            fix = "choose a machine, which has an engine: hardware=NAME (docs/cluster.md)"
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}. Fix: set it, or {fix}") from error
 
 
 def _resolved(config: DictConfig) -> RunPlan:

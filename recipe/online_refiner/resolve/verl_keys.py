@@ -54,6 +54,11 @@ LossMode = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean",
     "seq-mean-token-sum-norm",
 ]  # fmt: skip
+REJECTIONS = (
+    *("token_k1", "token_k2", "token_k3", "seq_sum_k1", "seq_sum_k2", "seq_sum_k3"),
+    *("seq_mean_k1", "seq_mean_k2", "seq_mean_k3", "seq_max_k2", "seq_max_k3"),
+)
+"""By what verl's correction of rollouts rejects tokens or rows."""
 
 
 def _paths(value: Any) -> Any:
@@ -68,6 +73,13 @@ def _names(value: Any) -> Any:
         return _paths(value)
     except ValueError:
         raise ValueError("a name, or a list of names") from None
+
+
+def _rejections(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names or not set(names) <= set(REJECTIONS):
+        raise ValueError(f"some of {', '.join(REJECTIONS)}, with commas between")
+    return value
 
 
 Paths = Annotated[Any, AfterValidator(_paths)]
@@ -193,11 +205,12 @@ KINDS: dict[str, Any] = {
     "actor_rollout_ref.hybrid_engine": bool,
     **_below("actor_rollout_ref.model", {
         **_MODEL, "custom_chat_template": Text | None, "lora_rank": Natural, "lora.rank": Natural,
-        "external_lib": Names | None,
+        "lora_alpha": Count, "external_lib": Names | None,
     }),
     **_below("actor_rollout_ref.actor", {
         "strategy": Text, "shuffle": bool, "data_loader_seed": int,
         "use_dynamic_bsz": bool, "use_torch_compile": bool, "use_kl_loss": bool,
+        "kl_loss_coef": NonNegative,
         "ppo_mini_batch_size": Prompts, "ppo_epochs": Epochs, "ppo_max_token_len_per_gpu": Tokens,
         "ppo_micro_batch_size": Count | None, "ppo_micro_batch_size_per_gpu": Count | None,
         "clip_ratio": NonNegative, "clip_ratio_low": NonNegative, "clip_ratio_high": NonNegative,
@@ -223,6 +236,10 @@ KINDS: dict[str, Any] = {
     }),
     **_below("algorithm", {
         "adv_estimator": Text, "gamma": Fraction, "lam": Fraction,
+        "use_kl_in_reward": bool, "kl_ctrl.type": Literal["fixed", "adaptive"],
+        "kl_ctrl.kl_coef": NonNegative, "rollout_correction.bypass_mode": bool,
+        "rollout_correction.rollout_is": Literal["token", "sequence"] | None,
+        "rollout_correction.rollout_rs": Annotated[str, AfterValidator(_rejections)] | None,
         "norm_adv_by_std_in_grpo": bool, "filter_groups.enable": bool,
         "filter_groups.metric": Text | None,
         "filter_groups.max_num_gen_batches": int,

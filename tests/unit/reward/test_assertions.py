@@ -21,6 +21,7 @@ ONE_TEST = "def test_f(n=2):\n    assert f(n) == 4\n"
         (CHECK + "    candidate(2) == 4\n", "asserts nothing"),
         (CHECK + "    pass\n", "asserts nothing"),
         (CHECK + "    assert True\n", "asserts nothing"),
+        (CHECK + "    assert (candidate(2) == 4, 'of two')\n", "asserts nothing"),
         (CHECK + "    pass\ndef test_f():\n    assert f(2) == 4\n", "asserts nothing"),
         ("def test_f():\n    f(2)\n", "asserts nothing"),
         ("def helper():\n    assert f(2) == 4\ndef test_f():\n    f(2)\n", "asserts nothing"),

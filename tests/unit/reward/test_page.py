@@ -95,6 +95,9 @@ def test_the_table_shows_many_programs() -> None:
             "if a<b:\n\n    print(1)\n",
         ),
         ("Use `<title>` here:\n```python\nprint(1)\n```", "print(1)\n"),
+        ("[Two pointers]\n---\n```python\nprint(1)\n```", "print(1)\n"),
+        ("[1, 2] and more\n=====\n\n```python\nprint(1)\n```", "print(1)\n"),
+        ("[1]: https://a.b\n---\n\n```python\nprint(1)\n```", "print(1)\n"),
         ("If a < b:\n    ```python\n    print(1)\n    ```", "print(1)\n"),
     ],
 )
@@ -103,6 +106,7 @@ def test_careless_responses_have_their_program_too(response: str, program: str) 
 
 
 HIDDEN = {
+    "an item that is none, below a definition": "[a]: /u\n-\n\n```python\nprint(1)\n```",
     "a paragraph's comment": "x <!--\n    ```python\n    print(1)\n    ```\n-->",
     "a definition's title": "[a]: /u (\n    ```python\n    print(1)\n    ```\n    )",
     "a link's title": "[a](/u (\n    ```python\n    print(1)\n    ```\n    ))",

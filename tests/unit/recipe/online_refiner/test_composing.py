@@ -99,6 +99,11 @@ ARGUMENTS: list[tuple[tuple[str, ...], str]] = [
     # Keys.
     (("constraint.lamda=1",), "did you mean constraint.lambda? If not, remove it"),
     (("constraint.kind.x=5",), "did you mean constraint.kind?"),
+    # A key that verl reads and has no line for, which is not its own likeness.
+    (
+        ("actor_rollout_ref.model.override_config.attn_implementation=sdpa",),
+        "the config has no such key yet. Fix: +actor_rollout_ref.model.override_config.attn_",
+    ),
     (("monitor.nothing_like_it=5",), "monitor.nothing_like_it=5: there is no such key. Fix: remo"),
     (("actor_rollout_ref.actor.optim.lrr=1",), "did you mean actor_rollout_ref.actor.optim.lr?"),
     (("actor_rolout_ref.actor.optim.lr=1",), "did you mean actor_rollout_ref.actor.optim.lr?"),

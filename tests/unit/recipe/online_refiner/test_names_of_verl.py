@@ -19,6 +19,7 @@ from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.single_controller.ray.base import ResourcePoolManager
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY, kl_penalty
+from verl.trainer.ppo.rollout_corr_helper import SUPPORTED_ROLLOUT_RS_OPTIONS
 from verl.trainer.ppo.v1 import trainer_base
 from verl.utils.tracking import Tracking
 from verl.workers.config import CriticConfig, FSDPActorConfig, FSDPCriticConfig
@@ -40,7 +41,7 @@ from recipe.online_refiner.preflight.registry_rules import (
     UNSERVED_ESTIMATORS,
     WEIGHT_TRANSPORTS,
 )
-from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING, LossMode
+from recipe.online_refiner.resolve.verl_keys import CRITIC_PACKING, REJECTIONS, LossMode
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,10 @@ def test_what_an_unserved_estimator_reads_is_not_among_what_verl_fetches() -> No
 def test_verl_estimates_a_kl_by_each_name(name: str) -> None:
     ones = torch.ones(2)
     assert kl_penalty(ones, ones, name).tolist() == [0, 0]
+
+
+def test_rejections_are_those_that_verl_supports() -> None:
+    assert set(REJECTIONS) == SUPPORTED_ROLLOUT_RS_OPTIONS
 
 
 def test_reward_managers_and_agent_loops_are_those_that_verl_registers() -> None:

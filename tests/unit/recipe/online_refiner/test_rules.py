@@ -141,7 +141,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "check_warmup": (("trainer.critic_warmup=1000",), "the actor would be trained"),
     "check_reward": (
         ("reward.custom_reward_function.path=/nowhere/reward.py",),
-        "no such module or file",
+        "it could not be loaded",
     ),
     "check_score": (
         (*SERVED, "reward.custom_reward_function.path=null"),
@@ -204,6 +204,14 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "check_classes": (
         ("actor_rollout_ref.actor.optim.optimizer=adamw",),
         "Fix: actor_rollout_ref.actor.optim.optimizer=AdamW",
+    ),
+    "check_agent_loops": (
+        ("actor_rollout_ref.rollout.agent.agent_loop_config_path=/nowhere.yaml",),
+        "no such file. Fix: actor_rollout_ref.rollout.agent.agent_loop_config_path=null",
+    ),
+    "check_agent_manager": (
+        ("actor_rollout_ref.rollout.agent.agent_loop_manager_class=mine.Manager",),
+        "there is no module 'mine'",
     ),
     "check_queue": (
         ("transfer_queue.backend.SimpleStorage.total_storage_size=63",),

@@ -18,6 +18,7 @@ from wrong_configurations import (
     CRITIC,
     ON_A_CLUSTER,
     ON_ONE_MACHINE,
+    RIGHT,
     SERVED,
     WARNED,
     of_cluster,
@@ -40,6 +41,25 @@ def test_on_one_machine(composed: Compose, changes: tuple[str, ...], words: str)
     faults = refused(composed(*changes))
     assert any(words in fault for fault in faults), faults
     assert all("Fix: " in fault or ": use " in fault or "; use " in fault for fault in faults)
+
+
+@pytest.mark.parametrize("changes", RIGHT, ids=lambda value: str(value)[-60:])
+def test_what_is_right_is_not_refused(composed: Compose, changes: tuple[str, ...]) -> None:
+    assert refused(composed(*changes)) == []
+
+
+@pytest.mark.parametrize("file", ["<no-python>", "<raises>"])
+def test_a_constraint_that_cannot_be_loaded_is_refused(
+    composed: Compose, folders: dict[str, str], file: str
+) -> None:
+    (fault,) = refused(composed(f"constraint.kind={folders[file]}:Mine"))
+    assert "it could not be loaded (" in fault and "Fix: name a class" in fault
+
+
+def test_a_constraints_file_may_hold_annotated_dataclasses(
+    composed: Compose, folders: dict[str, str]
+) -> None:
+    assert refused(composed(f"constraint.kind={folders['<annotated-constraint>']}:Mine")) == []
 
 
 @pytest.fixture(scope="module")
