@@ -13,13 +13,13 @@ import yaml
 from recipe.online_refiner.plan import RunPlan
 from recipe.online_refiner.preflight.registry_rules import (
     AGENT_LOOPS,
-    OUR_MANAGER,
     ROLLOUT,
     is_module,
     may_register,
     unknown_name,
 )
 
+OUR_MANAGER = "recipe.online_refiner.agent_loop.RefiningManager"
 _FILE = f"{ROLLOUT}.agent.agent_loop_config_path"
 _MANAGER = f"{ROLLOUT}.agent.agent_loop_manager_class"
 

@@ -45,7 +45,6 @@ UNSERVED_ESTIMATORS = {
     "tir_optimal_token_baseline": "sums of squared probabilities",
 }
 """verl's estimators that read what its trainer of today (`trainer.use_v1`) hands to none."""
-OUR_MANAGER = "recipe.online_refiner.agent_loop.RefiningManager"
 PLUGINS = "verl.plugins"
 """The group of entry points that verl loads."""
 EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"
@@ -189,6 +188,7 @@ def _optimizer_faults(key: str, section: DictConfig) -> Iterator[str]:
 
 
 def is_module(name: str) -> bool:
+    """Whether there is a module of this name; what it lies in is imported to see."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError, AttributeError):

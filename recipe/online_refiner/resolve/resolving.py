@@ -27,6 +27,11 @@ from reward.traits import traits_of
 
 ENGINE = "actor_rollout_ref.rollout.name"
 """verl has no default for it; the hardware groups do."""
+VERLS_KL = {
+    "loss": ("actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.kl_loss_coef"),
+    "reward": ("algorithm.use_kl_in_reward", "algorithm.kl_ctrl.kl_coef"),
+}
+"""verl's switch and coefficient of the KL to the reference, by `constraint.static_kl.where`."""
 OVERLONG_PART = 5
 """DAPO penalises lengths in the last fifth before the limit: 4,096 of 20,480 tokens."""
 
@@ -107,31 +112,26 @@ def _set_verl_keys(config: DictConfig, settings: Settings) -> None:
 
 
 def _coefficients_of_kl(config: DictConfig) -> dict[str, float]:
-    """verl's coefficients of the KL to the reference, by key; without those that are 0 or off."""
-    actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
+    """verl's coefficients of the KL to the reference, by its place; without those 0 or off."""
     found = {
-        "actor_rollout_ref.actor.kl_loss_coef": actor.use_kl_loss and actor.kl_loss_coef,
-        "algorithm.kl_ctrl.kl_coef": algorithm.use_kl_in_reward and algorithm.kl_ctrl.kl_coef,
+        where: OmegaConf.select(config, switch) and OmegaConf.select(config, coefficient)
+        for where, (switch, coefficient) in VERLS_KL.items()
     }
-    return {key: float(value) for key, value in found.items() if value}
+    return {where: float(value) for where, value in found.items() if value}
 
 
 def _refuse_other_kl(given: dict[str, float], set_: dict[str, float]) -> None:
     """Which KL there is follows from the constraint: another one would silently be overwritten."""
     if given in ({}, set_):
         return
-    switches = {
-        "actor_rollout_ref.actor.kl_loss_coef": "actor_rollout_ref.actor.use_kl_loss",
-        "algorithm.kl_ctrl.kl_coef": "algorithm.use_kl_in_reward",
-    }
     faults = []
-    for key, value in given.items():
-        place = "reward" if key.startswith("algorithm") else "loss"
+    for where, value in given.items():
+        switch, coefficient = VERLS_KL[where]
         faults.append(
-            f"{switches[key]}=True with {key}={value:g}: a KL to the reference is a constraint "
-            f"here, and constraint.kind would overwrite it. Fix: {switches[key]}=False; or "
+            f"{switch}=True with {coefficient}={value:g}: a KL to the reference is a constraint "
+            f"here, and constraint.kind would overwrite it. Fix: {switch}=False; or "
             f"constraint.kind=static_kl constraint.static_kl.coef={value:g} "
-            f"constraint.static_kl.where={place} {switches[key]}=False"
+            f"constraint.static_kl.where={where} {switch}=False"
         )
     raise ConfigError("\n".join(faults))
 
