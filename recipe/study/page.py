@@ -12,6 +12,7 @@ from recipe.analysis.panels import Panel
 from recipe.analysis.sheets import Sheet, write_numbers, write_pictures
 from recipe.analysis.style import THEMES
 from recipe.study.differences import write_differences
+from recipe.study.equal_time import compare_times, equal_time_table
 from recipe.study.results import Compared, Results, compare_all
 from recipe.study.tables import (
     CSV_HEADER,
@@ -82,6 +83,14 @@ def _markdown(results: Results, compared: Sequence[Compared]) -> str:
             "Holm's procedure. Intervals are Student's, of each comparison alone."
         )
         sections.append(comparison_table(compared, study.level).to_markdown())
+    times = compare_times(results)
+    if times:
+        sections.append(
+            "The same at equal training time: of each two runs of a seed, the outcome when the "
+            "first of them ends, interpolated between validations. Described, not tested; it means "
+            "something only if the arms were trained on one machine beside the same work."
+        )
+        sections.append(equal_time_table(times).to_markdown())
     if missing:
         sections.append(f"No seed has finished in both arms: {', '.join(missing)}.")
     if study.panels:

@@ -38,16 +38,27 @@ def study() -> Study:
 
 
 def _write_run(
-    runs: Path, arm: str, seed: int, ends: float, steps: int = 2, verdicts: tuple[str, ...] = ()
+    runs: Path,
+    arm: str,
+    seed: int,
+    ends: float,
+    steps: int = 2,
+    verdicts: tuple[str, ...] = (),
+    seconds: float | None = None,
 ) -> Path:
-    """A run whose outcome goes from 0.5 at step 0 to `ends` at its last step."""
+    """A run whose outcome goes from 0.5 at step 0 to `ends` at its last step.
+
+    Each step takes `seconds`, if given.
+    """
     folder = runs / arm / f"seed{seed}"
     folder.mkdir(parents=True)
     values = [0.5, *([0.0] * (steps - 1)), ends]
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"step": step, "data": {METRIC: value, "monitor/entropy": 1.0 + step}}
         for step, value in enumerate(values)
     ]
+    for line in lines[1:] if seconds is not None else []:
+        line["data"]["timing_s/step"] = seconds
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text)
     info = {"arm": arm, "seed": seed, "setting": "stress", "total_steps": 2}
