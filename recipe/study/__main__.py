@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(study, runs, out)
     try:
         failed = 0 if options.report_only else _train(study, out, options)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_STUDY
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on with what is missing.", flush=True)
         return EXIT_INTERRUPTED

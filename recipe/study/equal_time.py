@@ -1,9 +1,9 @@
 """Two arms at the same training time, where their steps do not take equally long.
 
-A run's clock is the sum of verl's `timing_s/step`, without validation, saving and the start. Of each
-pair of runs with one seed the clock stops when the first of them ends; the other one's outcome at
-that moment is interpolated between its validations. Seconds can be compared only if the arms were
-trained alike, on the same machine beside the same work.
+A run's clock is the sum of verl's `timing_s/step`, without validation, saving and the start. Of
+each pair of runs with one seed the clock stops when the first of them ends; the other one's outcome
+at that moment is interpolated between its validations. Seconds can be compared only if the arms
+were trained alike, on the same machine beside the same work.
 """
 
 from __future__ import annotations

@@ -11,8 +11,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-TINY = "tiny"
-"""The value of `model` for the checkpoint that comes with the package."""
+from recipe.cpu.micro_apps import TINY_MODELS, Kind
+from recipe.cpu.micro_tasks import Form
+from recipe.data.apps import PromptStyle
+
+TINY, SMOLLM2 = "tiny", "smollm2"
+"""Values of `model` for the checkpoint that comes with the package, and for the pretrained model of
+`recipe.cpu.pretrained_model`."""
 CPU_HARDWARE = "hardware=cpu_debug"
 
 
@@ -27,11 +32,23 @@ class Section(BaseModel):
 
 
 class MicroApps(Section):
-    """Generated problems for the tiny model, the same in all runs; `seed` is theirs."""
+    """Generated problems, the same in all runs; `seed` is theirs.
+
+    `max_clauses`, `form` and `prompt_style` are those of `recipe.cpu.micro_apps.Kind`, by default
+    what the tiny model was taught.
+    """
 
     train: int = Field(default=1024, ge=1)
     test: int = Field(default=64, ge=1)
     seed: int = 0
+    max_clauses: int = Field(default=TINY_MODELS.max_clauses, ge=2, le=TINY_MODELS.max_clauses)
+    form: Form | None = TINY_MODELS.form
+    prompt_style: PromptStyle = TINY_MODELS.prompt_style
+
+    @property
+    def kind(self) -> Kind:
+        """Which problems, and how they are put."""
+        return Kind(self.max_clauses, self.form, self.prompt_style)
 
 
 class Data(Section):
@@ -70,7 +87,7 @@ class Study(Section):
     Attributes:
         name: of its folder. question: what it is to answer.
         setting: the runs' `run.setting`. base: keys that all runs share, `hardware=` among them.
-        model: a folder or hub id, or `tiny`. steps: training steps of each run.
+        model: a folder or hub id, `tiny` or `smollm2`. steps: training steps of each run.
         seeds: of every arm that has none of its own. limit_s: seconds after which a run is given
             up. attempts: how often a run that fails is tried.
         outcome: pattern of the metric that is compared, at the last step; `outcome_title`: what it

@@ -19,7 +19,7 @@ from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.progress import last_step
 from recipe.cpu.quickstart import Training, TrainingFailed, run
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.study.plan import TINY, Study
+from recipe.study.plan import SMOLLM2, TINY, Study, StudyError
 
 FAILURES_FILE = "failures.jsonl"
 LOCK_FILE = "training.lock"
@@ -100,14 +100,32 @@ def _planned(
 
 
 def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
-    """Files and model of the study; generated problems are written into its folder."""
-    model = str(ensure_checkpoint()) if study.model == TINY else study.model
+    """Files and model of the study; generated problems are written into its folder.
+
+    Raises StudyError if the model's weights are not installed.
+    """
+    model = _model_folder(study.model)
     generated = study.data.micro_apps
     if generated is not None:
-        made = prepare_micro_apps(out / "data", generated.train, generated.test, generated.seed)
+        counts = (generated.train, generated.test)
+        made = prepare_micro_apps(out / "data", *counts, generated.seed, generated.kind)
         return made, model
     assert study.data.train is not None and study.data.test is not None
     return (study.data.train.resolve(), study.data.test.resolve()), model
+
+
+def _model_folder(model: str) -> str:
+    """The model as verl reads it. Raises StudyError if its weights are not installed."""
+    if model == TINY:
+        return str(ensure_checkpoint())
+    if model != SMOLLM2:
+        return model
+    from recipe.cpu.pretrained_model import ensure_smollm2  # imports torch
+
+    try:
+        return str(ensure_smollm2())
+    except FileNotFoundError as error:
+        raise StudyError(f"model={model}: {error}") from error
 
 
 def train(todo: Sequence[Planned], jobs: int) -> Generator[tuple[Planned, str]]:

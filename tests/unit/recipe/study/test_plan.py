@@ -25,6 +25,8 @@ def test_an_arm_has_its_own_seeds_or_the_studys(study: Study) -> None:
         ({"arms": {"none": {"overrides": ["constraint.kind"]}}, "families": {}}, "KEY=VALUE"),
         ({"data": {}}, "either micro_apps, or both train and test"),
         ({"data": {"train": "a.parquet"}}, "either micro_apps, or both train and test"),
+        ({"data": {"micro_apps": {"max_clauses": 1}}}, "max_clauses=1"),
+        ({"data": {"micro_apps": {"form": "stdin"}}}, "form='stdin'"),
         ({"name": "a/b"}, "name='a/b'"),
     ],
 )

@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from recipe.cpu import quickstart
-from recipe.study.plan import Study
-from recipe.study.trainings import LOCK_FILE, Planned, State, planned, train
+from recipe.study.__main__ import main
+from recipe.study.plan import Study, study_of
+from recipe.study.trainings import LOCK_FILE, Planned, State, planned, prepared_inputs, train
 
 WriteRun = Callable[..., Path]
 WRITES_TWO_STEPS = """
@@ -106,3 +109,30 @@ def test_what_another_call_trains_at_this_moment_is_left_to_it(
         assert not (item.training.folder / "metrics.jsonl").exists()
     assert [failure for _, failure in train([item], jobs=1)] == [""]
     assert item.state is State.DONE
+
+
+def test_generated_problems_are_of_the_kind_that_the_file_names(
+    content_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    kind = {"max_clauses": 2, "form": "function", "prompt_style": "apps"}
+    data = {"micro_apps": {"train": 12, "test": 4, **kind}}
+    study = study_of(content_of(data=data, model="some/model"), "small.yaml")
+    (train_file, _), model = prepared_inputs(study, tmp_path)
+    assert model == "some/model"
+    for row in pq.read_table(train_file).to_pylist():
+        assert "it will be called, so read no input" in row["prompt"][0]["content"]
+        assert row["extra_info"]["difficulty"] != "competition"
+
+
+def test_a_pretrained_model_that_is_not_installed_is_named_with_the_fix(
+    content_of: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("recipe.cpu.pretrained_model.MODULE", "absent_module")
+    file = tmp_path / "small.yaml"
+    file.write_text(json.dumps(content_of(model="smollm2", base=["experiment=x"])))
+    assert main([str(file), "--out", str(tmp_path)]) == 2
+    assert "model=smollm2: the package" in (said := capsys.readouterr().err)
+    assert "install it with" in said
