@@ -16,19 +16,24 @@ CLUSTER_VARIABLE = "ONLINE_REFINER_CLUSTER"
 """Names the local cluster that a process belongs to; `recipe.cpu.launch.prepared` sets it."""
 
 
-def environment() -> dict[str, str]:
-    """The variables of a CPU run, for the launcher and every Ray worker (runtime_env env_vars)."""
+def environment(threads: int = 1) -> dict[str, str]:
+    """The variables of a CPU run, for the launcher and every Ray worker (runtime_env env_vars).
+
+    Args:
+        threads: of each process. More than one pays only for a model much larger than the tiny one.
+    """
     return {
         # verl: load the plugin, use its platform, and take the FSDP engine registered for CUDA,
         # which runs on any device.
         "VERL_USE_EXTERNAL_MODULES": PLUGIN_MODULE,
         "VERL_PLATFORM": "cpu",
         "VERL_ENGINE_DEVICE": "cuda",
-        # One thread a process: waking a second took 0.2 ms where it was measured, longer than most
-        # operations of a model of this size, and letting it spin takes the core from the others.
+        # By default one thread a process: waking a second took 0.2 ms where it was measured, longer
+        # than most operations of a model of this size, and letting it spin takes the core from the
+        # others.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
         "NUMBA_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # Compiling costs 20 s at the first generation and gains nothing on a tiny model.

@@ -54,34 +54,9 @@ class MicroProblem:
         return {"fn_name": "solve", **suite} if self.task.form is Form.FUNCTION else suite
 
     @property
-    def clauses(self) -> int:
-        """How many clauses have something to say."""
-        return sum(bool(clause.operation.phrases[0]) for clause in self.task.clauses)
-
-    @property
     def difficulty(self) -> str:
-        """By the number of clauses."""
-        return _DIFFICULTIES[self.clauses - 1]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Which problems are chosen, and how they are put to the policy.
-
-    The default is what the tiny model was taught: all problems, without a word on the answer's
-    form. `form` None stands for any. Problems of one clause alone would be too few.
-    """
-
-    max_clauses: int = len(_DIFFICULTIES)
-    form: Form | None = None
-    prompt_style: PromptStyle = PromptStyle.BARE
-
-    def includes(self, problem: MicroProblem) -> bool:
-        """Whether the problem is one of them."""
-        return problem.clauses <= self.max_clauses and self.form in (None, problem.task.form)
-
-
-TINY_MODELS = Kind()
+        """By the number of clauses that have something to say."""
+        return _DIFFICULTIES[sum(bool(c.operation.phrases[0]) for c in self.task.clauses) - 1]
 
 
 def draw_task(rng: random.Random, split: Split) -> Task:
@@ -130,12 +105,10 @@ def write_problem(problem: MicroProblem, folder: Path) -> None:
         starter.unlink(missing_ok=True)
 
 
-def write_micro_apps(
-    root: Path, count: int, split: Split, seed: int, kind: Kind = TINY_MODELS
-) -> Path:
+def write_micro_apps(root: Path, count: int, split: Split, seed: int) -> Path:
     """`count` problem folders under `root/SPLIT`; returns that folder. Idempotent."""
     folder = root / split.value
-    chosen = islice(filter(kind.includes, problems(split, seed)), count)
+    chosen = islice(problems(split, seed), count)
     bar = tqdm(chosen, total=count, desc=f"micro-APPS {split.value}", unit="problem", disable=None)
     for index, problem in enumerate(bar):
         write_problem(problem, folder / f"{index:04d}")
@@ -143,19 +116,17 @@ def write_micro_apps(
 
 
 def prepare_micro_apps(
-    out: Path,
-    train_problems: int = 1024,
-    test_problems: int = 64,
-    seed: int = 0,
-    kind: Kind = TINY_MODELS,
+    out: Path, train_problems: int = 1024, test_problems: int = 64, seed: int = 0
 ) -> tuple[Path, Path]:
     """Problem folders under `out/micro_apps` and verl's `train.parquet` and `test.parquet` in
-    `out`; by default everything the quickstart trains on.
+    `out`.
+
+    Everything the quickstart trains on; the prompts are bare, as the tiny model expects them.
     """
     source = out / "micro_apps"
-    write_micro_apps(source, train_problems, Split.TRAIN, seed, kind)
-    write_micro_apps(source, test_problems, Split.TEST, seed, kind)
-    options = PrepareOptions(data_source="micro_apps", prompt_style=kind.prompt_style)
+    write_micro_apps(source, train_problems, Split.TRAIN, seed)
+    write_micro_apps(source, test_problems, Split.TEST, seed)
+    options = PrepareOptions(data_source="micro_apps", prompt_style=PromptStyle.BARE)
     prepare(str(source), out, splits=("train", "test"), options=options)
     return out / "train.parquet", out / "test.parquet"
 

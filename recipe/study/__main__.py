@@ -67,7 +67,7 @@ def _train(study: Study, out: Path, options: argparse.Namespace) -> int:
     """Train what is open, as far as --limit goes; the number of failures of this call."""
     if study.on_cpu:
         # Before the model and the data, which import torch and numpy.
-        os.environ.update(environment())
+        os.environ.update(environment(study.threads))
     todo = planned(study, out, *prepared_inputs(study, out))
     counts = Counter(item.state for item in todo)
     print(f"{study.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}", flush=True)

@@ -11,10 +11,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from recipe.cpu.micro_apps import TINY_MODELS, Kind
-from recipe.cpu.micro_tasks import Form
-from recipe.data.apps import PromptStyle
-
 TINY, SMOLLM2 = "tiny", "smollm2"
 """Values of `model` for the checkpoint that comes with the package, and for the pretrained model of
 `recipe.cpu.pretrained_model`."""
@@ -31,38 +27,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class MicroApps(Section):
-    """Generated problems, the same in all runs; `seed` is theirs.
-
-    `max_clauses`, `form` and `prompt_style` are those of `recipe.cpu.micro_apps.Kind`, by default
-    what the tiny model was taught.
-    """
+class Generated(Section):
+    """How many problems are generated, the same in all runs; `seed` is theirs."""
 
     train: int = Field(default=1024, ge=1)
     test: int = Field(default=64, ge=1)
     seed: int = 0
-    max_clauses: int = Field(default=TINY_MODELS.max_clauses, ge=2, le=TINY_MODELS.max_clauses)
-    form: Form | None = TINY_MODELS.form
-    prompt_style: PromptStyle = TINY_MODELS.prompt_style
-
-    @property
-    def kind(self) -> Kind:
-        """Which problems, and how they are put."""
-        return Kind(self.max_clauses, self.form, self.prompt_style)
 
 
 class Data(Section):
-    """What is trained and validated on: generated problems, or two prepared parquet files."""
+    """What is trained and validated on: generated problems, or two prepared parquet files.
 
-    micro_apps: MicroApps | None = None
+    `micro_apps` are for the tiny model, `one_liners` for a small pretrained one.
+    """
+
+    micro_apps: Generated | None = None
+    one_liners: Generated | None = None
     train: Path | None = None
     test: Path | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
         files = (self.train is not None, self.test is not None)
-        if any(files) == (self.micro_apps is not None) or any(files) != all(files):
-            raise ValueError("give either micro_apps, or both train and test")
+        sources = (self.micro_apps is not None, self.one_liners is not None, any(files))
+        if sum(sources) != 1 or any(files) != all(files):
+            raise ValueError("give one of micro_apps, one_liners, and train with test")
         return self
 
 
@@ -89,7 +78,7 @@ class Study(Section):
         setting: the runs' `run.setting`. base: keys that all runs share, `hardware=` among them.
         model: a folder or hub id, `tiny` or `smollm2`. steps: training steps of each run.
         seeds: of every arm that has none of its own. limit_s: seconds after which a run is given
-            up. attempts: how often a run that fails is tried.
+            up. attempts: how often a run that fails is tried. threads: of each process on the CPU.
         outcome: pattern of the metric that is compared, at the last step; `outcome_title`: what it
             is called.
         families: comparisons by family, each a pair of arms, the first minus the second; a family
@@ -107,6 +96,7 @@ class Study(Section):
     seeds: tuple[int, ...]
     limit_s: float = Field(default=float("inf"), gt=0)
     attempts: int = Field(default=2, ge=1)
+    threads: int = Field(default=1, ge=1)
     arms: dict[str, Arm]
     outcome: str = "val-core/*/reward/mean@*"
     outcome_title: str = "Held-out reward"

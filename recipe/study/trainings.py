@@ -16,6 +16,7 @@ from pathlib import Path
 
 from recipe.cpu import python_command
 from recipe.cpu.micro_apps import prepare_micro_apps
+from recipe.cpu.one_liners import prepare_one_liners
 from recipe.cpu.progress import last_step
 from recipe.cpu.quickstart import Training, TrainingFailed, run
 from recipe.cpu.tiny_model import ensure_checkpoint
@@ -105,11 +106,13 @@ def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
     Raises StudyError if the model's weights are not installed.
     """
     model = _model_folder(study.model)
-    generated = study.data.micro_apps
-    if generated is not None:
-        counts = (generated.train, generated.test)
-        made = prepare_micro_apps(out / "data", *counts, generated.seed, generated.kind)
-        return made, model
+    for generated, prepare in (
+        (study.data.micro_apps, prepare_micro_apps),
+        (study.data.one_liners, prepare_one_liners),
+    ):
+        if generated is not None:
+            counts = (generated.train, generated.test)
+            return prepare(out / "data", *counts, generated.seed), model
     assert study.data.train is not None and study.data.test is not None
     return (study.data.train.resolve(), study.data.test.resolve()), model
 

@@ -23,10 +23,13 @@ def test_an_arm_has_its_own_seeds_or_the_studys(study: Study) -> None:
         ({"steps": 0}, "steps=0"),
         ({"families": {"primary": [["dynamic_sft", "nobody"]]}}, "'nobody' is no arm"),
         ({"arms": {"none": {"overrides": ["constraint.kind"]}}, "families": {}}, "KEY=VALUE"),
-        ({"data": {}}, "either micro_apps, or both train and test"),
-        ({"data": {"train": "a.parquet"}}, "either micro_apps, or both train and test"),
-        ({"data": {"micro_apps": {"max_clauses": 1}}}, "max_clauses=1"),
-        ({"data": {"micro_apps": {"form": "stdin"}}}, "form='stdin'"),
+        ({"data": {}}, "give one of micro_apps, one_liners, and train with test"),
+        (
+            {"data": {"train": "a.parquet"}},
+            "give one of micro_apps, one_liners, and train with test",
+        ),
+        ({"data": {"micro_apps": {}, "one_liners": {}}}, "give one of micro_apps"),
+        ({"threads": 0}, "threads=0"),
         ({"name": "a/b"}, "name='a/b'"),
     ],
 )
