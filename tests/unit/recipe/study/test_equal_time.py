@@ -28,7 +28,7 @@ def test_the_slower_arm_is_read_when_the_faster_one_ends(
 def test_each_pair_ends_at_its_own_time_and_either_arm_may_be_the_faster(
     study: Study, tmp_path: Path, write_run: WriteRun
 ) -> None:
-    arms = {"none": {}, "dynamic_sft": {}}
+    arms: dict[str, dict[str, object]] = {"none": {}, "dynamic_sft": {}}
     write_run(tmp_path, "none", 0, 0.2, seconds=4)
     write_run(tmp_path, "none", 1, 0.2, seconds=2)
     write_run(tmp_path, "dynamic_sft", 0, 0.6, seconds=3)
