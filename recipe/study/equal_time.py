@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from recipe.analysis.metrics_file import Series
-from recipe.analysis.names import label_of
+from recipe.analysis.names import STEP_TIME_S, label_of
 from recipe.analysis.runs import Run
 from recipe.analysis.significance import Values
-from recipe.analysis.tables import ABSENT, Table
+from recipe.analysis.tables import Table
 from recipe.study.paired import PairedDifference, paired_difference
 from recipe.study.results import Results
-
-STEP_SECONDS = "timing_s/step"
+from recipe.study.tables import interval_cell
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def clocked_runs(results: Results, arm: str) -> Mapping[int, Clocked]:
 
 
 def _clocked(run: Run, name: str, last: int) -> Clocked | None:
-    outcome, took = run.metrics.get(name), run.metrics.get(STEP_SECONDS)
+    outcome, took = run.metrics.get(name), run.metrics.get(STEP_TIME_S[0])
     if outcome is None or took is None or len(_until(took, last)) != last:
         return None
     kept = outcome.steps <= last
@@ -120,7 +119,6 @@ def equal_time_table(compared: Sequence[EqualTime]) -> Table:
 
 def _row(one: EqualTime) -> tuple[str, ...]:
     result = one.result
-    interval = ABSENT if result.p_value is None else f"{result.low:+.2f} to {result.high:+.2f}"
     return (
         f"{label_of(one.first)} − {label_of(one.second)}",
         str(len(result.seeds)),
@@ -128,5 +126,5 @@ def _row(one: EqualTime) -> tuple[str, ...]:
         f"{one.second_step_seconds:.2f}",
         f"{one.seconds:.0f}",
         f"{result.mean:+.2f}",
-        interval,
+        interval_cell(result),
     )

@@ -78,6 +78,11 @@ def mean_cell(values: Mapping[int, float]) -> str:
     return mean if len(array) < 2 else f"{mean} ± {number(standard_error(array))}"
 
 
+def interval_cell(result: PairedDifference) -> str:
+    """The interval of the mean difference, absent of one pair."""
+    return ABSENT if result.p_value is None else f"{result.low:+.2f} to {result.high:+.2f}"
+
+
 def number(value: float) -> str:
     """Two decimals, or three digits where that is more."""
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
@@ -102,5 +107,4 @@ def _result_cells(result: PairedDifference, claimed: bool) -> tuple[str, ...]:
     count, mean = str(len(result.seeds)), f"{result.mean:+.2f}"
     if result.p_value is None:
         return (count, mean, *(ABSENT,) * 3)
-    interval = f"{result.low:+.2f} to {result.high:+.2f}"
-    return (count, mean, interval, f"{result.p_value:.2g}", "yes" if claimed else "no")
+    return (count, mean, interval_cell(result), f"{result.p_value:.2g}", "yes" if claimed else "no")
