@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from recipe.cpu.micro_apps import MicroProblem, problems
 from recipe.cpu.micro_tasks import Split
@@ -48,8 +48,8 @@ class Judged:
 
 
 def evaluate(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     split: Split,
     *,
     count: int,
@@ -90,8 +90,8 @@ def summarise(first: Judged, refined: Judged) -> Figures:
 
 
 def generate(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[dict[str, str]]],
     temperature: float,
 ) -> list[str]:
@@ -108,8 +108,8 @@ def generate(
 
 
 def _answers(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[dict[str, str]]],
     temperature: float,
 ) -> list[str]:

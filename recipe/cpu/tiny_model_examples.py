@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
-from transformers import Qwen2Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from recipe.cpu.micro_apps import draw_task
 from recipe.cpu.micro_corrupt import corrupt, fenced
@@ -48,13 +48,13 @@ def policy_messages(task: Task, rng: random.Random) -> list[dict[str, str]]:
     return [{"role": "user", "content": content}]
 
 
-def prompt_ids(tokenizer: Qwen2Tokenizer, messages: list[dict[str, str]]) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
     """The tokens a model is given for these messages, up to where its response begins."""
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def draw_example(tokenizer: Qwen2Tokenizer, rng: random.Random) -> Example:
+def draw_example(tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Example:
     """One random training example; its task is never a test task."""
     lesson = rng.choices(list(LESSON_WEIGHTS), list(LESSON_WEIGHTS.values()))[0]
     messages, answer = lesson_texts(lesson, draw_task(rng, Split.TRAIN), rng)

@@ -1,20 +1,25 @@
 """Warm start of the tiny model by supervised learning, in plain PyTorch on the CPU.
 
 Muon (Jordan et al. 2024, as in torch.optim) on the matrices, AdamW on embeddings, norms and biases;
-bf16 autocast; constant learning rate, then linear decay over the second half. The number of steps
-is fixed rather than the time, so that the result does not depend on the machine's speed.
+constant learning rate, then linear decay over the second half. The number of steps is fixed rather
+than the time, so that the result does not depend on the machine's speed.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
 from recipe.cpu.muon import Muon
 from recipe.cpu.tiny_model import build_model
@@ -47,8 +52,19 @@ class Batch:
 def warm_start(tokenizer: Qwen2Tokenizer, settings: WarmStart) -> Qwen2ForCausalLM:
     """A trained model. The same settings give the same weights on the same machine."""
     torch.manual_seed(settings.seed)
-    model = build_model(tokenizer).train()
-    optimizers = _optimizers(model, settings)
+    model = build_model(tokenizer)
+    teach(model, tokenizer, _optimizers(model, settings), settings)
+    return model
+
+
+def teach(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizers: Sequence[torch.optim.Optimizer],
+    settings: WarmStart,
+) -> None:
+    """Train `model` on the lessons; it is left in evaluation mode."""
+    model.train()
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
         for optimizer in optimizers
@@ -63,10 +79,10 @@ def warm_start(tokenizer: Qwen2Tokenizer, settings: WarmStart) -> Qwen2ForCausal
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return model.eval()
+    model.eval()
 
 
-def weighted_loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
+def weighted_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Weighted mean cross entropy of each token given those before it (nats)."""
     logits_BTV = model(
         input_ids=batch.ids_BT, attention_mask=batch.attention_BT, use_cache=False
@@ -92,7 +108,7 @@ def collate(examples: list[Example], pad_id: int, prompt_loss_weight: float) -> 
     return Batch(ids_BT, attention_BT, weights_BT)
 
 
-def _batches(tokenizer: Qwen2Tokenizer, settings: WarmStart) -> Iterator[Batch]:
+def _batches(tokenizer: PreTrainedTokenizerBase, settings: WarmStart) -> Iterator[Batch]:
     """`steps` batches; examples of like length share one, which saves a third of the work."""
     rng = random.Random(f"warm-start/{settings.seed}")
     size = settings.batch_size

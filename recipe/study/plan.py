@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-TINY, SMOLLM2 = "tiny", "smollm2"
-"""Values of `model` for the checkpoint that comes with the package, and for the pretrained model of
-`recipe.cpu.pretrained_model`."""
+TINY, SMOLLM2, TAUGHT_SMOLLM2 = "tiny", "smollm2", "smollm2_micro_apps"
+"""Values of `model` for the checkpoint that comes with the package, for the pretrained model of
+`recipe.cpu.pretrained_model`, and for the same one after the lessons of
+`recipe.cpu.taught_smollm2`."""
 CPU_HARDWARE = "hardware=cpu_debug"
 
 
@@ -27,7 +28,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Generated(Section):
+class MicroApps(Section):
     """How many problems are generated, the same in all runs; `seed` is theirs."""
 
     train: int = Field(default=1024, ge=1)
@@ -36,22 +37,17 @@ class Generated(Section):
 
 
 class Data(Section):
-    """What is trained and validated on: generated problems, or two prepared parquet files.
+    """What is trained and validated on: generated problems, or two prepared parquet files."""
 
-    `micro_apps` are for the tiny model, `one_liners` for a small pretrained one.
-    """
-
-    micro_apps: Generated | None = None
-    one_liners: Generated | None = None
+    micro_apps: MicroApps | None = None
     train: Path | None = None
     test: Path | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
         files = (self.train is not None, self.test is not None)
-        sources = (self.micro_apps is not None, self.one_liners is not None, any(files))
-        if sum(sources) != 1 or any(files) != all(files):
-            raise ValueError("give one of micro_apps, one_liners, and train with test")
+        if any(files) == (self.micro_apps is not None) or any(files) != all(files):
+            raise ValueError("give either micro_apps, or both train and test")
         return self
 
 
@@ -76,7 +72,8 @@ class Study(Section):
     Attributes:
         name: of its folder. question: what it is to answer.
         setting: the runs' `run.setting`. base: keys that all runs share, `hardware=` among them.
-        model: a folder or hub id, `tiny` or `smollm2`. steps: training steps of each run.
+        model: a folder or hub id, `tiny`, `smollm2` or `smollm2_micro_apps`. steps: training steps
+            of each run.
         seeds: of every arm that has none of its own. limit_s: seconds after which a run is given
             up. attempts: how often a run that fails is tried. threads: of each process on the CPU.
         outcome: pattern of the metric that is compared, at the last step; `outcome_title`: what it

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from recipe.cpu import python_command
 from recipe.cpu.micro_apps import prepare_micro_apps
-from recipe.cpu.one_liners import prepare_one_liners
 from recipe.cpu.progress import last_step
 from recipe.cpu.quickstart import Training, TrainingFailed, run
 from recipe.cpu.tiny_model import ensure_checkpoint
-from recipe.study.plan import SMOLLM2, TINY, Study, StudyError
+from recipe.study.plan import SMOLLM2, TAUGHT_SMOLLM2, TINY, Study, StudyError
 
 FAILURES_FILE = "failures.jsonl"
 LOCK_FILE = "training.lock"
@@ -106,13 +105,11 @@ def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
     Raises StudyError if the model's weights are not installed.
     """
     model = _model_folder(study.model)
-    for generated, prepare in (
-        (study.data.micro_apps, prepare_micro_apps),
-        (study.data.one_liners, prepare_one_liners),
-    ):
-        if generated is not None:
-            counts = (generated.train, generated.test)
-            return prepare(out / "data", *counts, generated.seed), model
+    if study.data.micro_apps is not None:
+        generated = study.data.micro_apps
+        return prepare_micro_apps(
+            out / "data", generated.train, generated.test, generated.seed
+        ), model
     assert study.data.train is not None and study.data.test is not None
     return (study.data.train.resolve(), study.data.test.resolve()), model
 
@@ -121,12 +118,13 @@ def _model_folder(model: str) -> str:
     """The model as verl reads it. Raises StudyError if its weights are not installed."""
     if model == TINY:
         return str(ensure_checkpoint())
-    if model != SMOLLM2:
+    if model not in (SMOLLM2, TAUGHT_SMOLLM2):
         return model
-    from recipe.cpu.pretrained_model import ensure_smollm2  # imports torch
+    from recipe.cpu.pretrained_model import ensure_smollm2  # these two import torch
+    from recipe.cpu.taught_smollm2 import ensure_taught_smollm2
 
     try:
-        return str(ensure_smollm2())
+        return str(ensure_smollm2() if model == SMOLLM2 else ensure_taught_smollm2())
     except FileNotFoundError as error:
         raise StudyError(f"model={model}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipe.cpu.micro_apps import prepare_micro_apps
 from recipe.cpu.pretrained_model import TURN_END, TURN_START, ensure_smollm2
+from recipe.cpu.taught_smollm2 import write_taught
+from recipe.cpu.tiny_model_examples import draw_example
+from recipe.cpu.tiny_model_train import WarmStart, collate, weighted_loss
 from recipe.online_refiner.method.chord import demonstrations
 from recipe.online_refiner.resolve.refiner_engine import end_ids
 from refiner_worker.chat import Chat
@@ -89,6 +93,37 @@ class TestTheConvertedFolder:
         step = step_of([rollout("a_0", (3,), reference="print(1)\n")], chat=chat)
         ((_, learnt),) = demonstrations(step)
         assert chat.tokenizer.decode(learnt) == f"```python\nprint(1)\n```{TURN_END}"
+
+
+class TestTheLessons:
+    def test_a_few_steps_teach_it_the_form(self, folder: Path, chat: Chat, tmp_path: Path) -> None:
+        """From 2 nats a token to less than 1 on lessons that it was not shown."""
+        settings = WarmStart(
+            steps=4, batch_size=4, learning_rate=2e-4, prompt_loss_weight=0.0, warmup_steps=1
+        )
+        write_taught(folder, tmp_path / "taught", settings)
+        rng = random.Random("other lessons")
+        rows = [draw_example(chat.tokenizer, rng) for _ in range(8)]
+        batch = collate(rows, chat.tokenizer.pad_token_id, 0.0)
+        before, after = (
+            self._loss(AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32), batch)
+            for one in (folder, tmp_path / "taught")
+        )
+        assert after < before / 2
+
+    def test_what_names_the_end_of_a_turn_stays(self, folder: Path, tmp_path: Path) -> None:
+        write_taught(folder, tmp_path / "taught", WarmStart(steps=1, batch_size=1))
+        assert end_ids(str(tmp_path / "taught")) == end_ids(str(folder))
+        first, second = (
+            AutoTokenizer.from_pretrained(one) for one in (folder, tmp_path / "taught")
+        )
+        assert first.chat_template == second.chat_template
+        assert first.get_vocab() == second.get_vocab()
+
+    @staticmethod
+    def _loss(model: Any, batch: Any) -> float:
+        with torch.inference_mode():
+            return weighted_loss(model, batch).item()
 
 
 class TestATrainingStep:

@@ -111,17 +111,19 @@ def test_what_another_call_trains_at_this_moment_is_left_to_it(
     assert item.state is State.DONE
 
 
-def test_one_liners_are_generated_for_a_model_given_by_name(
+def test_problems_are_generated_for_a_model_given_by_name(
     content_of: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    data = {"one_liners": {"train": 12, "test": 4}}
+    data = {"micro_apps": {"train": 12, "test": 4}}
     study = study_of(content_of(data=data, model="some/model"), "small.yaml")
     (train_file, test_file), model = prepared_inputs(study, tmp_path)
     assert model == "some/model"
     assert [pq.read_metadata(file).num_rows for file in (train_file, test_file)] == [12, 4]
 
 
+@pytest.mark.parametrize("model", ["smollm2", "smollm2_micro_apps"])
 def test_a_pretrained_model_that_is_not_installed_is_named_with_the_fix(
+    model: str,
     content_of: Callable[..., dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -129,7 +131,7 @@ def test_a_pretrained_model_that_is_not_installed_is_named_with_the_fix(
 ) -> None:
     monkeypatch.setattr("recipe.cpu.pretrained_model.MODULE", "absent_module")
     file = tmp_path / "small.yaml"
-    file.write_text(json.dumps(content_of(model="smollm2", base=["experiment=x"])))
+    file.write_text(json.dumps(content_of(model=model, base=["experiment=x"])))
     assert main([str(file), "--out", str(tmp_path)]) == 2
-    assert "model=smollm2: the package" in (said := capsys.readouterr().err)
+    assert f"model={model}: the package" in (said := capsys.readouterr().err)
     assert "install it with" in said
