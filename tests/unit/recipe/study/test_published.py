@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from recipe.study.equal_time import compare_times, equal_time_table
 from recipe.study.pack import unpacked
 from recipe.study.plan import read_study
 from recipe.study.results import Results, compare_all, read_results
@@ -34,6 +35,14 @@ def test_every_table_of_the_document_is_what_the_runs_give(results: Results) -> 
     for table in tables:
         assert table is not None
         assert table.to_markdown() in document
+
+
+def test_the_comparison_at_equal_time_is_what_the_runs_give() -> None:
+    """Of the one study whose arms were trained beside each other."""
+    document = (FOLDER.parent / "study.md").read_text(encoding="utf-8")
+    with unpacked(FOLDER / "sane.tar.xz") as runs:
+        compared = compare_times(read_results(read_study(FOLDER / "sane.yaml"), runs))
+    assert equal_time_table(compared).to_markdown() in document
 
 
 def test_no_run_is_one_that_the_design_excludes(results: Results) -> None:
