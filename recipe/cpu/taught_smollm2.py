@@ -55,7 +55,7 @@ def write_taught(source: Path, folder: Path, settings: WarmStart) -> None:
 
 
 def main() -> None:
-    """Make it, and print how well it writes and refines test problems at temperature 1."""
+    """Make it, and print how well it writes and refines at temperature 1, by split."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     folder = ensure_taught_smollm2()
     print(folder)
