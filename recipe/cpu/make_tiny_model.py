@@ -15,10 +15,9 @@ from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from recipe.cpu.micro_tasks import Split
 from recipe.cpu.tiny_model import save, train_tokenizer
-from recipe.cpu.tiny_model_evaluate import Figures, evaluate
+from recipe.cpu.tiny_model_evaluate import EVALUATION_SEED, Figures, evaluate
 from recipe.cpu.tiny_model_train import WarmStart, warm_start
 
-_EVALUATION_SEED = 1_000_003
 _TEMPERATURES = ((1.0, 1.0), (1.0, 0.0), (0.0, 0.0))  # of writing, of refining
 _COLUMNS = ("passed", "verbatim_of_right", "fixed_of_wrong", "improved", "harmed")
 
@@ -75,7 +74,7 @@ def write_readme(
                 count=samples,
                 write_temperature=write,
                 refine_temperature=refine,
-                seed=_EVALUATION_SEED,
+                seed=EVALUATION_SEED,
             )
             rows.append(_row(split, write, refine, figures))
     command = (
@@ -86,7 +85,7 @@ def write_readme(
         torch=torch.__version__,
         command=command,
         samples=samples,
-        evaluation_seed=_EVALUATION_SEED,
+        evaluation_seed=EVALUATION_SEED,
         rows="\n".join(rows),
     )
     (out / "README.md").write_text(text)

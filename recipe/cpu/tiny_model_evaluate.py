@@ -24,6 +24,8 @@ from reward.problem import Problem, parse_problem
 from reward.verdict import JudgeResult, Verdict
 
 MAX_ANSWER_TOKENS = 128
+EVALUATION_SEED = 1_000_003
+"""Of the problems that models are measured on; no training draws from it."""
 _BATCH_SIZE = 128
 
 
