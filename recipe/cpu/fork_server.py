@@ -80,6 +80,8 @@ class ForkServer:
             for key, _ in self._selector.select():
                 if key.data is None:
                     return None
+                if key.fd not in self._selector.get_map():
+                    continue  # The end of its process came with it, and was first.
                 key.data()
                 if self._request is not None:
                     return self._request
@@ -115,7 +117,8 @@ class ForkServer:
             for closed in (self._listener, connection):
                 closed.detach()
             return
-        connection.sendall(ACCEPTED)
+        with suppress(OSError):  # A client that is gone already is found out by `_forward`.
+            connection.sendall(ACCEPTED)
         handle = os.pidfd_open(pid)
         self._selector.register(
             handle, selectors.EVENT_READ, partial(self._end, pid, handle, connection)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from recipe.cpu import environment, python_command
-from recipe.cpu.forked_python import SOCKET_VARIABLE, read_request, request_of
+from recipe.cpu.forked_python import (
+    ACCEPTED,
+    SOCKET_VARIABLE,
+    STATUS_BYTES,
+    read_request,
+    request_of,
+)
 from recipe.cpu.launch import fork_server
 
 LIMIT_S = 30.0
@@ -108,6 +116,72 @@ def test_a_signal_to_the_client_ends_the_process(tmp_path: Path, number: signal.
     # Its output ends when the process, which shares it, has ended.
     assert client.stdout.read() == ""
     client.stdout.close()
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """What the block does happens at once in the eyes of the process."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def ask_for(script: Path, streams: list[int]) -> socket.socket:
+    """The connection of a client that has handed `script` over and reads nothing yet."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(LIMIT_S)
+    connection.connect(os.environ[SOCKET_VARIABLE])
+    request = request_of([str(script)], os.environ | environment(), str(script.parent))
+    socket.send_fds(connection, [len(request).to_bytes(STATUS_BYTES, "big")], streams)
+    connection.sendall(request)
+    return connection
+
+
+@pytest.mark.usefixtures("server")
+def test_a_signal_that_comes_after_the_end_of_the_process_is_nobodys(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(60)\n"
+    )
+    reads, writes = os.pipe()
+    with ask_for(script, [writes] * 3) as connection, os.fdopen(reads) as output:
+        os.close(writes)
+        pid, parent = map(int, output.readline().split())
+        ended = os.pidfd_open(pid)
+        with paused(parent):
+            os.kill(pid, signal.SIGKILL)
+            assert select.select([ended], [], [], LIMIT_S)[0]
+            connection.sendall(bytes([signal.SIGTERM]))
+        os.close(ended)
+        assert connection.recv(len(ACCEPTED)) == ACCEPTED
+        assert int.from_bytes(connection.recv(STATUS_BYTES), "big") == 128 + signal.SIGKILL
+    assert forked_from(tmp_path) == parent
+
+
+@pytest.mark.usefixtures("server")
+def test_the_server_outlives_a_client_that_is_gone_before_the_answer(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text("import time\ntime.sleep(60)\n")
+    parent = forked_from(tmp_path)
+    reads, writes = os.pipe()
+    with os.fdopen(reads) as output:
+        with paused(parent):
+            ask_for(script, [writes] * 3).close()
+            os.close(writes)
+        # Closed in the process that was forked for the client, and in the server, before its time.
+        assert output.read() == ""
+    assert forked_from(tmp_path) == parent
+
+
+def forked_from(folder: Path) -> int:
+    """The server's process; fails if it does not serve any more."""
+    script = folder / "parent.py"
+    script.write_text("import os, sys\nprint(os.getppid(), 'tabnanny' in sys.modules)\n")
+    parent, forked = ran(str(script), python=python_command()).stdout.split()
+    assert forked == "True"
+    return int(parent)
 
 
 @pytest.mark.usefixtures("server")
