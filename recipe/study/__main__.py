@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from recipe.cpu import environment
@@ -21,7 +22,15 @@ from recipe.data.arguments import positive
 from recipe.study.pack import pack_runs, unpacked
 from recipe.study.plan import Study, StudyError, read_study
 from recipe.study.results import read_results
-from recipe.study.trainings import RUNS_FOLDER, Planned, State, planned, prepared_inputs, train
+from recipe.study.trainings import (
+    RUNS_FOLDER,
+    Planned,
+    State,
+    command,
+    planned,
+    prepared_inputs,
+    train,
+)
 
 EXIT_BAD_STUDY = 2
 
@@ -65,10 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(study: Study, out: Path, options: argparse.Namespace) -> int:
     """Train what is open, as far as --limit goes; the number of failures of this call."""
-    if study.on_cpu:
-        # Before the model and the data, which import torch and numpy.
-        os.environ.update(environment(study.threads))
-    todo = planned(study, out, *prepared_inputs(study, out))
+    todo = planned(study, out)
     counts = Counter(item.state for item in todo)
     print(f"{study.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}", flush=True)
     chosen = [item for item in todo if not options.arm or item.training.arm in options.arm]
@@ -78,11 +84,15 @@ def _train(study: Study, out: Path, options: argparse.Namespace) -> int:
         return 0
     if not open_:
         return 0
+    if study.on_cpu:
+        # Before the model and the data, which import torch and numpy.
+        os.environ.update(environment(study.threads))
+    command_of = partial(command, study, prepared_inputs(study, out))
     from recipe.cpu.launch import fork_server
 
     failed = 0
     with fork_server() if study.on_cpu else nullcontext():
-        for _, failure in train(open_, options.jobs):
+        for _, failure in train(open_, command_of, options.jobs):
             if failure:
                 failed += 1
                 print(failure, flush=True)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,11 +36,19 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What every training of a study starts from: files of data, and the model as verl reads it."""
+
+    train: Path
+    test: Path
+    model: str
+
+
+@dataclass(frozen=True)
 class Planned:
-    """A training of the study, its command line, and how often it may fail."""
+    """A training of the study, and how often it may fail."""
 
     training: Training
-    command: tuple[str, ...]
     attempts: int
 
     @property
@@ -65,41 +73,43 @@ class Planned:
             file.write(json.dumps(record) + "\n")
 
 
-def planned(study: Study, out: Path, files: tuple[Path, Path], model: str) -> list[Planned]:
+def planned(study: Study, out: Path) -> list[Planned]:
     """All trainings, seed by seed, so that arms can be compared before the last seed is done.
 
     Args:
-        out: the study's folder. files: for training and validation. model: as verl reads it.
+        study: what they belong to. out: its folder.
     """
     seeds = sorted({seed for arm in study.arms for seed in study.seeds_of(arm)})
     return [
-        _planned(study, arm, seed, out, files, model)
+        Planned(_training(study, arm, seed, out), study.attempts)
         for seed in seeds
         for arm in study.arms
         if seed in study.seeds_of(arm)
     ]
 
 
-def _planned(
-    study: Study, arm: str, seed: int, out: Path, files: tuple[Path, Path], model: str
-) -> Planned:
-    overrides = study.arms[arm].overrides
+def _training(study: Study, arm: str, seed: int, out: Path) -> Training:
     folder = out / RUNS_FOLDER / arm / f"seed{seed}"
-    training = Training(arm, overrides, study.setting, seed, study.steps, folder, study.limit_s)
-    python = python_command() if study.on_cpu else [sys.executable]
-    command = (
-        *(*python, "-m", "recipe.online_refiner.main"),
-        *(*study.base, *overrides),
-        *(f"run.dir={folder}", f"run.arm={arm}", f"run.setting={study.setting}"),
-        *(f"run.seed={seed}", f"trainer.total_training_steps={study.steps}"),
+    overrides = study.arms[arm].overrides
+    return Training(arm, overrides, study.setting, seed, study.steps, folder, study.limit_s)
+
+
+def command(study: Study, inputs: Inputs, training: Training) -> list[str]:
+    """The command line of one training."""
+    folder = training.folder
+    return [
+        *(python_command() if study.on_cpu else [sys.executable]),
+        *("-m", "recipe.online_refiner.main"),
+        *(*study.base, *training.overrides),
+        *(f"run.dir={folder}", f"run.arm={training.arm}", f"run.setting={training.setting}"),
+        *(f"run.seed={training.seed}", f"trainer.total_training_steps={training.steps}"),
         f"trainer.validation_data_dir={folder / VALIDATION_FOLDER}",
-        *(f"data.train_files={files[0]}", f"data.val_files={files[1]}"),
-        f"actor_rollout_ref.model.path={model}",
-    )
-    return Planned(training, command, study.attempts)
+        *(f"data.train_files={inputs.train}", f"data.val_files={inputs.test}"),
+        f"actor_rollout_ref.model.path={inputs.model}",
+    ]
 
 
-def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
+def prepared_inputs(study: Study, out: Path) -> Inputs:
     """Files and model of the study; generated problems are written into its folder.
 
     Raises StudyError if the model's weights are not installed.
@@ -107,11 +117,12 @@ def prepared_inputs(study: Study, out: Path) -> tuple[tuple[Path, Path], str]:
     model = _model_folder(study.model)
     if study.data.micro_apps is not None:
         generated = study.data.micro_apps
-        return prepare_micro_apps(
+        train, test = prepare_micro_apps(
             out / "data", generated.train, generated.test, generated.seed
-        ), model
+        )
+        return Inputs(train, test, model)
     assert study.data.train is not None and study.data.test is not None
-    return (study.data.train.resolve(), study.data.test.resolve()), model
+    return Inputs(study.data.train.resolve(), study.data.test.resolve(), model)
 
 
 def _model_folder(model: str) -> str:
@@ -129,8 +140,10 @@ def _model_folder(model: str) -> str:
         raise StudyError(f"model={model}: {error}") from error
 
 
-def train(todo: Sequence[Planned], jobs: int) -> Generator[tuple[Planned, str]]:
-    """Train what is open, so many at once; yields each as it ends, with the failure or nothing.
+def train(
+    todo: Sequence[Planned], command_of: Callable[[Training], list[str]], jobs: int
+) -> Generator[tuple[Planned, str]]:
+    """Train what is open, `jobs` at once; yields each as it ends, with the failure or nothing.
 
     On an interruption the trainings under way are ended and not counted as failures. What another
     call is training at this moment is left to it.
@@ -142,7 +155,7 @@ def train(todo: Sequence[Planned], jobs: int) -> Generator[tuple[Planned, str]]:
             if stop.is_set() or not is_ours or item.state is not State.OPEN:
                 return ""
             try:
-                run(item.training, list(item.command), stop.is_set)
+                run(item.training, command_of(item.training), stop.is_set)
             except TrainingFailed as failure:
                 why = " ".join(str(failure).split())
                 if not stop.is_set():
