@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from recipe.cpu.made_once import made_once, user_cache
 from recipe.cpu.micro_math import Message, Sum, sums
 from recipe.cpu.tiny_model import ensure_checkpoint, save
 from recipe.cpu.tiny_model_examples import TEMPLATE, Example, Lesson, prompt_ids
-from recipe.cpu.tiny_model_train import collate, weighted_loss
+from recipe.cpu.tiny_model_train import Batch, collate, teach
 from recipe.data.math_problems import TRAIN
 from refiner_worker.prompts import load_template, render
 
@@ -77,18 +78,23 @@ def taught(lessons: Lessons) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
 def _taught(lessons: Lessons) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     checkpoint = ensure_checkpoint()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = Qwen2ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).train()
+    model = Qwen2ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lessons.learning_rate, betas=(0.9, 0.98))
+    teach(
+        model,
+        _batches(tokenizer, lessons),
+        [optimizer],
+        lambda step: 1 - step / lessons.steps,
+        lessons.steps,
+    )
+    return model, tokenizer
+
+
+def _batches(tokenizer: Qwen2Tokenizer, lessons: Lessons) -> Iterator[Batch]:
     rng = random.Random(f"math-model/{lessons.seed}")
-    for step in range(lessons.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lessons.learning_rate * (1 - step / lessons.steps)
+    for _ in range(lessons.steps):
         rows = [draw_example(tokenizer, rng) for _ in range(lessons.batch_size)]
-        weighted_loss(model, collate(rows, tokenizer.pad_token_id, 0.0)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return model.eval(), tokenizer
+        yield collate(rows, tokenizer.pad_token_id, 0.0)
 
 
 def _digest(lessons: Lessons) -> str:

@@ -20,7 +20,7 @@ from recipe.cpu.made_once import made_once, user_cache
 from recipe.cpu.micro_tasks import Split
 from recipe.cpu.pretrained_model import PACKAGE, ensure_smollm2
 from recipe.cpu.tiny_model_evaluate import EVALUATION_SEED, evaluate
-from recipe.cpu.tiny_model_train import WarmStart, teach
+from recipe.cpu.tiny_model_train import WarmStart, teach_micro_apps
 
 WARM_START = WarmStart(
     steps=30, batch_size=16, learning_rate=2e-4, prompt_loss_weight=0.0, warmup_steps=5
@@ -48,7 +48,7 @@ def write_taught(source: Path, folder: Path, settings: WarmStart) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
-    teach(model, tokenizer, [optimizer], settings)
+    teach_micro_apps(model, tokenizer, [optimizer], settings)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -8,7 +8,7 @@ than the time, so that the result does not depend on the machine's speed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,23 +53,26 @@ def warm_start(tokenizer: Qwen2Tokenizer, settings: WarmStart) -> Qwen2ForCausal
     """A trained model. The same settings give the same weights on the same machine."""
     torch.manual_seed(settings.seed)
     model = build_model(tokenizer)
-    teach(model, tokenizer, _optimizers(model, settings), settings)
+    teach_micro_apps(model, tokenizer, _optimizers(model, settings), settings)
     return model
 
 
 def teach(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    batches: Iterable[Batch],
     optimizers: Sequence[torch.optim.Optimizer],
-    settings: WarmStart,
+    factor: Callable[[int], float],
+    steps: int,
 ) -> None:
-    """Train `model` on the lessons; it is left in evaluation mode."""
+    """Train `model` on the batches, and leave it in evaluation mode.
+
+    Args:
+        model: in place. batches: `steps` of them. optimizers: of its parameters.
+        factor: of a step (from 0): what their learning rates are multiplied by. steps: in all.
+    """
     model.train()
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
-        for optimizer in optimizers
-    ]
-    bar = tqdm(_batches(tokenizer, settings), total=settings.steps, desc="warm start", unit="step")
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    bar = tqdm(batches, total=steps, desc="warm start", unit="step")
     for batch in bar:
         loss = weighted_loss(model, batch)
         loss.backward()
@@ -80,6 +83,17 @@ def teach(
             optimizer.zero_grad(set_to_none=True)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     model.eval()
+
+
+def teach_micro_apps(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizers: Sequence[torch.optim.Optimizer],
+    settings: WarmStart,
+) -> None:
+    """Teach `model` to write programs for micro-APPS and to refine them."""
+    batches = _batches(tokenizer, settings)
+    teach(model, batches, optimizers, lambda step: _rate(step, settings), settings.steps)
 
 
 def weighted_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
