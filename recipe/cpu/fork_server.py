@@ -77,14 +77,13 @@ class ForkServer:
         self._selector.register(self._owner, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         while True:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    return None
-                if key.fd not in self._selector.get_map():
-                    continue  # The end of its process came with it, and was first.
-                key.data()
-                if self._request is not None:
-                    return self._request
+            # One at a time: the end of a process leaves nobody for a signal that came with it.
+            key = self._selector.select()[0][0]
+            if key.data is None:
+                return None
+            key.data()
+            if self._request is not None:
+                return self._request
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
