@@ -1,7 +1,7 @@
 """Controls of the supervised term: the same loss on other targets than the rollout's refinement.
 
 `constraint.kind=recipe.study.placebos:Exchanged` or `…:OwnBest`, with the keys of `inject: sft`.
-What episodes.jsonl says of the cross entropy is then that of the target, not of the refinement.
+episodes.jsonl has no cross entropy of a rollout whose target is not its refinement.
 """
 
 from __future__ import annotations

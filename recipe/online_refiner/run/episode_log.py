@@ -98,6 +98,8 @@ class EpisodeLog:
         measured: Measured,
     ) -> dict[str, Any]:
         found = measured.refined.get(rollout.key)
+        if found is not None and found.refinement.token_ids != refinement.token_ids:
+            found = None  # A constraint of one's own may learn from another target.
         cross_entropy = None if found is None else found.cross_entropy
         # Teacher-forced, every token is asked for.
         asked = None if found is None or found.states is None else found.asked.tolist()

@@ -116,6 +116,20 @@ def test_the_cross_entropy_is_logged_with_its_reading(
     assert episode["ce_reading"] == str(reading)
 
 
+def test_the_cross_entropy_of_another_target_is_not_that_of_the_refinement(
+    log: EpisodeLog, tmp_path: Path
+) -> None:
+    own, others = refinement([5, 7, 8], [1, 0, 0]), refinement([5, 9, 9], [1, 0, 0])
+    one = rollout("g_0", [5, 6], own)
+    (accepted,) = accepted_rollouts([one], Tokens.ALL, TEACHER)
+    values = [torch.tensor([0.5, 0.25, 0.125])]
+    (measured,) = with_cross_entropy([replace(accepted, refinement=others)], values)
+    log.append(1, [one], Measured(TEACHER, {"g_0": measured}))
+    (episode,) = lines(tmp_path, "episodes.jsonl")
+    assert episode["ce"] is None
+    assert len(episode["refined_tokens"]) == 3
+
+
 def test_a_value_that_is_not_finite_is_none_in_the_log(log: EpisodeLog, tmp_path: Path) -> None:
     one = rollout("g_0", [5, 6], refinement([5, 7, 8], [1, 0, 0]))
     accepted = accepted_rollouts([one], Tokens.EDITED, TEACHER)
