@@ -6,10 +6,13 @@ once here shows what it refuses while nothing is loaded yet.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 
 from hydra import errors as hydra_errors
-from omegaconf import DictConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
@@ -27,6 +30,10 @@ REFUSALS = (
 def check_with_verl(plan: RunPlan) -> None:
     """Have verl read the config as it will once Ray runs; raises ConfigError if it refuses it."""
     config = plan.config
+    sections = _made_sections(plan)
+    unknown = [fault for key, section in sections for fault in unknown_keys(key, section)]
+    if unknown:
+        raise ConfigError("\n".join(unknown))
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
     except REFUSALS as error:
@@ -36,6 +43,38 @@ def check_with_verl(plan: RunPlan) -> None:
             omega_conf_to_dataclass(section)
         except REFUSALS as error:
             raise ConfigError(f"{key}: verl refuses it: {_words(error)}") from error
+
+
+def _made_sections(plan: RunPlan) -> Iterator[tuple[str, DictConfig]]:
+    """Those that verl makes objects of, with the classes that they name as `_target_`."""
+    config = plan.config
+    yield "actor_rollout_ref.actor", config.actor_rollout_ref.actor
+    yield "actor_rollout_ref.model", config.actor_rollout_ref.model
+    yield "actor_rollout_ref.rollout", config.actor_rollout_ref.rollout
+    if plan.has_critic:
+        yield "critic", config.critic
+    if config.reward.reward_model.enable:
+        yield "reward.reward_model.rollout", config.reward.reward_model.rollout
+
+
+def unknown_keys(name: str, section: DictConfig) -> Iterator[str]:
+    """A sentence for each key, of the section or below it, that its class has no field for.
+
+    Args:
+        name: of the section, as the config names it. section: with the class as `_target_`.
+    """
+    made = get_class(section._target_) if section.get("_target_") else None
+    if made is not None and is_dataclass(made):
+        known = [field.name for field in fields(made) if field.init]
+        for key in section:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                fix = f"did you mean {near[0]}?" if near else "leave it out"
+                kind = section._target_.rpartition(".")[2]
+                yield f"{name}.{key}: verl's {kind} has no such key. Fix: {fix}"
+    for key in section:
+        if not OmegaConf.is_missing(section, key) and isinstance(section[key], DictConfig):
+            yield from unknown_keys(f"{name}.{key}", section[key])
 
 
 def _sections(plan: RunPlan) -> Iterator[tuple[str, DictConfig]]:
