@@ -77,7 +77,7 @@ class ForkServer:
         self._selector.register(self._owner, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         while True:
-            # One at a time: the end of a process leaves nobody for a signal that came with it.
+            # One event at a time: each may undo the next, as the end of a process a signal to it.
             key = self._selector.select()[0][0]
             if key.data is None:
                 return None

@@ -45,17 +45,30 @@ def follow(connection: socket.socket, arguments: list[str]) -> None:
     size = len(request).to_bytes(STATUS_BYTES, "big")
     socket.send_fds(connection, [size], [0, 1, 2])
     connection.sendall(request)
-    if connection.recv(1) != ACCEPTED:
-        return
+    if connection.recv(1) == ACCEPTED:
+        os._exit(_status_of(connection))
+
+
+def _status_of(connection: socket.socket) -> int:
+    """How the forked process ended; 1 if the server or this process's parent ended before it."""
+
+    def forward(number: int, _: object) -> None:
+        with suppress(OSError):  # It has ended: the connection is closed.
+            connection.sendall(bytes([number]))
+
     for number in FORWARDED:
-        signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+        signal.signal(number, forward)
     connection.settimeout(LOOK_EVERY_S)
     parent = os.getppid()
     while os.getppid() == parent:
-        with suppress(TimeoutError):
+        try:
             status = connection.recv(STATUS_BYTES)
-            os._exit(int.from_bytes(status, "big") if len(status) == STATUS_BYTES else 1)
-    os._exit(1)
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+        return int.from_bytes(status, "big") if len(status) == STATUS_BYTES else 1
+    return 1
 
 
 def request_of(arguments: list[str], environment: dict[str, str], folder: str) -> bytes:

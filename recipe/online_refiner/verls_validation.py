@@ -25,6 +25,14 @@ REFUSALS = (
     hydra_errors.HydraException,
 )
 """What verl, and Hydra on its behalf, raise at a value that they refuse."""
+HYDRAS_KEYS = ("_target_", "_recursive_", "_convert_", "_partial_", "_args_")
+TAKEN_BEFORE = {
+    "actor_rollout_ref.ref": (
+        *("log_prob_micro_batch_size", "log_prob_micro_batch_size_per_gpu"),
+        *("log_prob_use_dynamic_bsz", "log_prob_max_token_len_per_gpu"),
+    )
+}
+"""Keys that verl takes out of a section before it makes an object of it."""
 
 
 def check_with_verl(plan: RunPlan) -> None:
@@ -51,6 +59,8 @@ def _made_sections(plan: RunPlan) -> Iterator[tuple[str, DictConfig]]:
     yield "actor_rollout_ref.actor", config.actor_rollout_ref.actor
     yield "actor_rollout_ref.model", config.actor_rollout_ref.model
     yield "actor_rollout_ref.rollout", config.actor_rollout_ref.rollout
+    if plan.forwards_reference:
+        yield "actor_rollout_ref.ref", config.actor_rollout_ref.ref
     if plan.has_critic:
         yield "critic", config.critic
     if config.reward.reward_model.enable:
@@ -63,11 +73,11 @@ def unknown_keys(name: str, section: DictConfig) -> Iterator[str]:
     Args:
         name: of the section, as the config names it. section: with the class as `_target_`.
     """
-    made = get_class(section._target_) if section.get("_target_") else None
+    made = _class_of(section)
     if made is not None and is_dataclass(made):
         known = [field.name for field in fields(made) if field.init]
         for key in section:
-            if key not in known:
+            if key not in (*known, *HYDRAS_KEYS, *TAKEN_BEFORE.get(name, ())):
                 near = difflib.get_close_matches(key, known, n=1)
                 fix = f"did you mean {near[0]}?" if near else "leave it out"
                 kind = section._target_.rpartition(".")[2]
@@ -75,6 +85,16 @@ def unknown_keys(name: str, section: DictConfig) -> Iterator[str]:
     for key in section:
         if not OmegaConf.is_missing(section, key) and isinstance(section[key], DictConfig):
             yield from unknown_keys(f"{name}.{key}", section[key])
+
+
+def _class_of(section: DictConfig) -> type | None:
+    """The class that it names; None if it names none, or what is none: that is verl's to refuse."""
+    if not section.get("_target_"):
+        return None
+    try:
+        return get_class(section._target_)
+    except (ImportError, ValueError, hydra_errors.HydraException):
+        return None
 
 
 def _sections(plan: RunPlan) -> Iterator[tuple[str, DictConfig]]:

@@ -85,7 +85,7 @@ def _train(study: Study, out: Path, options: argparse.Namespace) -> int:
     if not open_:
         return 0
     if study.on_cpu:
-        # Before the model and the data, which import torch and numpy.
+        # Of the fork server and of the trainings.
         os.environ.update(environment(study.threads))
     command_of = partial(command, study, prepared_inputs(study, out))
     from recipe.cpu.launch import fork_server

@@ -1,7 +1,8 @@
 """Controls of the supervised term: the same loss on other targets than the rollout's refinement.
 
 `constraint.kind=recipe.study.placebos:Exchanged` or `…:OwnBest`, with the keys of `inject: sft`.
-episodes.jsonl has no cross entropy of a rollout whose target is not its refinement.
+`constraint/ce_mean` is then that of the target, and episodes.jsonl has no cross entropy of a
+rollout whose target is not its refinement (in the runs packed in docs/study it has the target's).
 """
 
 from __future__ import annotations

@@ -161,6 +161,32 @@ def test_a_signal_that_comes_after_the_end_of_the_process_is_nobodys(tmp_path: P
 
 
 @pytest.mark.usefixtures("server")
+def test_a_signal_that_comes_after_the_end_does_not_run_the_program_again(tmp_path: Path) -> None:
+    script = tmp_path / "reads.py"
+    script.write_text(
+        "import os, sys\nprint(os.getpid(), flush=True)\nsys.stdin.read()\nsys.exit(3)\n"
+    )
+    client = subprocess.Popen(
+        [*python_command(), str(script)],
+        env=os.environ | environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdin is not None and client.stdout is not None
+    ended = os.pidfd_open(int(client.stdout.readline()))
+    with paused(client.pid):
+        client.stdin.close()
+        assert select.select([ended], [], [], LIMIT_S)[0]
+        forked_from(tmp_path)  # What the server does after it has closed the connection.
+        client.send_signal(signal.SIGTERM)
+    os.close(ended)
+    assert client.stdout.read() == ""
+    assert client.wait(LIMIT_S) == 3
+    client.stdout.close()
+
+
+@pytest.mark.usefixtures("server")
 def test_the_server_outlives_a_client_that_is_gone_before_the_answer(tmp_path: Path) -> None:
     script = tmp_path / "waits.py"
     script.write_text("import time\ntime.sleep(60)\n")
@@ -170,7 +196,8 @@ def test_the_server_outlives_a_client_that_is_gone_before_the_answer(tmp_path: P
         with paused(parent):
             ask_for(script, [writes] * 3).close()
             os.close(writes)
-        # Closed in the process that was forked for the client, and in the server, before its time.
+        # The process that was forked for the client is killed, not left to its end.
+        assert select.select([output], [], [], LIMIT_S)[0]
         assert output.read() == ""
     assert forked_from(tmp_path) == parent
 

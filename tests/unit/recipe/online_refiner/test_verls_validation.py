@@ -45,6 +45,7 @@ def test_a_key_without_a_field_is_named_with_the_fix(
 
 def test_dictionaries_without_a_class_take_any_key(composed: Compose) -> None:
     open_ = (
+        f"{MODEL}._convert_=all",
         "actor_rollout_ref.rollout.engine_kwargs.vllm.colour=1",
         f"{MODEL}.override_config.x=1",
     )
