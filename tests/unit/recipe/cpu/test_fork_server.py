@@ -178,7 +178,7 @@ def test_a_signal_that_comes_after_the_end_does_not_run_the_program_again(tmp_pa
     with paused(client.pid):
         client.stdin.close()
         assert select.select([ended], [], [], LIMIT_S)[0]
-        forked_from(tmp_path)  # What the server does after it has closed the connection.
+        forked_from(tmp_path)  # Served after that end, at which the connection was closed.
         client.send_signal(signal.SIGTERM)
     os.close(ended)
     assert client.stdout.read() == ""
