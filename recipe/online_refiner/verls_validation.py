@@ -7,11 +7,11 @@ once here shows what it refuses while nothing is loaded yet.
 from __future__ import annotations
 
 import difflib
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
 from hydra import errors as hydra_errors
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
@@ -92,9 +92,10 @@ def _class_of(section: DictConfig) -> type | None:
     if not section.get("_target_"):
         return None
     try:
-        return get_class(section._target_)
-    except (ImportError, ValueError, hydra_errors.HydraException):
+        named = pkgutil.resolve_name(section._target_)
+    except (ImportError, AttributeError, ValueError):
         return None
+    return named if isinstance(named, type) else None
 
 
 def _sections(plan: RunPlan) -> Iterator[tuple[str, DictConfig]]:
