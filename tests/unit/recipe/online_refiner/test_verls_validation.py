@@ -29,6 +29,11 @@ MODEL = "actor_rollout_ref.model"
             "Fix: leave it out",
         ),
         (
+            "actor_rollout_ref.ref.colour=1",
+            "actor_rollout_ref.ref.colour: verl's FSDPActorConfig has no such key. Fix: leave it "
+            "out",
+        ),
+        (
             "actor_rollout_ref.rollout.agent.colour=1",
             "actor_rollout_ref.rollout.agent.colour: verl's AgentLoopConfig has no such key. Fix: "
             "leave it out",
@@ -41,6 +46,11 @@ def test_a_key_without_a_field_is_named_with_the_fix(
     with pytest.raises(ConfigError) as refused:
         check_with_verl(resolve(composed(change)))
     assert str(refused.value).splitlines() == [fault]
+
+
+def test_a_target_that_is_no_class_is_verls_to_refuse(composed: Compose) -> None:
+    with pytest.raises(ConfigError, match="verl refuses the config"):
+        check_with_verl(resolve(composed("actor_rollout_ref.actor._target_=absent.module.Class")))
 
 
 def test_dictionaries_without_a_class_take_any_key(composed: Compose) -> None:
